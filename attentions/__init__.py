@@ -1,0 +1,40 @@
+"""Attention variants behind one contract: `attentions.build(name, ...)(q, k, v)`. See attentions.registry."""
+
+from attentions.base import (
+    AttentionError,
+    Backend,
+    Core,
+    Cost,
+    Exponents,
+    Option,
+    Size,
+    Spec,
+    Unavailable,
+    Work,
+    matmuls,
+    traffic,
+)
+from attentions.registry import build, devices, load_plugin, names, resolve, spec, split, why_unavailable
+
+__all__ = [
+    "AttentionError",
+    "Backend",
+    "Core",
+    "Cost",
+    "Exponents",
+    "Option",
+    "Size",
+    "Spec",
+    "Unavailable",
+    "Work",
+    "build",
+    "devices",
+    "load_plugin",
+    "matmuls",
+    "names",
+    "resolve",
+    "spec",
+    "split",
+    "traffic",
+    "why_unavailable",
+]

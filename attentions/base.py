@@ -1,0 +1,269 @@
+"""What a variant is: a definition, its implementations, and what it costs.
+
+A *variant* is a definition (`Spec`); a *backend* is one implementation of it (`Backend`). The backend `reference` is
+readable eager PyTorch: it runs in float64, is differentiable, and is what every other backend is tested against.
+
+    SPEC = Spec(name="mine", title="My attention", backends=(Backend("reference", my_function),))
+
+Shapes: b batch, h heads, n tokens, d head_dim, m the bottleneck (anchors, landmarks, projected length). A core maps
+(q, k, v), each (b, h, n, d), to (b, h, n, d).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+PHASES = ("forward", "backward", "train")
+
+
+class AttentionError(ValueError):
+    """A request that names something that does not exist or cannot be; the message says what is valid."""
+
+
+class Unavailable(RuntimeError):
+    """A backend that exists but cannot run here; the message says what is missing and how to get it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """One problem size: everything a cost model may depend on."""
+
+    b: int
+    h: int
+    n: int
+    d: int
+    m: int | None = None
+    phase: str = "forward"
+    itemsize: int = 4
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def tokens(self) -> int:
+        """b·h·n: the number of token vectors of one of q, k, v."""
+        return self.b * self.h * self.n
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What one call of one phase costs.
+
+    flops: floating-point operations of its matrix products and convolutions, a multiply-add counted as two;
+    bytes: the least a call must move: each input read once, each output (and gradient) written once;
+    peak: bytes alive at the worst moment above the inputs, outputs included.
+    """
+
+    flops: int
+    bytes: int
+    peak: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exponents:
+    """Declared growth in n and in m, for n much larger than m and m much larger than d: cost ~ n^a · m^c."""
+
+    flops_n: float
+    flops_m: float
+    peak_n: float
+    peak_m: float
+
+
+@dataclass(frozen=True)
+class Option:
+    """One keyword of a variant: its default, its type or valid choices, and a sentence about it."""
+
+    name: str
+    default: Any
+    help: str
+    choices: tuple[Any, ...] = ()
+    minimum: float | None = None
+
+    def parse(self, value: Any, *, variant: str) -> Any:
+        """Turn text or a value into a valid value. Raises AttentionError naming the option, the value and the rule."""
+        kind = type(self.default)
+        rule = f"one of {', '.join(map(str, self.choices))}" if self.choices else f"a {kind.__name__}"
+        if self.minimum is not None:
+            rule += f" of at least {self.minimum:g}"
+        problem = AttentionError(f"{variant}: option {self.name}={value!r} is not valid; it takes {rule}")
+        try:
+            parsed = _truth(value) if kind is bool else kind(value)
+        except (TypeError, ValueError):
+            raise problem from None
+        if kind is int and isinstance(value, float) and value != parsed:
+            raise problem
+        if kind is float and parsed != parsed:
+            raise problem
+        if (self.choices and parsed not in self.choices) or (self.minimum is not None and parsed < self.minimum):
+            raise problem
+        return parsed
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One implementation of a variant.
+
+    compute: called as the variant's module calls it (for a variant without parameters: `compute(q, k, v)`);
+    missing: why it cannot run on a device here, or None;
+    limits: why it cannot run one case (Work, dtype, device) although it is installed, or None;
+    automatic: whether the variant's bare name may take it;
+    flops, peak: what this implementation executes and allocates where that differs from the definition's cost.
+    """
+
+    name: str
+    compute: Callable[..., Tensor]
+    summary: str = ""
+    missing: Callable[[torch.device], str | None] = field(default=lambda device: None)
+    limits: Callable[[Work, torch.dtype, torch.device], str | None] = field(default=lambda work, dtype, device: None)
+    automatic: bool = True
+    flops: Callable[[Work], int] | None = None
+    peak: Callable[[Work], int] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """What a module is built for: heads, head_dim (d), tokens (n, the longest input) and anchors (m)."""
+
+    heads: int
+    head_dim: int
+    tokens: int
+    anchors: int | None
+
+
+class Core(nn.Module):
+    """The module of a variant without parameters: its backend, applied to (q, k, v)."""
+
+    def __init__(self, size: Size, compute: Callable[..., Tensor], **options: Any) -> None:
+        super().__init__()
+        self.compute, self.options = compute, options
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """(b, h, n, d) each → (b, h, n, d)."""
+        return self.compute(q, k, v, **self.options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """A variant's definition.
+
+    name: as users type it; title: a line for tables; paper: authors, year, arXiv, section;
+    exact: equals softmax attention up to rounding (then it has no m);
+    module: built as `module(size, compute, **options)`; holds the parameters and calls `compute`;
+    backends: best first, `reference` among them; rank: reorders them for one case, where the best depends on it;
+    model: the cost model, Work → Cost; None for a plugin that declares none;
+    shares_query_key: the layer projects one tensor for query and key (2·width instead of 3·width);
+    check: why a size is impossible for this variant (Size, options), or None; note: a remark for a row, or empty.
+    """
+
+    name: str
+    title: str
+    backends: tuple[Backend, ...]
+    paper: str = ""
+    exact: bool = False
+    bottleneck: str = ""
+    options: tuple[Option, ...] = ()
+    module: Callable[..., nn.Module] = Core
+    model: Callable[[Work], Cost] | None = None
+    exponents: Exponents | None = None
+    shares_query_key: bool = False
+    rank: Callable[[Work, torch.dtype, torch.device], Sequence[str]] | None = None
+    check: Callable[[Size, Mapping[str, Any]], str | None] = field(default=lambda size, options: None)
+    note: Callable[[Work], str] = field(default=lambda work: "")
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier() or not self.name.islower():
+            raise AttentionError(f"a variant's name is a lower-case identifier, not {self.name!r}")
+        names = [backend.name for backend in self.backends]
+        if "reference" not in names or len(set(names)) != len(names):
+            raise AttentionError(f"{self.name}: backends must be distinct and include 'reference', not {names}")
+
+    @property
+    def defaults(self) -> Mapping[str, Any]:
+        """Option name → default value."""
+        return MappingProxyType({option.name: option.default for option in self.options})
+
+    def backend(self, name: str) -> Backend:
+        """The backend of that name. Raises AttentionError with the valid names."""
+        return pick_named(name, self.backends, what=f"backend of {self.name}")
+
+    def parse_options(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Defaults overlaid with `given` (texts or values). Raises AttentionError for unknown names and bad values."""
+        parsed = dict(self.defaults)
+        for name, value in given.items():
+            option = pick_named(name, self.options, what=f"option of {self.name}")
+            parsed[option.name] = option.parse(value, variant=self.name)
+        return parsed
+
+    def cost(
+        self, b: int, h: int, n: int, d: int, m: int | None = None, phase: str = "forward", *,
+        itemsize: int = 4, backend: str = "reference", **options: Any,
+    ) -> Cost:  # fmt: skip
+        """The cost of one call of one phase, in FLOP and bytes; `backend` corrects flops and peak to that backend's."""
+        if self.model is None:
+            raise AttentionError(f"{self.name} declares no cost model")
+        if phase not in PHASES:
+            raise AttentionError(f"phase {phase!r} is not one of {', '.join(PHASES)}")
+        work = Work(b=b, h=h, n=n, d=d, m=m, phase=phase, itemsize=itemsize, options=self.parse_options(options))
+        cost, chosen = self.model(work), self.backend(backend)
+        return Cost(
+            flops=chosen.flops(work) if chosen.flops else cost.flops,
+            bytes=cost.bytes,
+            peak=chosen.peak(work) if chosen.peak else cost.peak,
+        )
+
+    def candidates(self, work: Work, dtype: torch.dtype, device: torch.device) -> list[Backend]:
+        """The backends the bare name may take for this case, best first, whether or not they run here."""
+        automatic = [backend for backend in self.backends if backend.automatic]
+        if self.rank is None:
+            return automatic
+        order = {name: place for place, name in enumerate(self.rank(work, dtype, device))}
+        return sorted((b for b in automatic if b.name in order), key=lambda b: order[b.name])
+
+
+def pick_named(name: str, among: Iterable[Any], *, what: str) -> Any:
+    """The object whose `.name` is `name`; AttentionError with the valid and the nearest name otherwise."""
+    table = {item.name: item for item in among}
+    if name in table:
+        return table[name]
+    raise AttentionError(unknown(what, name, table))
+
+
+def unknown(what: str, name: str, valid: Iterable[str]) -> str:
+    """One sentence: what was asked, the nearest valid name, and all valid names."""
+    names = sorted(valid)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ";"
+    return f"unknown {what} {name!r}{hint} valid: {', '.join(names) or '(none)'}"
+
+
+def _truth(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    if str(value).lower() not in words:
+        raise ValueError(value)
+    return words[str(value).lower()]
+
+
+def traffic(work: Work, *, inputs: int = 3, parameters: int = 0) -> int:
+    """Least bytes of one phase: `inputs` token tensors and `parameters` elements read once, every result written once.
+
+    Backward reads the inputs and the output's gradient and writes the inputs' gradients; train does both.
+    """
+    tensor, weights = work.tokens * work.d, parameters
+    elements = {
+        "forward": (inputs + 1) * tensor + weights,
+        "backward": (2 * inputs + 1) * tensor + 2 * weights,
+        "train": (2 * inputs + 2) * tensor + 2 * weights,
+    }[work.phase]
+    return elements * work.itemsize
+
+
+def matmuls(work: Work, forward: int, *, backward: float = 2.0) -> int:
+    """FLOPs of a phase from those of forward; a matrix product's backward is two products, more with recomputation."""
+    return int(forward * {"forward": 1.0, "backward": backward, "train": 1.0 + backward}[work.phase])

@@ -1,0 +1,218 @@
+"""Finds variants by name: files in attentions/variants/, entry points of the group "attentions", a user's own file.
+
+import attentions
+attentions.names()                                   # ['anchor', 'flash', 'full', ...]
+core = attentions.build("anchor:sdpa", heads=4, head_dim=64, tokens=4096, anchors=64)
+out = core(q, k, v)                                  # (b, h, n, d) each
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import pkgutil
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attentions import variants
+from attentions.base import AttentionError, Backend, Size, Spec, Unavailable, Work, pick_named
+
+ENTRY_POINTS = "attentions"
+
+_plugins: dict[str, Spec] = {}
+
+
+def names() -> list[str]:
+    """The names of all variants: built in, installed and loaded from files."""
+    return sorted(_specs())
+
+
+def spec(name: str) -> Spec:
+    """The definition called `name` (a `name:backend` is read as its name). Raises AttentionError with valid names."""
+    return pick_named(split(name)[0], _specs().values(), what="attention")
+
+
+def split(name: str) -> tuple[str, str | None]:
+    """'anchor:triton' → ('anchor', 'triton'); 'anchor' → ('anchor', None)."""
+    variant, _, backend = name.partition(":")
+    if ":" in name and not backend:
+        raise AttentionError(f"{name!r} names no backend after ':'; write {variant!r} to take the best one")
+    return variant, backend or None
+
+
+def why_unavailable(
+    name: str, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None, work: Work | None = None
+) -> str | None:
+    """None if `name` or `name:backend` can run here, else a sentence: what is missing and how to get it.
+
+    device: where; without one, any device of this machine will do. dtype and work narrow it to one case.
+    """
+    definition, backend = spec(name), split(name)[1]
+    if device is None:
+        reasons = [why_unavailable(name, device=kind, dtype=dtype, work=work) for kind in devices()]
+        return None if None in reasons else reasons[0]
+    device = torch.device(device)
+    if backend is not None:
+        return _refusal(definition, definition.backend(backend), device, dtype, work)
+    reasons = []
+    for candidate in definition.candidates(work or _SMALL, dtype or torch.float32, device):
+        reason = _refusal(definition, candidate, device, dtype, work)
+        if reason is None:
+            return None
+        reasons.append(f"{definition.name}:{candidate.name} {reason}")
+    return "; ".join(reasons)
+
+
+def resolve(name: str, *, device: str | torch.device, dtype: torch.dtype, work: Work) -> Backend:
+    """The backend that runs `name` for this case: the named one, or the best that runs. Raises Unavailable."""
+    definition, backend = spec(name), split(name)[1]
+    device = torch.device(device)
+    options = [definition.backend(backend)] if backend else definition.candidates(work, dtype, device)
+    for candidate in options:
+        if _refusal(definition, candidate, device, dtype, work) is None:
+            return candidate
+    raise Unavailable(why_unavailable(name, device=device, dtype=dtype, work=work))
+
+
+def build(
+    name: str, *, heads: int, head_dim: int, tokens: int, anchors: int | None = None, **options: Any
+) -> nn.Module:  # fmt: skip
+    """A core: an nn.Module that maps (q, k, v), each (b, heads, n ≤ tokens, head_dim), to (b, heads, n, head_dim).
+
+    name: a variant, or `variant:backend`; the bare name takes, at every call, the best backend for those inputs.
+    anchors: the bottleneck m; exact variants ignore it. options: the variant's own, see `spec(name).options`.
+
+    Raises AttentionError for an unknown name, size or option; Unavailable when a named backend cannot run here.
+    """
+    definition, backend = spec(name), split(name)[1]
+    size = Size(heads=heads, head_dim=head_dim, tokens=tokens, anchors=anchors)
+    parsed = definition.parse_options(options)
+    for what, value in (("heads", heads), ("head_dim", head_dim), ("tokens", tokens)):
+        _positive(definition, what, value)
+    if definition.bottleneck:
+        _positive(definition, f"anchors (its {definition.bottleneck})", anchors)
+    problem = definition.check(size, parsed)
+    if problem:
+        raise AttentionError(f"{definition.name}: {problem}")
+    if backend is None:
+        return definition.module(size, _Automatic(definition, size, parsed), **parsed)
+    chosen = definition.backend(backend)
+    reason = why_unavailable(name)
+    if reason:
+        raise Unavailable(f"{name} {reason}")
+    return definition.module(size, chosen.compute, **parsed)
+
+
+def load_plugin(path: str | Path) -> list[str]:
+    """Run a user's Python file and register every Spec it defines. Returns their names.
+
+    The file is code and runs with your rights. Raises AttentionError naming the file when it cannot be read, fails,
+    defines no Spec, or takes a name that is already used.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise AttentionError(f"plugin {path}: no such file")
+    module_name = f"attentions_plugin_{path.stem}"
+    loader = importlib.util.spec_from_file_location(module_name, path)
+    if loader is None or loader.loader is None:
+        raise AttentionError(f"plugin {path}: not a Python file (its name must end in .py)")
+    module = importlib.util.module_from_spec(loader)
+    sys.modules[module_name] = module
+    try:
+        loader.loader.exec_module(module)
+    except BaseException as error:  # whatever a user's file raises, SystemExit included, is the plugin's failure
+        del sys.modules[module_name]
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        raise AttentionError(f"plugin {path}: {type(error).__name__}: {error}") from error
+    found = _specs_of(module)
+    if not found:
+        raise AttentionError(f"plugin {path}: defines no attentions.Spec at its top level")
+    for definition in found:
+        known = _installed().get(definition.name)
+        if known is not None:
+            raise AttentionError(f"plugin {path}: the name {definition.name!r} is taken by '{known.title}'")
+        _plugins[definition.name] = definition
+    return [definition.name for definition in found]
+
+
+@cache
+def devices() -> tuple[str, ...]:
+    """The kinds of device this machine offers, best first: ('cuda', 'cpu') or ('cpu',)."""
+    return ("cuda", "cpu") if torch.cuda.is_available() else ("cpu",)
+
+
+class _Automatic:
+    """Calls the best backend for the tensors at hand; remembers the choice for each kind of input."""
+
+    def __init__(self, definition: Spec, size: Size, options: dict[str, Any]) -> None:
+        self.definition, self.size, self.options = definition, size, options
+        self.chosen: dict[tuple[Any, ...], Callable[..., Tensor]] = {}
+
+    def __call__(self, *tensors: Tensor, **keywords: Any) -> Tensor:
+        first = tensors[0]
+        training = torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in tensors)
+        key = (first.shape, first.dtype, first.device, training)
+        if key not in self.chosen:
+            b, h, n, d = first.shape
+            work = Work(
+                b=b, h=h, n=n, d=d, m=self.size.anchors, phase="train" if training else "forward",
+                itemsize=first.element_size(), options=self.options,
+            )  # fmt: skip
+            backend = resolve(self.definition.name, device=first.device, dtype=first.dtype, work=work)
+            self.chosen[key] = backend.compute
+        return self.chosen[key](*tensors, **keywords)
+
+
+_SMALL = Work(b=1, h=1, n=64, d=64, m=16)
+
+
+def _refusal(
+    definition: Spec, backend: Backend, device: torch.device, dtype: torch.dtype | None, work: Work | None
+) -> str | None:
+    reason = _missing(definition, backend, device)
+    if reason is None and work is not None and dtype is not None:
+        return backend.limits(work, dtype, device)
+    return reason
+
+
+@cache
+def _missing(definition: Spec, backend: Backend, device: torch.device) -> str | None:
+    if device.type == "cuda" and not torch.cuda.is_available():
+        return "needs a CUDA device and PyTorch sees none here"
+    return backend.missing(device)
+
+
+def _specs() -> dict[str, Spec]:
+    return _installed() | _plugins
+
+
+@cache
+def _installed() -> dict[str, Spec]:
+    found: dict[str, Spec] = {}
+    for info in pkgutil.iter_modules(variants.__path__):
+        for definition in _specs_of(importlib.import_module(f"{variants.__name__}.{info.name}")):
+            found[definition.name] = definition
+    for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        loaded = entry.load()
+        if not isinstance(loaded, Spec):
+            raise AttentionError(f"entry point {entry.name} = {entry.value} is a {type(loaded).__name__}, not a Spec")
+        found.setdefault(loaded.name, loaded)
+    return found
+
+
+def _specs_of(module: ModuleType) -> list[Spec]:
+    return [value for value in vars(module).values() if isinstance(value, Spec)]
+
+
+def _positive(definition: Spec, what: str, value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise AttentionError(f"{definition.name}: {what} must be a whole number of at least 1, not {value!r}")

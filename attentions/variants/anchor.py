@@ -1,0 +1,151 @@
+"""Anchor attention (AnchorFormer): a Markov step from token to anchor to token, linear in n.
+
+With anchors U (m, d) and a shared query/key k:
+
+    A = softmax_j(k_i · u_j / √d)        (b, h, n, m), over the anchors
+    O = A (Δ⁻¹ (Aᵀ v)),  Δ = diag(Aᵀ 1)  (b, h, n, d); the n × n matrix A Δ⁻¹ Aᵀ is never formed
+
+Source: Shan et al. 2025, arXiv 2505.16463. There is no query, so this is not an approximation of one given softmax
+attention: q is accepted and ignored.
+
+Known weakness: with `init="paper"` the logits are so small that A is nearly uniform and the output nearly the mean of
+v over all tokens. `scripts/anchor_sharpness.py` measures the token-varying share of the output's energy; its table is
+in docs/anchor.md. `scale` multiplies the initial anchors and sharpens A.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from attentions.base import Backend, Cost, Exponents, Option, Size, Spec, Work, matmuls, traffic
+
+INITIALISATIONS = ("paper", "orthogonal")
+
+
+class Anchor(nn.Module):
+    """Anchor attention with its parameter `anchors` (m, d), shared by all heads."""
+
+    def __init__(self, size: Size, compute: Callable[..., Tensor], *, init: str, scale: float) -> None:
+        super().__init__()
+        self.compute = compute
+        self.anchors = nn.Parameter(torch.empty(size.anchors or 0, size.head_dim))
+        initialise(self.anchors, init=init, scale=scale)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """(b, h, n, d) each → (b, h, n, d); q is ignored."""
+        return self.compute(k, v, self.anchors)
+
+
+def initialise(anchors: Tensor, *, init: str, scale: float) -> None:
+    """Fill anchors (m, d) in place, then multiply by `scale`.
+
+    paper: the weight of a bias-free linear layer by PyTorch's default, uniform in ±1/√d, as published;
+    orthogonal: rows of random orthogonal matrices of norm 1, a fresh one for each d rows.
+    """
+    with torch.no_grad():
+        if init == "paper":
+            nn.init.uniform_(anchors, -1 / math.sqrt(anchors.shape[1]), 1 / math.sqrt(anchors.shape[1]))
+        else:
+            for start in range(0, anchors.shape[0], anchors.shape[1]):
+                nn.init.orthogonal_(anchors[start : start + anchors.shape[1]])
+        anchors.mul_(scale)
+
+
+def assignment(k: Float[Tensor, "b h n d"], anchors: Float[Tensor, "m d"]) -> Float[Tensor, "b h n m"]:
+    """A: each token's distribution over the anchors, from logits taken to float32 where the inputs are narrower."""
+    logits = k @ anchors.to(k.dtype).transpose(-2, -1)
+    wide = torch.promote_types(k.dtype, torch.float32)
+    return torch.softmax(logits / math.sqrt(k.shape[-1]), dim=-1, dtype=wide).to(k.dtype)
+
+
+def reference(
+    k: Float[Tensor, "b h n d"], v: Float[Tensor, "b h n d"], anchors: Float[Tensor, "m d"]
+) -> Float[Tensor, "b h n d"]:
+    """O = A (Δ⁻¹ (Aᵀ v)), right to left; an anchor of zero degree contributes zero.
+
+    Cost: 6·b·h·n·m·d FLOPs, 2·b·h·n·m elements.
+    Source: Shan et al. 2025, arXiv 2505.16463; the release builds Δ⁻¹ as a matrix for every head, here it scales rows.
+    """
+    a = assignment(k, anchors)
+    degree = a.sum(dim=-2, dtype=torch.promote_types(a.dtype, torch.float32)).unsqueeze(-1)
+    inverse = torch.where(degree > 0, 1 / degree, 0).to(a.dtype)
+    return a @ (inverse * (a.transpose(-2, -1) @ v))
+
+
+def two_softmax(
+    k: Float[Tensor, "b h n d"], v: Float[Tensor, "b h n d"], anchors: Float[Tensor, "m d"]
+) -> Float[Tensor, "b h n d"]:
+    """The same through two calls of scaled_dot_product_attention.
+
+    Step one is softmax attention of the anchors over the tokens with the per-key bias −lse_i, where lse_i is token
+    i's log-sum-exp over the anchors: its weights are A_ij / Σ_i A_ij. Step two is softmax attention of the tokens over
+    the anchors. Cost: 10·b·h·n·m·d FLOPs, since the logits are formed three times.
+    """
+    b, h, _, d = k.shape
+    u = anchors.to(k.dtype).expand(b, h, -1, d)
+    logits = k @ u.transpose(-2, -1) / math.sqrt(d)
+    bias = -torch.logsumexp(logits.to(torch.promote_types(k.dtype, torch.float32)), dim=-1).to(k.dtype)
+    means = F.scaled_dot_product_attention(u, k, v, attn_mask=bias.unsqueeze(-2).expand(b, h, u.shape[-2], -1))
+    return F.scaled_dot_product_attention(k, u, means)
+
+
+def cost(work: Work) -> Cost:
+    """A and the logits it comes from are alive together; backward holds A, its gradient and the logits' gradient."""
+    m = work.m or 0
+    weights, tensor = work.tokens * m, work.tokens * work.d
+    alive = {"forward": max(2 * weights, weights + tensor), "backward": 3 * weights + tensor}
+    peak = alive.get(work.phase, alive["backward"])
+    return Cost(
+        flops=matmuls(work, 6 * weights * work.d),
+        bytes=traffic(work, inputs=2, parameters=m * work.d),
+        peak=peak * work.itemsize,
+    )
+
+
+def _no_compiler(device: torch.device) -> str | None:
+    if device.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
+        return "needs a C++ compiler for torch.compile on the CPU and none is on PATH; install g++"
+    return None
+
+
+def _compiled(k: Tensor, v: Tensor, anchors: Tensor) -> Tensor:
+    return _graph()(k, v, anchors)
+
+
+@cache
+def _graph() -> Callable[..., Tensor]:
+    return torch.compile(reference, dynamic=False)  # on first use: importing the compiler takes seconds
+
+
+SPEC = Spec(
+    name="anchor",
+    title="Anchor attention (AnchorFormer)",
+    paper="Shan et al. 2025, arXiv 2505.16463",
+    bottleneck="anchors",
+    shares_query_key=True,
+    options=(
+        Option("init", "paper", "how the anchors start", choices=INITIALISATIONS),
+        Option("scale", 1.0, "factor on the initial anchors; larger is sharper", minimum=0.0),
+    ),
+    module=Anchor,
+    backends=(
+        Backend("reference", reference, "eager PyTorch: three matrix products and a softmax"),
+        Backend("compile", _compiled, "torch.compile of the reference", missing=_no_compiler, automatic=False),
+        Backend(
+            "sdpa",
+            two_softmax,
+            "two calls of scaled_dot_product_attention",
+            flops=lambda work: matmuls(work, 10 * work.tokens * (work.m or 0) * work.d),
+        ),
+    ),
+    model=cost,
+    exponents=Exponents(flops_n=1, flops_m=1, peak_n=1, peak_m=1),
+)
