@@ -1,0 +1,1 @@
+"""The harness: measures attention variants, stores rows, draws figures and gates regressions."""
