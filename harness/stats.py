@@ -62,7 +62,7 @@ def median_interval(samples: ArrayLike, *, confidence: float = 0.95) -> tuple[fl
     count = len(ordered)
     rank, tail, term = 0, 0.0, 0.5**count if count < 1000 else 0.0
     if count >= 1000:  # the normal approximation of the binomial, where its powers of one half underflow
-        rank = int(math.floor(count / 2 - normal_quantile(0.5 + confidence / 2) * math.sqrt(count) / 2)) - 1
+        rank = math.floor(count / 2 - normal_quantile(0.5 + confidence / 2) * math.sqrt(count) / 2) - 1
     else:
         while rank < count // 2 and 2 * (tail + term) <= 1 - confidence:
             tail += term

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.errors import Failure, UsageError
 from harness.record import COLUMNS, SAMPLE_COLUMNS, SCHEMA, Row
 
 if TYPE_CHECKING:
@@ -31,11 +32,11 @@ TEXT_COLUMNS = (
 )  # fmt: skip
 
 
-class StoreError(ValueError):
+class StoreError(UsageError):
     """A folder or file that is not a run this version can use; nothing in it was changed."""
 
 
-class StoreFull(OSError):
+class StoreFull(Failure):
     """A write failed (disk full, quota, permissions): everything before it is intact."""
 
 
@@ -110,7 +111,7 @@ class Store:
             partial.replace(target)
         except OSError as error:
             partial.unlink(missing_ok=True)
-            raise StoreFull(error.errno, f"cannot write {target}: {error.strerror}") from None
+            raise StoreFull(f"cannot write {target}: {error.strerror}") from None
 
 
 def check_folder(folder: Path, *, resume: bool) -> None:
@@ -151,7 +152,7 @@ def read(folder: Path) -> pandas.DataFrame:
     text = whole[: whole.rfind(b"\n") + 1].decode("utf-8", errors="replace")
     try:
         frame = pandas.read_csv(
-            io.StringIO(text), dtype={name: str for name in TEXT_COLUMNS}, keep_default_na=False,
+            io.StringIO(text), dtype=dict.fromkeys(TEXT_COLUMNS, str), keep_default_na=False,
             na_values={name: [""] for name in COLUMNS if name not in TEXT_COLUMNS}, float_precision="round_trip",
         )  # fmt: skip
         for name in ("b", "h", "n", "d", "m", "seed", "samples"):
@@ -215,7 +216,7 @@ def _check_header(path: Path, columns: Sequence[str]) -> None:
     expected = ",".join(columns).encode()
     with path.open("rb") as file:
         found = file.readline(1 << 16).rstrip(b"\r\n")
-    if found == expected or expected.startswith(found) and path.stat().st_size == len(found):
+    if found == expected or (expected.startswith(found) and path.stat().st_size == len(found)):
         return  # whole, or torn while the header itself was being written
     names = found.decode("utf-8", errors="replace").split(",")
     strange = [name[:40] for name in names if name not in columns]
@@ -293,4 +294,4 @@ def _write(handle: int, data: bytes, path: Path) -> None:
     except OSError as error:
         os.ftruncate(handle, before)
         reason = "no space left on the disk" if error.errno == errno.ENOSPC else error.strerror
-        raise StoreFull(error.errno, f"cannot write {path}: {reason}; every earlier row is intact") from None
+        raise StoreFull(f"cannot write {path}: {reason}; every earlier row is intact") from None

@@ -1,0 +1,91 @@
+"""The command line: one file a command, found by file name; each defines `command` and a one-line docstring for it.
+
+A command returns nothing or an exit code. Errors that carry a `code` (harness.errors) print as one line on stderr.
+Only the module of the command that was asked for is imported, and modules import what they need inside `command`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+import typer
+
+from harness.errors import FAILURE, INTERRUPTED, USAGE, UsageError, unknown
+
+SUMMARY = """Which attention, at which token count n and anchor number m, on this hardware, and at what cost.
+
+Start with:  harness run --n 4096 --m 64      then:  harness plot
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line (sys.argv without the program's name by default). Returns the exit code; prints errors."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    words = words or ["--help"]
+    asked = words[0] if words[0] in commands() else None
+    try:
+        if asked is None and not words[0].startswith("-"):
+            raise UsageError(unknown("command", words[0], commands()))
+        result = _app(asked)(words, prog_name="harness", standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except KeyboardInterrupt:
+        return _say("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again at exit
+        return 0
+    except typer.Abort:
+        return _say("interrupted", INTERRUPTED)
+    except Exception as error:
+        if os.environ.get("HARNESS_DEBUG"):
+            raise
+        code = getattr(error, "code", None) or getattr(error, "exit_code", None)
+        if isinstance(code, int):
+            text = error.format_message() if hasattr(error, "format_message") else str(error)
+            return _say(" ".join(text.split()), code)
+        if type(error).__name__ == "AttentionError":  # attentions is not imported here: that would cost seconds
+            return _say(str(error), USAGE)
+        hint = "this is a fault of harness; HARNESS_DEBUG=1 shows where"
+        return _say(f"{type(error).__name__}: {error} ({hint})", FAILURE)
+
+
+def commands() -> list[str]:
+    """The names of the commands, in alphabetical order."""
+    return sorted(info.name for info in pkgutil.iter_modules(__path__) if not info.name.startswith("_"))
+
+
+def _app(asked: str | None) -> typer.Typer:
+    app = typer.Typer(
+        help=SUMMARY, rich_markup_mode=None, pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+    )  # fmt: skip
+    app.callback()(_start)
+    for name in [asked] if asked else commands():
+        app.command(name)(_module(name).command)
+    return app
+
+
+def _start(version: bool = typer.Option(False, "--version", help="Print the version and stop.", is_eager=True)) -> None:
+    if version:
+        from importlib.metadata import PackageNotFoundError, version as installed  # noqa: I001
+
+        try:
+            number = installed("attention-harness")
+        except PackageNotFoundError:  # run from a checkout
+            number = "0 (from a checkout)"
+        print(f"attention-harness {number}")
+        raise typer.Exit
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def _say(message: str, code: int) -> int:
+    print(f"harness: {message}", file=sys.stderr)
+    return code
