@@ -90,6 +90,17 @@ class Reading:
     status: str = "ok"
     note: str = ""
 
+    def per(self, amount: float, *, metric: str, note: str = "") -> Reading:
+        """`amount` divided by this reading, as a rate: the ends of its interval and spread change places."""
+
+        def over(figure: float | None) -> float | None:
+            return amount / figure if figure else None
+
+        return Reading(
+            metric=metric, value=over(self.value), ci_low=over(self.ci_high), ci_high=over(self.ci_low),
+            p20=over(self.p80), p80=over(self.p20), samples=self.samples, note=note,
+        )  # fmt: skip
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:

@@ -1,0 +1,140 @@
+"""numeric_error and approximation_error (1): ‖out − ref‖ / ‖ref‖ with ref in float64. Two different questions.
+
+numeric_error: against the same definition with the same parameters, for every phase; with gradients, the largest over
+the output and every gradient. It gates: a case whose error exceeds its dtype's tolerance is `error` and is not timed.
+approximation_error: against softmax attention of the same q, k, v; forward only, scope core.
+
+An exact variant is compared on at most ROWS random query rows, whose reference costs n·ROWS instead of n²; the
+gradient entering a backward pass is then restricted to those rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from harness.metrics import Settings
+from harness.record import Reading
+from harness.subject import Subject
+
+PROVIDES = ("numeric_error", "approximation_error")
+NEEDS = ("first_call",)
+
+ROWS = 512
+TOLERANCES = {"float64": 1e-9, "float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
+
+
+class WrongResult(RuntimeError):
+    """The output is not finite or not what the definition gives; the case is not timed."""
+
+
+class ExactRows(nn.Module):
+    """Softmax attention of the chosen query rows over all keys: (b, h, n, d) each → (b, h, rows, d)."""
+
+    def __init__(self, rows: Tensor) -> None:
+        super().__init__()
+        self.rows = rows
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """softmax(q[rows] kᵀ / √d) v."""
+        scores = q[:, :, self.rows] @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+        return torch.softmax(scores, dim=-1) @ v
+
+
+def measure(subject: Subject, readings: dict[str, Reading], settings: Settings) -> Iterator[Reading]:
+    """Compare; raises WrongResult above the tolerance."""
+    rows = _rows(subject)
+    out = _output(subject)
+    error, note = _numeric(subject, rows, out)
+    tolerance = TOLERANCES[subject.case.dtype]
+    if not error <= tolerance:
+        raise WrongResult(
+            f"numeric_error {error:.3g} exceeds the tolerance {tolerance:g} of {subject.case.dtype}{note}"
+        )
+    yield Reading(metric="numeric_error", value=error, samples=1, note=note.lstrip("; "))
+    yield _approximation(subject, rows, out)
+
+
+def relative(out: Tensor, reference: Tensor) -> float:
+    """‖out − ref‖ / ‖ref‖ in float64; infinite when anything is not finite or a zero reference is missed."""
+    difference = (out.double() - reference).norm().item()
+    size = reference.norm().item()
+    if not math.isfinite(difference) or not math.isfinite(size):
+        return math.inf
+    return difference / size if size else (0.0 if difference == 0 else math.inf)
+
+
+def _rows(subject: Subject) -> Tensor:
+    n = subject.case.n
+    generator = torch.Generator().manual_seed(subject.case.seed)
+    return torch.randperm(n, generator=generator)[:ROWS].sort().values.to(subject.device)
+
+
+def _output(subject: Subject) -> Tensor:
+    with torch.no_grad():
+        out = subject.module(*subject.inputs)
+    if not torch.isfinite(out).all():
+        raise WrongResult(f"the output has {int((~torch.isfinite(out)).sum())} values that are not finite")
+    return out
+
+
+def _numeric(subject: Subject, rows: Tensor, out: Tensor) -> tuple[float, str]:
+    """The largest relative error, computed one sample of the batch at a time, and what it was computed on."""
+    exact = subject.spec.exact
+    reference = subject.reference(ExactRows(rows) if exact else None)
+    partial = exact and len(rows) < subject.case.n
+    note = f"; compared on {len(rows)} of {subject.case.n} query rows" if partial else ""
+    if subject.needs_graph:
+        return _with_gradients(subject, reference, rows if exact else None), note
+    return relative(_select(out, rows) if exact else out, _by_sample(subject, reference)), note
+
+
+def _by_sample(subject: Subject, module: nn.Module) -> Tensor:
+    """The module's float64 outputs, one sample of the batch at a time: the reference may need much memory."""
+    with torch.no_grad():
+        return torch.cat(
+            [module(*(t[sample : sample + 1].double() for t in subject.inputs)) for sample in range(subject.case.b)]
+        )
+
+
+def _with_gradients(subject: Subject, reference: nn.Module, rows: Tensor | None) -> float:
+    gradient = subject.gradient
+    if rows is not None:
+        mask = torch.zeros(gradient.shape[-2], 1, device=gradient.device, dtype=gradient.dtype)
+        mask[rows] = 1
+        gradient = gradient * mask
+    subject.clear()
+    out = subject.module(*subject.inputs)
+    out.backward(gradient)
+    mine = [t.grad for t in (*subject.inputs, *subject.module.parameters())]
+    subject.clear()
+    inputs = [t.detach().double().requires_grad_() for t in subject.inputs]
+    expected = []
+    for sample in range(subject.case.b):
+        piece = reference(*(t[sample : sample + 1] for t in inputs))
+        entering = gradient[sample : sample + 1].double()
+        piece.backward(entering if rows is None else _select(entering, rows))
+        expected.append(piece.detach())
+    theirs = [t.grad for t in (*inputs, *reference.parameters())]
+    if [g is None for g in mine] != [g is None for g in theirs]:
+        raise WrongResult("gradients reach other tensors than in the reference")
+    errors = [relative(_select(out.detach(), rows) if rows is not None else out.detach(), torch.cat(expected))]
+    errors += [relative(a, b) for a, b in zip(mine, theirs, strict=True) if a is not None and b is not None]
+    return max(errors)
+
+
+def _approximation(subject: Subject, rows: Tensor, out: Tensor) -> Reading:
+    name = "approximation_error"
+    if subject.case.scope != "core" or subject.needs_graph:
+        return Reading(metric=name, status="unsupported", note="defined for phase forward of scope core")
+    expected = _by_sample(subject, ExactRows(rows))
+    partial = len(rows) < subject.case.n
+    note = f"against full on {len(rows)} of {subject.case.n} query rows" if partial else "against full"
+    return Reading(metric=name, value=relative(_select(out, rows), expected), samples=1, note=note)
+
+
+def _select(tensor: Tensor, rows: Tensor) -> Tensor:
+    return tensor.index_select(-2, rows)

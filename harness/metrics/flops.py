@@ -1,0 +1,80 @@
+"""flops (FLOP) of one call, and flops_rate (TFLOP/s) at its latency.
+
+Matrix products and convolutions, a multiply-add counted as two. The variant's cost model gives the figure and
+PyTorch's dispatcher is counted beside it; a disagreement, a silent zero included, is an error, not a number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from attentions import matmuls
+from harness.metrics import Settings
+from harness.record import Reading
+from harness.subject import Subject
+
+PROVIDES = ("flops", "flops_rate")
+NEEDS = ("latency",)
+
+
+def measure(subject: Subject, readings: dict[str, Reading], settings: Settings) -> Iterator[Reading]:
+    """Declared and counted FLOPs, then the rate of the definition's FLOPs."""
+    counted = None if subject.backend.opaque else count(subject)
+    declared = declared_flops(subject, executed=True)
+    value, note = declared, ""
+    if declared is None:
+        value, note = counted, "counted by dispatch; the variant declares no cost model"
+    elif counted is None:
+        note = "from the cost model; this backend is opaque to the dispatcher"
+    elif counted != declared:
+        note = f"the cost model says {declared} and the dispatcher counted {counted}"
+        yield Reading(metric="flops", status="error", note=note)
+        yield Reading(metric="flops_rate", status="error", note="flops is in error")
+        return
+    if not value:
+        yield Reading(metric="flops", status="error", note="0 FLOPs were counted")
+        yield Reading(metric="flops_rate", status="error", note="flops is in error")
+        return
+    yield Reading(metric="flops", value=int(value), samples=1, note=note)
+    useful = declared_flops(subject, executed=False) or value
+    yield readings["latency"].per(useful / 1e9, metric="flops_rate")  # FLOP per ms to TFLOP/s
+
+
+def declared_flops(subject: Subject, *, executed: bool) -> int | None:
+    """The cost model's FLOPs of one call: what this backend executes, or what the definition needs."""
+    model, work, case = subject.spec.model, subject.work, subject.case
+    if model is None:
+        return None
+    own = subject.backend.flops if executed else None
+    core = own(work) if own else model(work).flops
+    if case.scope == "core":
+        return core
+    weights = subject.module.projection.weight.numel() + subject.module.output.weight.numel()
+    return core + matmuls(work, 2 * case.b * case.n * weights)
+
+
+def count(subject: Subject) -> int:
+    """FLOPs that the dispatcher sees in one call; only the backward pass of phase `backward`."""
+    state = subject.prepare()
+    with FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION) as counter:
+        subject.run(state)
+    return counter.get_total_flops()
+
+
+def _attention(query: Any, key: Any, value: Any, *rest: Any, **keywords: Any) -> int:
+    b, h, n, d = query
+    return 2 * b * h * n * key[-2] * (d + value[-1])
+
+
+def _attention_backward(gradient: Any, query: Any, key: Any, value: Any, *rest: Any, **keywords: Any) -> int:
+    return int(2.5 * _attention(query, key, value))
+
+
+_CPU_ATTENTION = {  # PyTorch before 2.15 knows no formula for its own CPU flash kernel and counts 0
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+}

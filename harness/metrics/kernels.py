@@ -1,0 +1,20 @@
+"""kernels (1): kernels launched by one call on a GPU, innermost operators dispatched by one call on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness.metrics import Settings
+from harness.record import Reading
+from harness.subject import Subject
+
+PROVIDES = ("kernels",)
+NEEDS = ("first_call",)
+
+
+def measure(subject: Subject, readings: dict[str, Reading], settings: Settings) -> Iterator[Reading]:
+    """Count from the same recorded call as peak_memory."""
+    note = ""
+    if subject.backend.opaque and subject.device.type == "cpu":
+        note = "a compiled graph: the kernels inside it are not operators and are not counted"
+    yield Reading(metric="kernels", value=subject.trace.launches, samples=1, note=note)

@@ -1,0 +1,164 @@
+"""latency (ms): the median of one call, and throughput (tokens/s) from it.
+
+Sampling stops on evidence: after `min_samples`, when the relative half-width of the median's 95 % interval is under
+`precision` (converged), or no longer shrinks (stable), or the case's time budget is spent (budget).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from functools import cache
+
+import torch
+
+from harness import stats
+from harness.metrics import Settings
+from harness.record import Reading
+from harness.subject import Subject
+
+PROVIDES = ("latency", "throughput")
+NEEDS = ("first_call", "numeric_error")
+
+WARM_UP_CALLS = 3
+SHORTEST_SAMPLE_S = 2e-4
+GRAPH_BELOW_S = 1e-4
+LOOK_EVERY_S = 0.1
+
+
+def measure(subject: Subject, readings: dict[str, Reading], settings: Settings) -> Iterator[Reading]:
+    """Sample calls in batches and look at the interval between batches."""
+    sample, notes = _sampler(subject)
+    samples: list[float] = []
+    widths: list[tuple[int, float]] = []
+    batch, stopped, started = 1, "budget", time.perf_counter()
+    while (elapsed := time.perf_counter() - started) < settings.budget_s or len(samples) < settings.min_samples:
+        before = time.perf_counter()
+        samples += sample(batch)
+        spent = time.perf_counter() - before
+        batch = max(1, min(1000, round(batch * LOOK_EVERY_S / spent)))
+        if len(samples) < settings.min_samples or elapsed > settings.budget_s:
+            continue
+        width = stats.summarise(samples).half_width
+        widths.append((len(samples), width))
+        if width < settings.precision:
+            stopped = "converged"
+            break
+        if _stable(widths):
+            stopped = "stable"
+            break
+    summary = stats.summarise(samples)
+    settings.samples["latency"] = samples
+    notes.append(f"stopped: {stopped} at ±{100 * summary.half_width:.2g} %")
+    latency = Reading(
+        metric="latency", value=summary.median, ci_low=summary.ci_low, ci_high=summary.ci_high,
+        p20=summary.p20, p80=summary.p80, samples=summary.samples, note="; ".join(notes),
+    )  # fmt: skip
+    yield latency
+    yield latency.per(1e3 * subject.case.b * subject.case.n, metric="throughput")
+
+
+def _stable(widths: list[tuple[int, float]]) -> bool:
+    """Whether doubling the samples no longer narrows the interval, from 200 samples on: the machine drifts."""
+    count, width = widths[-1]
+    earlier = [w for c, w in widths if c <= count / 2]
+    return count >= 200 and bool(earlier) and width > 0.95 * earlier[-1]
+
+
+def _sampler(subject: Subject) -> tuple[Callable[[int], list[float]], list[str]]:
+    """A function that takes `count` samples in ms, warmed up, and notes on how it takes them."""
+    if subject.device.type == "cuda":
+        return _cuda_sampler(subject)
+    started = time.perf_counter()
+    for _ in range(WARM_UP_CALLS):
+        subject.call()
+    each = (time.perf_counter() - started) / WARM_UP_CALLS
+    repeats = 1 if subject.needs_graph else max(1, math.ceil(SHORTEST_SAMPLE_S / each))
+    if repeats == 1:
+        return (lambda count: [_cpu_once(subject) for _ in range(count)]), []
+    return (lambda count: [_cpu_block(subject, repeats) for _ in range(count)]), [f"{repeats} calls a sample"]
+
+
+def _cpu_once(subject: Subject) -> float:
+    state = subject.prepare()
+    started = time.perf_counter_ns()
+    subject.run(state)
+    return (time.perf_counter_ns() - started) / 1e6
+
+
+def _cpu_block(subject: Subject, repeats: int) -> float:
+    started = time.perf_counter_ns()
+    for _ in range(repeats):
+        subject.run(None)
+    return (time.perf_counter_ns() - started) / 1e6 / repeats
+
+
+def _cuda_sampler(subject: Subject) -> tuple[Callable[[int], list[float]], list[str]]:
+    """CUDA events around each call, the L2 overwritten before it; a graph replay where launching takes longer."""
+    for _ in range(WARM_UP_CALLS):
+        subject.call()
+    subject.synchronise()
+    timed: Callable[[torch.Tensor | None], object] = subject.run
+    notes: list[str] = []
+    if not subject.needs_graph:
+        launching = _launch_seconds(subject)
+        running = sum(_cuda_batch(subject, timed, 5)) / 5 / 1e3
+        if running < max(GRAPH_BELOW_S, 1.5 * launching):
+            graph = _capture(subject)
+            if graph is None:
+                notes.append(f"launch-bound: the host takes {1e6 * launching:.0f} us a call; no CUDA graph possible")
+            else:
+                timed = lambda state: graph.replay()  # noqa: E731
+                notes.append("CUDA graph replay")
+    return (lambda count: _cuda_batch(subject, timed, count)), notes
+
+
+def _cuda_batch(subject: Subject, timed: Callable[[torch.Tensor | None], object], count: int) -> list[float]:
+    flush = _flush_buffer(str(subject.device))
+    pairs = []
+    with torch.cuda.device(subject.device):
+        for _ in range(count):
+            state = subject.prepare()
+            flush.zero_()
+            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            start.record()
+            timed(state)
+            end.record()
+            pairs.append((start, end))
+        torch.cuda.synchronize()
+    return [start.elapsed_time(end) for start, end in pairs]
+
+
+def _launch_seconds(subject: Subject) -> float:
+    subject.synchronise()
+    started = time.perf_counter()
+    for _ in range(10):
+        subject.run(None)
+    seconds = (time.perf_counter() - started) / 10
+    subject.synchronise()
+    return seconds
+
+
+def _capture(subject: Subject) -> torch.cuda.CUDAGraph | None:
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.device(subject.device):
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                subject.run(None)
+            torch.cuda.current_stream().wait_stream(side)
+            with torch.cuda.graph(graph):
+                subject.run(None)
+        graph.replay()
+        torch.cuda.synchronize(subject.device)
+    except RuntimeError:  # an operator that synchronises or allocates outside the pool cannot be captured
+        return None
+    return graph
+
+
+@cache
+def _flush_buffer(device: str) -> torch.Tensor:
+    size = torch.cuda.get_device_properties(device).L2_cache_size
+    return torch.empty(max(size, 1 << 20), dtype=torch.int8, device=device)

@@ -1,0 +1,177 @@
+"""A case made runnable: the module, its inputs, and one call of its phase. Lives in the worker; imports torch.
+
+subject = Subject(case)
+state = subject.prepare()      # untimed: for `backward`, the forward pass that builds a fresh graph
+subject.run(state)             # timed: one call of the phase
+"""
+
+from __future__ import annotations
+
+import copy
+import gc
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import attentions
+from attentions.layer import MultiHeadAttention
+from harness.record import Case, parse_options
+
+
+class Subject:
+    """The module of a case with inputs drawn from the case's seed: standard normal, then cast to its dtype."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.spec = attentions.spec(case.attention)
+        self.backend = self.spec.backend(case.backend)
+        self.device = torch.device(case.device)
+        self.dtype = getattr(torch, case.dtype)
+        self.options = self.spec.parse_options(parse_options(case.options))
+        self.work = work_of(case)
+        torch.manual_seed(case.seed)
+        self.module = self.build(case.label).to(self.device, self.dtype)
+        self.inputs = tuple(self._normal(shape) for shape in self._shapes())
+        self.gradient = self._normal(self._shapes()[0])
+        self.needs_graph = case.phase != "forward"
+        for tensor in self.inputs:
+            tensor.requires_grad_(self.needs_graph)
+
+    def build(self, name: str) -> nn.Module:
+        """The case's module with another backend, on the CPU in float32."""
+        case = self.case
+        sizes = {"heads": case.h, "tokens": case.n, "anchors": case.m}
+        if case.scope == "layer":
+            return MultiHeadAttention(case.h * case.d, attention=name, **sizes, **self.options)
+        return attentions.build(name, head_dim=case.d, **sizes, **self.options)
+
+    def prepare(self) -> Tensor | None:
+        """What a call needs and its time must not hold: cleared gradients and, for backward, a fresh graph."""
+        if not self.needs_graph:
+            return None
+        self.clear()
+        return self.module(*self.inputs) if self.case.phase == "backward" else None
+
+    def run(self, state: Tensor | None) -> Tensor:
+        """One call of the phase. Returns the output."""
+        if not self.needs_graph:
+            with torch.no_grad():
+                return self.module(*self.inputs)
+        out = self.module(*self.inputs) if state is None else state
+        out.backward(self.gradient)
+        return out
+
+    def call(self) -> Tensor:
+        """prepare and run."""
+        return self.run(self.prepare())
+
+    def clear(self) -> None:
+        """Set every gradient to None, so that nothing accumulates."""
+        for tensor in (*self.inputs, *self.module.parameters()):
+            tensor.grad = None
+
+    def leaves(self) -> list[Tensor]:
+        """The tensors whose gradients a backward pass produces: inputs in use, then parameters."""
+        return [t for t in (*self.inputs, *self.module.parameters()) if t.grad is not None]
+
+    def synchronise(self) -> None:
+        """Wait for the device."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def guard(self) -> Any:
+        """A context in which gradients are off when the phase needs none."""
+        return nullcontext() if self.needs_graph else torch.no_grad()
+
+    def reference(self, core: nn.Module | None = None) -> nn.Module:
+        """The same module in float64 with the same parameters: its `reference` backend, or with `core` in its place."""
+        with torch.random.fork_rng(devices=[]):
+            module = self.build(f"{self.case.attention}:reference")
+        module.load_state_dict(self.module.state_dict())
+        module = copy.deepcopy(module).to(self.device, torch.float64)
+        if core is None:
+            return module
+        if self.case.scope == "core":
+            return core
+        module.core = core
+        return module
+
+    @cached_property
+    def trace(self) -> Trace:
+        """What one call allocates and launches, by PyTorch's profiler and allocator. The same in every run."""
+        return trace(self)
+
+    def _shapes(self) -> list[tuple[int, ...]]:
+        case = self.case
+        if case.scope == "layer":
+            return [(case.b, case.n, case.h * case.d)]
+        return [(case.b, case.h, case.n, case.d)] * 3
+
+    def _normal(self, shape: tuple[int, ...]) -> Tensor:
+        return torch.randn(shape, device=self.device, dtype=torch.float32).to(self.dtype)
+
+
+class Trace:
+    """peak_bytes: most bytes alive above the inputs during one call; launches: kernels (GPU) or operators (CPU)."""
+
+    def __init__(self, peak_bytes: int, launches: int, names: list[str]) -> None:
+        self.peak_bytes, self.launches, self.names = peak_bytes, launches, names
+
+
+def work_of(case: Case) -> attentions.Work:
+    """The case as the cost models read it."""
+    spec = attentions.spec(case.attention)
+    return attentions.Work(
+        b=case.b, h=case.h, n=case.n, d=case.d, m=case.m, phase=case.phase,
+        itemsize=getattr(torch, case.dtype).itemsize, options=spec.parse_options(parse_options(case.options)),
+    )  # fmt: skip
+
+
+def trace(subject: Subject) -> Trace:
+    """Run one call under the profiler.
+
+    CPU: the running sum of the allocator's events, a backward's forward pass included, so activations count.
+    CUDA: the caching allocator's peak over what was allocated before.
+    """
+    from torch.profiler import ProfilerActivity, profile
+
+    cuda = subject.device.type == "cuda"
+    subject.clear()
+    gc.collect()
+    if cuda:
+        torch.cuda.reset_peak_memory_stats(subject.device)
+        before = torch.cuda.memory_allocated(subject.device)
+        _discard(subject.call)
+        subject.synchronise()
+        peak = torch.cuda.max_memory_allocated(subject.device) - before
+        with profile(activities=[ProfilerActivity.CUDA]) as recorded:
+            _discard(subject.call)
+            subject.synchronise()
+        kernels = [e.name() for e in _events(recorded) if e.device_type().name == "CUDA"]
+        names = [name for name in kernels if not name.startswith(("Memcpy", "Memset"))]
+        return Trace(peak, len(names), names)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        out = subject.call()
+    live = peak = 0
+    for event in _events(recorded):
+        if event.name() == "[memory]":
+            live += event.nbytes()
+            peak = max(peak, live)
+    del out
+    names = [
+        event.name for event in recorded.events() or []
+        if event.name.startswith("aten::") and not any(c.name.startswith("aten::") for c in event.cpu_children)
+    ]  # fmt: skip
+    return Trace(peak, len(names), names)
+
+
+def _events(recorded: Any) -> Any:
+    return recorded.profiler.kineto_results.events()
+
+
+def _discard(call: Callable[[], Tensor]) -> None:
+    call()
