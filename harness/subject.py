@@ -10,15 +10,14 @@ from __future__ import annotations
 import copy
 import gc
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import cached_property
 from typing import Any
 
 import torch
+from attentions.layer import MultiHeadAttention
 from torch import Tensor, nn
 
 import attentions
-from attentions.layer import MultiHeadAttention
 from harness.record import Case, parse_options
 
 
@@ -36,8 +35,8 @@ class Subject:
         torch.manual_seed(case.seed)
         self.module = self.build(case.label).to(self.device, self.dtype)
         self.inputs = tuple(self._normal(shape) for shape in self._shapes())
-        self.gradient = self._normal(self._shapes()[0])
         self.needs_graph = case.phase != "forward"
+        self.gradient = self._normal(self._shapes()[0] if self.needs_graph else (0,))
         for tensor in self.inputs:
             tensor.requires_grad_(self.needs_graph)
 
@@ -74,18 +73,10 @@ class Subject:
         for tensor in (*self.inputs, *self.module.parameters()):
             tensor.grad = None
 
-    def leaves(self) -> list[Tensor]:
-        """The tensors whose gradients a backward pass produces: inputs in use, then parameters."""
-        return [t for t in (*self.inputs, *self.module.parameters()) if t.grad is not None]
-
     def synchronise(self) -> None:
         """Wait for the device."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-
-    def guard(self) -> Any:
-        """A context in which gradients are off when the phase needs none."""
-        return nullcontext() if self.needs_graph else torch.no_grad()
 
     def reference(self, core: nn.Module | None = None) -> nn.Module:
         """The same module in float64 with the same parameters: its `reference` backend, or with `core` in its place."""

@@ -21,7 +21,8 @@ from harness.subject import Subject
 PROVIDES = ("latency", "throughput")
 NEEDS = ("first_call", "numeric_error")
 
-WARM_UP_CALLS = 3
+WARM_UP_CALLS, WARM_UP_S = 3, 0.5
+FEWEST_SAMPLES, OVERDRAWN = 3, 5
 SHORTEST_SAMPLE_S = 2e-4
 GRAPH_BELOW_S = 1e-4
 LOOK_EVERY_S = 0.1
@@ -34,6 +35,8 @@ def measure(subject: Subject, readings: dict[str, Reading], settings: Settings) 
     widths: list[tuple[int, float]] = []
     batch, stopped, started = 1, "budget", time.perf_counter()
     while (elapsed := time.perf_counter() - started) < settings.budget_s or len(samples) < settings.min_samples:
+        if elapsed > OVERDRAWN * settings.budget_s and len(samples) >= FEWEST_SAMPLES:
+            break  # a call so slow that min_samples would take many times the budget: the row shows how few there are
         before = time.perf_counter()
         samples += sample(batch)
         spent = time.perf_counter() - before
@@ -70,10 +73,11 @@ def _sampler(subject: Subject) -> tuple[Callable[[int], list[float]], list[str]]
     """A function that takes `count` samples in ms, warmed up, and notes on how it takes them."""
     if subject.device.type == "cuda":
         return _cuda_sampler(subject)
-    started = time.perf_counter()
-    for _ in range(WARM_UP_CALLS):
+    started, calls = time.perf_counter(), 0
+    while calls < WARM_UP_CALLS and (calls == 0 or time.perf_counter() - started < WARM_UP_S):
         subject.call()
-    each = (time.perf_counter() - started) / WARM_UP_CALLS
+        calls += 1
+    each = (time.perf_counter() - started) / calls
     repeats = 1 if subject.needs_graph else max(1, math.ceil(SHORTEST_SAMPLE_S / each))
     if repeats == 1:
         return (lambda count: [_cpu_once(subject) for _ in range(count)]), []

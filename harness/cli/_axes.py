@@ -1,0 +1,90 @@
+"""The options that describe a sweep, shared by every command that takes one.
+
+    @with_axes
+    def command(given: dict[str, Any], out: Path | None = ...) -> None: ...
+
+`given` receives the keys that were set, the sweep file's first and the command line's on top.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from harness.errors import UsageError
+
+AXES: dict[str, tuple[Any, str]] = {
+    "attention": (list[str], "Variants, or variant:backend, by comma. Default: every variant."),
+    "n": (list[str], "Token counts: 4096, 16k, 1k..64k, lists. Default: 4096."),
+    "m": (list[str], "Anchors, landmarks or projected length, for variants that have one. Default: 64."),
+    "batch": (list[str], "Batch sizes. Default: 1."),
+    "heads": (list[str], "Heads. Default: 6."),
+    "head_dim": (list[str], "Head dimensions. Default: 64."),
+    "dtype": (list[str], "float32, bfloat16, float16, float64. Default: bfloat16 on a GPU, float32 on the CPU."),
+    "phase": (list[str], "forward, backward, train. Default: forward."),
+    "scope": (list[str], "core (q, k, v in) or layer (with its projections). Default: core."),
+    "device": (str, "auto, cpu, cuda or cuda:<index>. Default: auto."),
+    "set": (list[str], "A variant's option, such as anchor.init=paper; repeatable."),
+    "metrics": (list[str], "Metrics by comma. Default: all."),
+    "plugin": (list[str], "A Python file that defines variants of your own; it is run."),
+    "seed": (int, "Seed of inputs, parameters and case order. Default: 0."),
+    "budget": (float, "Seconds of samples a case. Default: 2."),
+    "timeout": (float, "Seconds after which a case is given up. Default: 120."),
+}
+
+METAVARS = {list[str]: "LIST", int: "WHOLE", float: "SECONDS", Path: "FILE"}
+
+
+def with_axes(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the sweep options and `--config FILE`; it receives them as its first argument, `given`."""
+    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+
+    @functools.wraps(command)
+    def wrapped(**values: Any) -> Any:
+        config = values.pop("config")
+        named = {name: values.pop(name) for name in AXES}
+        return command(_merge(config, named), **values)
+
+    shared = [_parameter(name, kind, help) for name, (kind, help) in AXES.items()]
+    shared.append(_parameter("config", Path, "A sweep file in TOML; the command line goes on top of it."))
+    wrapped.__signature__ = inspect.Signature(shared + [p.replace(kind=p.KEYWORD_ONLY) for p in own])  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {p.name: p.annotation for p in (*shared, *own)}
+    del wrapped.__wrapped__  # type: ignore[attr-defined]
+    return wrapped
+
+
+def _parameter(name: str, kind: Any, text: str) -> inspect.Parameter:
+    option = typer.Option(
+        None, f"--{name.replace('_', '-')}", help=text, show_default=False, metavar=METAVARS.get(kind, "TEXT")
+    )
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind | None)
+
+
+def _merge(config: Path | None, named: dict[str, Any]) -> dict[str, Any]:
+    from harness.space import read_toml
+
+    given = read_toml(config) if config else {}
+    for name, value in named.items():
+        if value is None or value == []:
+            continue
+        if name == "set":
+            known = given.get("set", {})
+            given["set"] = {**(known if isinstance(known, dict) else {}), **_pairs(value)}
+        else:
+            given[name] = value
+    return given
+
+
+def _pairs(texts: list[str]) -> dict[str, str]:
+    pairs = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"--set takes variant.option=value, such as anchor.init=paper, not {text!r}")
+        pairs[key.strip()] = value.strip()
+    return pairs

@@ -1,0 +1,80 @@
+"""Progress of a sweep on stderr: a live line on a terminal, one plain line a case in a pipe or log."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+
+from harness.record import Case, Reading
+
+SHOWN = "latency"
+
+
+class Progress:
+    """A listener of harness.sweep that writes to stderr and never to stdout."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.live = not quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self.total = self.done = 0
+        self.skipped, self.begun, self.cleared = 0, time.monotonic(), True
+
+    def warn(self, text: str) -> None:
+        """A warning, always shown."""
+        self._line(f"warning: {text}")
+
+    def begin(self, total: int, done: int) -> None:
+        """How many cases there are and how many a resumed run already has."""
+        self.total, self.done, self.skipped, self.begun = total, done, done, time.monotonic()
+        if not self.quiet:
+            self._line(f"{total} cases" + (f", {done} already measured" if done else ""))
+
+    def start(self, case: Case) -> None:
+        """The case now being measured; shown on a terminal only."""
+        if self.live:
+            width = _columns()
+            text = f"[{self.done + 1}/{self.total}] {case}{self._eta()}"
+            sys.stderr.write("\r\x1b[K" + text[: width - 1])
+            sys.stderr.flush()
+            self.cleared = False
+
+    def finish(self, case: Case, readings: Sequence[Reading]) -> None:
+        """The case's figure, or why it has none."""
+        self.done += 1
+        if self.quiet:
+            return
+        first = next((r for r in readings if r.metric == SHOWN), readings[0])
+        if first.status != "ok":
+            figure = f"{first.status}: {first.note}"
+        elif first.value is None or first.metric != SHOWN:
+            figure = "ok"
+        else:
+            spread = (first.ci_high - first.ci_low) / 2 if first.ci_high is not None and first.ci_low is not None else 0
+            figure = f"{first.value:.4g} ms ± {100 * spread / first.value:.2g} %"
+        self._line(f"[{self.done}/{self.total}] {case}: {figure}{'' if self.live else self._eta()}")
+
+    def close(self) -> None:
+        """Leave the cursor on an empty line."""
+        if not self.cleared:
+            sys.stderr.write("\r\x1b[K")
+            self.cleared = True
+
+    def _eta(self) -> str:
+        measured = self.done - self.skipped
+        if not measured or self.done >= self.total:
+            return ""
+        left = (time.monotonic() - self.begun) / measured * (self.total - self.done)
+        return f"  (about {int(left // 60)}:{int(left % 60):02d} left)"
+
+    def _line(self, text: str) -> None:
+        self.close()
+        print(text, file=sys.stderr, flush=True)
+
+
+def _columns() -> int:
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns
+    except OSError:
+        return 80

@@ -1,0 +1,28 @@
+"""harness plan: what a sweep would measure, whether it fits, how long it would take. Runs nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from harness.cli._axes import with_axes
+
+
+@with_axes
+def command(
+    given: dict[str, Any],
+    as_json: bool = typer.Option(False, "--json", help="One JSON document on stdout instead of the table."),
+) -> None:
+    """List the cases of a sweep with backend, memory fit and estimated time; measure nothing."""
+    from harness import sweep
+    from harness.engines.local import Engine
+    from harness.plan import estimate, render
+    from harness.space import Sweep
+
+    wanted = Sweep.parse(given)
+    with Engine(plugins=wanted.plugin, device=wanted.device) as engine:
+        session, resolutions, warnings = sweep.prepare(wanted, engine)
+        free = engine.free_bytes()
+    plan = estimate(wanted, resolutions, device=session["device"], free=free, warnings=warnings)
+    render(plan, as_json=as_json)

@@ -1,0 +1,79 @@
+"""harness run: sweep n and m, write tidy rows, show a comparison."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from harness.cli._axes import with_axes
+
+
+@with_axes
+def command(
+    given: dict[str, Any],
+    out: Path | None = typer.Option(None, "--out", help="Run folder. Default: results/<time>.", show_default=False),
+    resume: bool = typer.Option(False, "--resume", help="Finish what --out, or the newest run, lacks."),
+    as_json: bool = typer.Option(False, "--json", help="One JSON document on stdout instead of the table."),
+    quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress on stderr; warnings stay."),
+) -> int:
+    """Measure attention variants over n and m; write rows, samples and the environment; compare them in a table."""
+    from harness import store, sweep
+    from harness.catalogue import cached
+    from harness.cli._progress import Progress
+    from harness.engines.local import Engine
+    from harness.errors import FAILURE, OK
+    from harness.space import Sweep, expand
+
+    if resume:
+        folder = out or store.newest_run(Path("results"))
+        store.check_folder(folder, resume=True)
+        wanted = sweep.stored_sweep(folder)
+        sweep.check_same_sweep(wanted, given)
+        wanted = wanted.model_copy(update={k: v for k, v in Sweep.parse(given) if k in given})
+    else:
+        wanted = Sweep.parse(given)
+        folder = out or _fresh(Path("results"))
+        store.check_folder(folder, resume=False)
+    known = cached(wanted.plugin, compute=False)
+    if known:  # names are checked before the seconds that starting a worker takes
+        expand(wanted, known["attentions"], device="cpu")
+    progress = Progress(quiet=quiet)
+    try:
+        with Engine(plugins=wanted.plugin, device=wanted.device) as engine:
+            result = sweep.run(wanted, folder, engine=engine, listener=progress, resume=resume)
+    finally:
+        progress.close()
+    _report(folder, result, as_json=as_json)
+    return FAILURE if result.all_failed else OK
+
+
+def _fresh(results: Path) -> Path:
+    """results/<UTC time>, with a number when two runs start in one second."""
+    from datetime import UTC, datetime
+
+    name, number = f"{datetime.now(UTC):%Y%m%d-%H%M%S}", 1
+    while (folder := results / (name if number == 1 else f"{name}-{number}")).exists():
+        number += 1
+    return folder
+
+
+def _report(folder: Path, result: Any, *, as_json: bool) -> None:
+    import json
+    import sys
+
+    from harness import store, table
+
+    frame = store.read(folder)
+    if as_json:
+        rows = json.loads(frame.to_json(orient="records", double_precision=15))
+        document = {
+            "run": str(folder), "statuses": dict(result.statuses), "wall_s": result.wall_s,
+            "measuring_s": result.measuring_s, "rows": rows,
+        }  # fmt: skip
+        json.dump(document, sys.stdout, indent=2)
+        print()
+        return
+    print(table.comparison(frame))
+    print(f"\n{folder}/  figures: harness plot {folder}")

@@ -1,0 +1,172 @@
+"""Is this machine fit to measure on? Probes, one file a family, each giving findings; and a trial of its steadiness.
+
+    diagnosis = doctor.examine("cpu", seconds=2)
+    for finding in diagnosis.findings: print(finding.level, finding.check, finding.seen)
+    print(diagnosis.verdict)
+
+A family is a file here with `findings(place) -> Iterator[Finding]`; adding one is adding a file. Nothing is changed on
+the machine: every setting is read only.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness import system
+
+if TYPE_CHECKING:
+    from harness.doctor._trial import Trial
+
+LEVELS = ("ok", "warn", "problem", "unknown")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing looked at: how it stands, what was seen, why it matters, what to do. value is in `unit`."""
+
+    check: str
+    level: str
+    seen: str
+    why: str
+    do: str = ""
+    value: float | None = None
+    unit: str = ""
+    family: str = ""
+
+    def __post_init__(self) -> None:
+        assert self.level in LEVELS, self.level
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """The kernel's counters at one moment; two of them enclose the trial."""
+
+    seconds: float
+    ticks: Mapping[str, int] = field(default_factory=dict)
+    processes: Mapping[int, tuple[str, int]] = field(default_factory=dict)
+    own_seconds: float = 0.0
+    throttled_us: int | None = None
+    throttles: int | None = None
+    swaps: int | None = None
+
+    @classmethod
+    def take(cls, root: Path, cores: frozenset[int]) -> Snapshot:
+        """The counters now."""
+        return cls(
+            seconds=time.monotonic(), ticks=system.cpu_ticks(root), processes=system.process_ticks(root),
+            own_seconds=time.process_time(), throttled_us=system.throttled_us(root),
+            throttles=system.throttles(root, cores), swaps=system.swaps(root),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """What the probes look at: the file system's root, the device, this process' threads, and what the trial showed."""
+
+    root: Path
+    device: str = "cpu"
+    cores: frozenset[int] = frozenset({0})
+    threads: int = 1
+    environ: Mapping[str, str] = field(default_factory=dict)
+    results: Path = Path("results")
+    load: float | None = None
+    before: Snapshot = Snapshot(seconds=0)
+    after: Snapshot = Snapshot(seconds=0)
+    trial: Trial | None = None
+    no_trial: str = "no trial was made"
+    torch_version: str = ""
+    torch_cuda: str | None = None
+    gpu: Mapping[str, Any] | None = None
+    gpu_idle: Mapping[str, Any] = field(default_factory=dict)
+    gpu_busy: tuple[Mapping[str, Any], ...] = ()
+    no_gpu: str = "the device is cpu"
+
+    @property
+    def usable(self) -> float:
+        """The cores that this process can keep busy: those of its affinity, cut by the quota."""
+        return min(float(len(self.cores)), system.quota(self.root) or float("inf"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnosis:
+    """The findings in their order, the trial they include, and one sentence on what can be told apart here."""
+
+    device: str
+    findings: tuple[Finding, ...]
+    trial: Trial | None
+    verdict: str
+
+    def counts(self) -> dict[str, int]:
+        """How many findings there are of each level."""
+        return {level: sum(finding.level == level for finding in self.findings) for level in LEVELS}
+
+
+def examine(
+    device: str,
+    *,
+    seconds: float = 2.0,
+    root: Path = Path("/"),
+    results: Path = Path("results"),
+    nvml: Any = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Diagnosis:
+    """Look at everything and time a fixed matrix product for `seconds`. Imports torch.
+
+    device: `cpu` or `cuda:<i>`; results: where runs will be written. root and nvml let a test put fakes in place.
+    """
+    from harness.doctor._trial import attend
+
+    say(f"timing a fixed matrix product on {device} for {seconds:g} s")
+    place = attend(device, seconds=seconds, root=root, results=results, nvml=nvml)
+    findings = tuple(finding for family in families() for finding in examine_family(family, place))
+    return Diagnosis(device=device, findings=findings, trial=place.trial, verdict=verdict(place))
+
+
+def families() -> list[str]:
+    """The names of the probe families, in alphabetical order."""
+    return sorted(info.name for info in pkgutil.iter_modules(__path__) if not info.name.startswith("_"))
+
+
+def examine_family(name: str, place: Place) -> Iterator[Finding]:
+    """The findings of one family; a probe that breaks is a finding of level unknown, never an exception."""
+    from dataclasses import replace
+
+    try:
+        for finding in importlib.import_module(f"{__name__}.{name}").findings(place):
+            yield replace(finding, family=name)
+    except Exception as error:
+        yield Finding(
+            check=name, level="unknown", seen=f"the probe broke: {type(error).__name__}: {error}", family=name,
+            why="What this family of probes would have found is not known.", do="report this line as a fault of harness",
+        )  # fmt: skip
+
+
+def verdict(place: Place) -> str:
+    """One sentence: the smallest effect that the trial says can be told apart here."""
+    if place.trial is None:
+        return f"What can be told apart here is not known: {place.no_trial}."
+    effect = 100 * place.trial.effect
+    if place.trial.effect <= place.trial.floor:
+        return (
+            f"This machine was steady: between two cases of one run on {place.device}, effects of about {effect:.1f} % "
+            f"and more can be told apart, which is the precision that a run measures to."
+        )
+    return (
+        f"Between two cases of one run on {place.device}, effects under about {effect:.{0 if effect >= 10 else 1}f} % "
+        f"cannot be told from this machine's noise."
+    )
+
+
+def own_path(path: Path) -> str:
+    """A path as it may be shown: relative where it lies below this folder, its last name elsewhere."""
+    try:
+        return os.path.relpath(path) if path.resolve().is_relative_to(Path.cwd()) else path.name
+    except OSError:
+        return path.name

@@ -1,0 +1,234 @@
+"""Cases in a worker process on this machine: one process for many cases, a fresh one after every failure. No torch.
+
+with Engine(plugins=[], device="auto") as engine:
+    session = engine.open()                  # device, catalogue, environment, machine, commit
+    outcome = engine.measure(case, metrics=("latency",), settings={}, timeout_s=60)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.catalogue import Resolution
+from harness.errors import Failure, UsageError
+from harness.record import Case, Reading
+
+START_TIMEOUT_S = 300.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of one case: readings and raw samples, or one failed reading; seconds by metric."""
+
+    readings: list[Reading]
+    samples: dict[str, list[float]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class WorkerLost(RuntimeError):
+    """The worker died or did not answer in time; `status` is the row's status."""
+
+    def __init__(self, status: str, note: str) -> None:
+        super().__init__(note)
+        self.status, self.note = status, note
+
+
+class Engine:
+    """One worker process, started when first needed."""
+
+    def __init__(self, *, plugins: Sequence[str], device: str) -> None:
+        self.plugins, self.device = list(plugins), device
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log: Any = None
+        self._pending = b""
+        self._oom_kills = 0
+        self.restarts = 0
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.stop()
+
+    def open(self) -> dict[str, Any]:
+        """Start the worker; its device, catalogue, environment, machine name and commit."""
+        session = self._ask("open", START_TIMEOUT_S, plugins=self.plugins, device=self.device)
+        self.device = session["device"]
+        return session
+
+    def resolve(self, cases: Sequence[Case]) -> list[Resolution]:
+        """Each case with its backend. Raises UsageError for a name, option or size that does not exist."""
+        answers = self._request("resolve", START_TIMEOUT_S, cases=[asdict(case) for case in cases])
+        return [Resolution(**{**answer, "case": Case(**answer["case"])}) for answer in answers]
+
+    def free_bytes(self) -> int:
+        """Memory free on the device now."""
+        return self._request("free", START_TIMEOUT_S, device=self.device)
+
+    def ceilings(self, dtypes: Sequence[str]) -> dict[str, Any]:
+        """Copy bandwidth and matrix rates of the device."""
+        return self._request("ceilings", START_TIMEOUT_S, device=self.device, dtypes=list(dtypes))
+
+    def canary(self) -> float:
+        """Milliseconds of the fixed matrix product."""
+        return self._request("canary", START_TIMEOUT_S, device=self.device)
+
+    def measure(
+        self, case: Case, *, metrics: Sequence[str], settings: dict[str, Any], timeout_s: float
+    ) -> Outcome:  # fmt: skip
+        """Measure one case; whatever happens to it becomes an Outcome, and a failure ends the worker."""
+        self._ensure()
+        request = {"case": asdict(case), "metrics": list(metrics), "settings": settings}
+        try:
+            answer = self._ask("measure", timeout_s, **request)
+        except WorkerLost as lost:
+            self.stop(kill=True)
+            return _failed(metrics, lost.status, lost.note)
+        except Failure as failure:  # the worker could not even answer: its own fault, not the case's
+            self.stop(kill=True)
+            return _failed(metrics, "error", str(failure))
+        if "failure" in answer:
+            self.stop(kill=True)
+            return _failed(metrics, answer["failure"]["status"], answer["failure"]["note"])
+        return Outcome(
+            readings=[Reading(**reading) for reading in answer["readings"]],
+            samples=answer["samples"],
+            seconds=answer["seconds"],
+        )
+
+    def stop(self, *, kill: bool = False) -> None:
+        """End the worker: by closing its stdin, or at once."""
+        process, self._process, self._pending = self._process, None, b""
+        if process is None:
+            return
+        if kill:
+            process.kill()
+        try:
+            process.stdin.close()  # type: ignore[union-attr]
+            process.wait(timeout=10)
+        except (subprocess.TimeoutExpired, OSError):
+            process.kill()
+            process.wait()
+        process.stdout.close()  # type: ignore[union-attr]
+        self._log.close()
+
+    def _ensure(self) -> None:
+        if self._process is None:
+            self.restarts += 1
+            self.open()
+
+    def _request(self, operation: str, timeout_s: float, **arguments: Any) -> Any:
+        """Ask, in a fresh worker if the last one ended; a lost worker is a Failure here."""
+        self._ensure()
+        try:
+            return self._ask(operation, timeout_s, **arguments)
+        except WorkerLost as lost:
+            self.stop(kill=True)
+            raise Failure(f"the measuring process failed in '{operation}': {lost.note}") from None
+
+    def _ask(self, operation: str, timeout_s: float, **arguments: Any) -> Any:
+        if self._process is None:
+            self._start()
+        process = self._process
+        assert process is not None
+        assert process.stdin is not None
+        line = json.dumps({"operation": operation, **arguments}).encode() + b"\n"
+        try:
+            process.stdin.write(line)
+            process.stdin.flush()
+        except OSError:
+            raise self._lost() from None
+        answer = json.loads(self._read_line(timeout_s))
+        if "usage" in answer:
+            raise UsageError(answer["usage"])
+        if "error" in answer:
+            raise Failure(f"the measuring process failed in '{operation}': {answer['error']}")
+        return answer["answer"]
+
+    def _start(self) -> None:
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
+        self._oom_kills = _oom_kills()
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "harness.worker"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=_import_path(),
+        )  # fmt: skip
+        _volunteer(self._process.pid)
+
+    def _read_line(self, timeout_s: float) -> bytes:
+        process = self._process
+        assert process is not None
+        assert process.stdout is not None
+        deadline = time.monotonic() + timeout_s
+        with selectors.DefaultSelector() as selector:
+            selector.register(process.stdout, selectors.EVENT_READ)
+            while b"\n" not in self._pending:
+                left = deadline - time.monotonic()
+                if left <= 0 or not selector.select(left):
+                    raise WorkerLost("timeout", f"no result after {timeout_s:g} s; raise --timeout to wait longer")
+                chunk = os.read(process.stdout.fileno(), 1 << 16)
+                if not chunk:
+                    raise self._lost()
+                self._pending += chunk
+        line, _, self._pending = self._pending.partition(b"\n")
+        return line
+
+    def _lost(self) -> WorkerLost:
+        """Why the worker is gone: its exit status, and the last line it wrote."""
+        process = self._process
+        assert process is not None
+        try:
+            code = process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            code = None
+        said = self._last_words()
+        tail = f"; it last said: {said}" if said else ""
+        if code is not None and code < 0:
+            name = signal.Signals(-code).name if -code in list(signal.Signals) else f"signal {-code}"
+            if name == "SIGKILL" and _oom_kills() > self._oom_kills:
+                return WorkerLost("oom", f"the kernel's out-of-memory killer ended the worker{tail}")
+            return WorkerLost("error", f"the worker was ended by {name}{tail}")
+        return WorkerLost("error", f"the worker exited with status {code}{tail}")
+
+    def _last_words(self) -> str:
+        size = self._log.seek(0, os.SEEK_END)
+        self._log.seek(max(0, size - 4096))
+        lines = [line.strip() for line in self._log.read().decode("utf-8", errors="replace").splitlines()]
+        return next((line[:200] for line in reversed(lines) if line), "")
+
+
+def _failed(metrics: Sequence[str], status: str, note: str) -> Outcome:
+    return Outcome(readings=[Reading(metric=metrics[0], status=status, note=note)])
+
+
+def _import_path() -> dict[str, str]:
+    """The environment with this checkout importable, whatever the current folder is."""
+    root = str(Path(__file__).resolve().parents[2])
+    known = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([root, known] if known else [root])}
+
+
+def _volunteer(pid: int) -> None:
+    """Offer the worker to the kernel's out-of-memory killer first: it costs one row, the driver would cost the run."""
+    with suppress(OSError):
+        Path(f"/proc/{pid}/oom_score_adj").write_text("1000", encoding="ascii")
+
+
+def _oom_kills() -> int:
+    """How many processes the kernel has killed for memory since it started; 0 where it does not tell."""
+    try:
+        words = Path("/proc/vmstat").read_text(encoding="ascii").split()
+        return int(words[words.index("oom_kill") + 1])
+    except (OSError, ValueError):
+        return 0

@@ -1,0 +1,135 @@
+"""Figures, ONE FILE A FIGURE, found by file name: `harness plot --figure latency,roofline`. No torch.
+
+A file defines `draw(run)`, which yields a Sheet for each file to write (one a machine, device, scope and b/h/d) or
+raises Skip with the reason why this run has nothing for it. Adding a figure is adding a file here.
+
+    outcome = write(load(Path("results/cpu")), names(), Path("results/cpu/figures"))
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+import warnings
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness import store
+from harness.errors import UsageError, unknown
+from harness.selection import labelled, metric_rows
+
+if TYPE_CHECKING:
+    import numpy
+    import pandas
+    from matplotlib.figure import Figure
+
+FORMATS = ("png", "svg")
+
+
+class Skip(Exception):
+    """Why a run has nothing for this figure."""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """One file to write: the figure's name is extended by `suffix` (empty where a run needs only one file)."""
+
+    figure: Figure
+    suffix: str = ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a figure draws from: labelled rows, the environment, the raw samples."""
+
+    folder: Path
+    frame: pandas.DataFrame
+    environment: dict[str, Any]
+
+    def rows(self, metric: str) -> pandas.DataFrame:
+        """One row a case, failures included. Raises Skip where nothing of this metric succeeded."""
+        rows = metric_rows(self.frame, metric)
+        if not (rows["status"] == "ok").any():
+            held = f"all {len(rows)} cases failed" if len(rows) else "it was not measured"
+            raise Skip(f"no value of {metric}: {held}")
+        return rows
+
+    def samples(self, row: Any, metric: str = "latency") -> numpy.ndarray | None:
+        """The raw samples behind a row, or None where they are not kept or are not those of this row alone."""
+        values = self._samples.get((row.case_id, metric))
+        return values if values is not None and len(values) == row.samples else None
+
+    @cached_property
+    def _samples(self) -> dict[Any, numpy.ndarray]:
+        kept = store.read_samples(self.folder)
+        return {key: group.to_numpy(dtype=float) for key, group in kept.groupby(["case_id", "metric"])["value"]}
+
+
+@dataclass
+class Outcome:
+    """The files of each figure drawn, and the reason of each figure skipped."""
+
+    figures: dict[str, list[Path]] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+def names() -> list[str]:
+    """The figures there are, in alphabetical order."""
+    return sorted(info.name for info in pkgutil.iter_modules(__path__) if not info.name.startswith("_"))
+
+
+def check_names(wanted: Iterable[str], *, what: str, valid: Sequence[str]) -> list[str]:
+    """The comma-separated names in `wanted`, once each. Raises UsageError for an unknown or missing one."""
+    chosen = [name.strip() for text in wanted for name in text.split(",")]
+    for name in chosen:
+        if name not in valid:
+            raise UsageError(unknown(what, name, valid))
+    return list(dict.fromkeys(chosen))
+
+
+def load(path: Path) -> Run:
+    """A run folder, or its measurements.csv. Raises StoreError for anything else."""
+    folder = path if path.is_dir() else path.parent
+    return Run(folder=folder, frame=labelled(store.read(path)), environment=store.read_environment(folder))
+
+
+def write(run: Run, figures: Sequence[str], out: Path, *, formats: Sequence[str] = FORMATS) -> Outcome:
+    """Draw the figures into `out`, each file replaced atomically. Raises UsageError where `out` cannot be written."""
+    import matplotlib
+
+    from harness.figures._style import RC
+
+    outcome = Outcome()
+    with matplotlib.rc_context(RC), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # names come from users
+        for name in figures:
+            try:
+                sheets = list(importlib.import_module(f"{__name__}.{name}").draw(run))
+            except Skip as reason:
+                outcome.skipped[name] = str(reason)
+                continue
+            files = outcome.figures.setdefault(name, [])
+            for sheet in sheets:
+                for kind in formats:
+                    files.append(out / f"{name}{'-' if sheet.suffix else ''}{sheet.suffix}.{kind}")
+                    _save(sheet.figure, files[-1], kind)
+    return outcome
+
+
+def _save(figure: Figure, path: Path, kind: str) -> None:
+    """Write to a hidden neighbour, then rename. Without dates or versions: the same rows give the same bytes."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    metadata: dict[str, Any] = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(partial, format=kind, metadata=metadata)
+        partial.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise UsageError(f"cannot write {path}: {error.strerror}") from None

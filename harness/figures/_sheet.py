@@ -1,0 +1,196 @@
+"""A sheet of paper: panels side by side, one legend and one caption below them.
+
+for where, rows in sheets(frame):                       # unlike machines, devices, scopes and shapes apart
+    paper = Paper(where, rows, run)
+    for panel in paper.panels: panel.axes.plot(...)
+    yield paper.finish([...])
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from harness.figures import Run, Sheet
+from harness.figures._style import FAINT, INK, WIDTH, Looks, device_name
+from harness.record import PHASES
+from harness.selection import FILE, PANEL, place, printable, settings, sort_key
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.axes import Axes
+
+MASKS = "No causal mask, no other mask, no dropout."
+INTERVAL = "Medians; bands are 95 % intervals."
+CAPTION_POINTS, CAPTION_LETTERS = 8, 122
+FAILED = {"oom": ("x", "out of memory"), "timeout": ("+", "timeout"), "error": ("1", "error")}
+
+
+@dataclass
+class Panel:
+    """One pair of axes and its rows."""
+
+    axes: Axes
+    rows: pandas.DataFrame
+    values: dict[str, Any]
+    inches: float
+    left: bool
+    bottom: bool
+
+    @property
+    def ok(self) -> pandas.DataFrame:
+        """The rows that carry a value."""
+        return self.rows[self.rows["status"] == "ok"]
+
+
+def sheets(rows: pandas.DataFrame, *, by: Sequence[str] = ()) -> Iterator[tuple[str, dict[str, Any], Any]]:
+    """(suffix, setting, rows) of each file: split by machine, device, scope, b, h, d and `by`, where values exist.
+
+    The suffix names what several files differ in; it is empty for a single one.
+    """
+    keys = (*FILE, *by)
+    groups = [(where, group) for where, group in settings(rows, keys) if (group["status"] == "ok").any()]
+    varying = [key for key in keys if len({where[key] for where, _ in groups}) > 1]
+    taken: set[str] = set()
+    for where, group in groups:
+        text = "-".join(f"{key if key in 'bhd' else ''}{where[key]}" for key in varying)
+        suffix = re.sub(r"[^A-Za-z0-9._-]+", "_", text)[:80].strip(".")
+        if suffix in taken:
+            suffix += "-" + hashlib.sha256(text.encode()).hexdigest()[:6]
+        taken.add(suffix)
+        yield suffix, where, group
+
+
+@dataclass
+class Paper:
+    """A figure being made: its panels by phase and dtype (or one a value of `split`), its looks, its legend."""
+
+    run: Run
+    where: dict[str, Any]
+    rows: pandas.DataFrame
+    height: float = 2.35
+    share_y: bool = True
+    legend: dict[tuple[str, Any], Line2D] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.looks = Looks(self.run.frame)
+        found = [(v, g) for v, g in settings(self.rows, PANEL) if (g["status"] == "ok").any()]
+        phases = sorted({v["phase"] for v, _ in found}, key=lambda name: place(name, PHASES))
+        dtypes = sorted({v["dtype"] for v, _ in found})
+        if len(phases) > 1 and len(dtypes) > 1:
+            columns, lines = len(phases), len(dtypes)
+            cells = [(dtypes.index(v["dtype"]), phases.index(v["phase"])) for v, _ in found]
+        else:
+            columns = min(3, len(found))
+            lines = -(-len(found) // columns)
+            cells = [divmod(place, columns) for place in range(len(found))]
+        self.tall = lines * (self.height if columns > 1 else self.height * 1.45)
+        self.figure = Figure(figsize=(WIDTH, self.tall), layout="constrained")
+        grid = self.figure.subplots(lines, columns, sharex=True, sharey=self.share_y, squeeze=False)
+        used = set(cells)
+        self.panels = []
+        for (values, group), (line, column) in zip(found, cells, strict=True):
+            low = (line + 1, column) not in used
+            inches = WIDTH / columns - 0.55
+            self.panels.append(Panel(grid[line, column], group, values, inches, column == 0, low))
+            grid[line, column].tick_params(labelbottom=low)
+            if len(found) > 1:
+                grid[line, column].set_title(f"{values['phase']} · {values['dtype']}", fontweight="semibold", pad=4)
+        for line in range(lines):
+            for column in range(columns):
+                if (line, column) not in used:
+                    grid[line, column].set_visible(False)
+
+    def entry(self, attention: str, series: str) -> None:
+        """Put a variant in the legend."""
+        look = self.looks.of(attention, series)
+        handle = Line2D([], [], **look.line(markersize=6))
+        self.legend[series, (0, *sort_key(attention, series))] = handle
+
+    def size_entry(self, m: int) -> None:
+        """Put a line style for m in the legend."""
+        handle = Line2D([], [], color="#666666", linestyle=self.looks.dash(m), linewidth=self.looks.width(m))
+        self.legend[f"m = {m}", (1, m)] = handle
+
+    def failure_entry(self, status: str) -> None:
+        """Put the mark of a failure in the legend."""
+        marker, text = FAILED[status]
+        handle = Line2D([], [], color="#666666", linestyle="none", marker=marker, markersize=7, markeredgewidth=1.6)
+        self.legend[text, (2, status)] = handle
+
+    def finish(self, notes: Sequence[str], *, suffix: str = "", interval: str = INTERVAL) -> Sheet:
+        """Add the legend and the caption under the panels and hand the sheet over."""
+        caption = [self._setting(), " ".join(filter(None, [interval, MASKS]))]
+        caption = [*_wrapped(caption), *_wrapped([" ".join(note for note in [*notes, self._absent()] if note)])]
+        below = 0.08 + len(caption) * CAPTION_POINTS * 1.42 / 72
+        legend_height, legend = 0.0, None
+        if self.legend:
+            legend = self._legend()
+            legend_height = legend.get_window_extent().height / self.figure.dpi + 0.06
+        tall = self.tall + below + legend_height
+        self.figure.set_size_inches(WIDTH, tall)
+        engine: Any = self.figure.get_layout_engine()
+        engine.set(rect=(0, (below + legend_height) / tall, 1, 1 - (below + legend_height) / tall), w_pad=0.05)
+        if legend is not None:
+            legend.set_bbox_to_anchor((0.5, below / tall), transform=self.figure.transFigure)
+        self.figure.text(
+            0.008, 0.05 / tall, "\n".join(caption), fontsize=CAPTION_POINTS, color="#555555", va="bottom",
+            linespacing=1.25,
+        )  # fmt: skip
+        return Sheet(self.figure, suffix)
+
+    def _legend(self) -> Any:
+        """The legend with as many columns as fit the width, so as few rows as possible."""
+        entries = sorted(self.legend.items(), key=lambda item: item[0][1])
+        labels = [printable(label, limit=40) for (label, _), _ in entries]
+        handles = [handle for _, handle in entries]
+        for columns in range(len(handles), 0, -1):
+            legend = self.figure.legend(
+                handles, labels, loc="lower center", bbox_to_anchor=(0.5, 0), ncols=columns, handlelength=2.2,
+                columnspacing=1.4, handletextpad=0.5, borderpad=0.1, borderaxespad=0.1,
+            )  # fmt: skip
+            legend.set_in_layout(False)
+            if columns == 1 or legend.get_window_extent().width <= (WIDTH - 0.15) * self.figure.dpi:
+                break
+            legend.remove()
+        return legend
+
+    def _setting(self) -> str:
+        """Device, scope, phases, dtypes and shape: what a reader must know to compare."""
+        phases = sorted({panel.values["phase"] for panel in self.panels}, key=lambda name: place(name, PHASES))
+        dtypes = sorted({panel.values["dtype"] for panel in self.panels})
+        where = self.where
+        device = device_name(self.run.environment, where["device"], where["machine"])
+        shape = f"b={where['b']} h={where['h']} d={where['d']}"
+        return " · ".join([printable(device), where["scope"], ", ".join(phases), ", ".join(dtypes), shape])
+
+    def _absent(self) -> str:
+        """The variants without a value on this sheet, with the first reason given."""
+        good = set(self.rows.loc[self.rows["status"] == "ok", "attention"])
+        told = []
+        for attention, group in self.rows[~self.rows["attention"].isin(good)].groupby("attention"):
+            first = group.iloc[0]
+            note = f" ({printable(first['note'], limit=90)})" if first["note"] else ""
+            told.append(f"{printable(attention, limit=40)}: {first['status']}{note}")
+        return f"Not drawn: {'; '.join(told[:4])}{'; …' if len(told) > 4 else ''}." if told else ""
+
+
+def reference_line(axes: Axes, *, y: float) -> None:
+    """A thin dark horizontal line to compare with."""
+    axes.axhline(y, color=INK, linewidth=1.0, zorder=1.5)
+
+
+def faint(axes: Axes, x: float, y: float, text: str, **how: Any) -> None:
+    """A small remark inside a panel, in axes coordinates."""
+    axes.text(x, y, text, transform=axes.transAxes, fontsize=8, color=how.pop("color", FAINT), **how)
+
+
+def _wrapped(paragraphs: Sequence[str]) -> list[str]:
+    return [line for text in paragraphs for line in textwrap.wrap(text, CAPTION_LETTERS)]

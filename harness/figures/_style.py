@@ -1,0 +1,178 @@
+"""What all figures share: a fixed colour and marker for a variant, line styles for m, fonts, number formats, ticks.
+
+Figures are 8 inches wide and saved at 200 dots an inch: at 800 pixels, a README's width, 10 points are 14 pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import matplotlib.colors as colors
+import matplotlib.ticker as ticker
+import seaborn
+
+from harness.selection import size, sort_key
+
+if TYPE_CHECKING:
+    import pandas
+
+WIDTH = 8.0
+INK, FAINT = "#333333", "#8a8a8a"
+
+# Okabe and Ito's colours, then Paul Tol's muted ones: told apart under the common kinds of colour blindness.
+LOOKS = {
+    "full": ("#222222", "o"), "flash": ("#0072B2", "s"), "xformers": ("#56B4E9", "^"),
+    "linformer": ("#009E73", "v"), "nystrom": ("#CC79A7", "P"), "anchor": ("#D55E00", "D"),
+}  # fmt: skip
+FURTHER = ("#332288", "#E69F00", "#882255", "#44AA99", "#999933", "#6699CC", "#AA4499", "#661100", "#117733")
+FURTHER_MARKERS = ("X", "p", "<", ">", "h", "*", "d")
+FILLS = ("full", "none", "left", "top", "right", "bottom")
+DASHES: dict[int, tuple[Any, ...]] = {
+    1: ("-",), 2: ((0, (4, 1.6)), "-"), 3: ((0, (1, 1.4)), (0, (4, 1.6)), "-"),
+    4: ((0, (1, 1.4)), (0, (4, 1.6)), (0, (5, 1.4, 1, 1.4)), "-"),
+    5: ((0, (1, 2.4)), (0, (1, 1.1)), (0, (4, 1.6)), (0, (5, 1.4, 1, 1.4)), "-"),
+    6: ((0, (1, 2.4)), (0, (1, 1.1)), (0, (4, 1.6)), (0, (5, 1.4, 1, 1.4)), (0, (8, 1.4, 1, 1.4, 1, 1.4)), "-"),
+}  # fmt: skip
+
+RC: dict[str, Any] = {
+    **seaborn.axes_style("whitegrid"),
+    "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 9.5, "axes.labelsize": 9.5,
+    "axes.titlesize": 9.5, "axes.titlelocation": "left", "xtick.labelsize": 8.5, "ytick.labelsize": 8.5,
+    "legend.fontsize": 9, "legend.frameon": False, "axes.edgecolor": FAINT, "axes.linewidth": 0.8,
+    "grid.color": "#e3e3e3", "grid.linewidth": 0.7, "text.color": INK, "axes.labelcolor": INK,
+    "xtick.color": INK, "ytick.color": INK, "lines.solid_capstyle": "round", "hatch.linewidth": 0.6,
+    "text.parse_math": False,  # names and notes come from users: a $ is a $
+    "svg.fonttype": "path", "svg.hashsalt": "harness", "savefig.dpi": 200, "figure.dpi": 100,
+    "axes.formatter.use_mathtext": False, "axes.unicode_minus": True,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Look:
+    """How the line of one series and m is drawn."""
+
+    color: Any
+    marker: str
+    fill: str
+    dash: Any
+    width: float
+
+    def line(self, *, markersize: float = 5.0) -> dict[str, Any]:
+        """Keyword arguments of Axes.plot."""
+        return {
+            "color": self.color, "linestyle": self.dash, "linewidth": self.width, **self.point(markersize=markersize)
+        }  # fmt: skip
+
+    def point(self, *, markersize: float = 5.0) -> dict[str, Any]:
+        """Keyword arguments of Axes.plot for the marker alone."""
+        return {
+            "color": self.color, "marker": self.marker, "markersize": markersize, "fillstyle": self.fill,
+            "markeredgewidth": 0.9, "markeredgecolor": self.color, "markerfacecoloralt": "white",
+            **({"markerfacecolor": "white", "fillstyle": "full"} if self.fill == "none" else {}),
+        }  # fmt: skip
+
+
+class Looks:
+    """The looks of a whole run, so that all its figures agree: hue and marker the variant, fill the backend, dash m."""
+
+    def __init__(self, frame: pandas.DataFrame) -> None:
+        attentions = sorted(set(frame["attention"]))
+        plugins = [name for name in attentions if name not in LOOKS]
+        self.hues = dict(LOOKS)
+        for place, name in enumerate(plugins):
+            self.hues[name] = (FURTHER[place % len(FURTHER)], FURTHER_MARKERS[place % len(FURTHER_MARKERS)])
+        drawn = frame[frame["backend"] != ""]
+        self.series = {
+            name: sorted(set(drawn.loc[drawn["attention"] == name, "series"])) for name in attentions
+        }  # fmt: skip
+        self.sizes = sorted({int(m) for m in frame["m"].dropna()})
+
+    def of(self, attention: str, series: str, m: int | None = None) -> Look:
+        """The look of one line."""
+        hue, marker = self.hues[attention]
+        own = self.series.get(attention, [])
+        place = own.index(series) if series in own else 0
+        share = (0.0, 0.35, -0.4, 0.6, -0.25, 0.2)[place % 6]
+        toward = (0.0, 0.0, 0.0) if share > 0 else (1.0, 1.0, 1.0)
+        red, green, blue = (c + (t - c) * abs(share) for c, t in zip(colors.to_rgb(hue), toward, strict=True))
+        return Look((red, green, blue), marker, FILLS[place % len(FILLS)], self.dash(m), self.width(m))
+
+    def dash(self, m: int | None) -> Any:
+        """Dotted for the smallest m, solid for the largest and for exact variants."""
+        if m is None or not self.sizes:
+            return "-"
+        kinds = DASHES[min(len(self.sizes), 6)]
+        return kinds[min(self.sizes.index(int(m)), 5) % len(kinds)]
+
+    def width(self, m: int | None) -> float:
+        """Thin for the smallest m."""
+        if m is None or len(self.sizes) < 2:
+            return 1.6
+        return 1.1 + 0.6 * self.sizes.index(int(m)) / (len(self.sizes) - 1)
+
+
+def lines_of(rows: pandas.DataFrame) -> list[tuple[str, str, int | None, pandas.DataFrame]]:
+    """(attention, series, m or None, its rows by n), exact variants first."""
+    found = [
+        (attention, series, None if m < 0 else int(m), group.sort_values("n"))
+        for (attention, series, m), group in rows.groupby(["attention", "series", rows["m"].fillna(-1)])
+    ]
+    return sorted(found, key=lambda line: sort_key(*line[:3]))
+
+
+def number(value: float) -> str:
+    """A tick as plain text: 0.05, 1, 10,000; powers of ten beyond that."""
+    if value == 0:
+        return "0"
+    if 1e-3 <= abs(value) < 1e6:
+        return f"{value:,.10g}"
+    mantissa, exponent = f"{value:.3e}".split("e")
+    digits = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    mantissa = f"{float(mantissa):g}"
+    return f"10{digits}" if mantissa == "1" else f"{mantissa}·10{digits}"
+
+
+def log_ticks(axis: Any, low: float, high: float) -> None:
+    """Decades on a log axis, with 2 and 5 between where there are few decades, as plain numbers."""
+    span = math.log10(high / low) if high > low > 0 else 0
+    subs = (1.0, 2.0, 5.0) if span < 2.2 else (1.0, 3.0) if span < 3.4 else (1.0,)
+    if span < 0.5:
+        subs = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0)
+    axis.set_major_locator(ticker.LogLocator(base=10, subs=subs, numticks=12))
+    axis.set_major_formatter(ticker.FuncFormatter(lambda value, at: number(float(f"{value:.6g}"))))
+    axis.set_minor_locator(ticker.NullLocator())
+
+
+def token_ticks(axes: Any, sizes: Iterable[int], *, inches: float) -> None:
+    """The measured token counts on a log x axis; as many labelled as fit in `inches`."""
+    measured = sorted({int(n) for n in sizes})
+    kept = thin(measured, max(2, int(inches / 0.42)))
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_locator(ticker.FixedLocator(kept))
+    axes.xaxis.set_major_formatter(ticker.FixedFormatter([size(n) for n in kept]))
+    axes.xaxis.set_minor_locator(ticker.FixedLocator([n for n in measured if n not in kept]))
+    axes.xaxis.set_minor_formatter(ticker.NullFormatter())
+    margin = 1.12 if len(measured) < 2 else (measured[-1] / measured[0]) ** 0.045
+    axes.set_xlim(measured[0] / margin, measured[-1] * margin)
+
+
+def thin(values: Sequence[int], most: int) -> list[int]:
+    """Some of the sorted values, the largest among them, evenly spread on a log axis."""
+    if len(values) < 2:
+        return list(values)
+    gap = math.log(values[-1] / values[0]) / most
+    kept = [values[-1]]
+    for value in reversed(values[:-1]):
+        if math.log(kept[-1] / value) >= gap * 0.999:
+            kept.append(value)
+    return kept[::-1]
+
+
+def device_name(environment: Mapping[str, Any], device: str, machine: str) -> str:
+    """`NVIDIA H200 (cuda:0)` from environment.json's `device_names`, or the machine's name."""
+    names = environment.get("device_names")
+    name = names.get(device) if isinstance(names, dict) else None
+    return f"{name} ({device})" if name else f"{machine} ({device})"

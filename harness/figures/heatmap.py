@@ -1,0 +1,139 @@
+"""n × m: the latency of each variant with a bottleneck, coloured by its speed-up over flash (or full) at the same n."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy
+import seaborn
+from matplotlib.colors import LogNorm
+from matplotlib.patches import Patch
+
+from harness.figures import Run, Sheet, Skip
+from harness.figures._sheet import Paper, sheets
+from harness.figures._style import INK
+from harness.figures.speedup import base_of
+from harness.selection import ORDER, PANEL, place, printable, size
+
+if TYPE_CHECKING:
+    import pandas
+
+CELL_INCHES, ROW_INCHES = 0.5, 0.42
+MOST_FOR_TWO_LINES, MOST_FOR_TEXT = 13, 20
+EMPTY = "#f2f2f2"
+
+
+def draw(run: Run) -> list[Sheet]:
+    """A file a phase and dtype, a panel a variant."""
+    rows = run.rows("latency")
+    if not (rows["m"].notna() & (rows["status"] == "ok")).any():
+        raise Skip("no variant with an m has a latency")
+    drawn = []
+    for suffix, where, group in sheets(rows, by=PANEL):
+        ok = group[group["status"] == "ok"]
+        base = base_of(ok[ok["m"].isna()])
+        by_n = {} if base is None else {row.n: row.value for row in ok[ok["series"] == base].itertuples()}
+        if ok["m"].notna().any():
+            drawn.append(_sheet(run, suffix, where, group, base, by_n))
+    return drawn
+
+
+def _sheet(
+    run: Run, suffix: str, where: dict[str, Any], rows: pandas.DataFrame, base: str | None, by_n: dict[int, float]
+) -> Sheet:
+    narrow = rows[rows["m"].notna()]
+    good = set(narrow.loc[narrow["status"] == "ok", "series"])
+    series = narrow[narrow["series"].isin(good)].drop_duplicates("series")
+    series = sorted(series[["attention", "series"]].to_numpy().tolist(), key=lambda s: (place(s[0], ORDER), s[1]))
+    ns, ms = sorted(set(narrow["n"])), sorted(set(narrow["m"]))
+    tables = [_table(narrow[narrow["series"] == name], ns, ms) for _, name in series]
+    colours = [_ratios(values, ns, by_n) if by_n else values for values, _ in tables]
+    norm, palette = _scale(colours, ratio=bool(by_n))
+    paper = Paper(where, rows, run, height=(ROW_INCHES * len(ms) + 0.34) * len(series) / 1.45 + 0.2, stack=len(series))
+    for at, ((attention, name), (values, texts), shown) in enumerate(zip(series, tables, colours, strict=True)):
+        axes = paper.panels[0].stack[at]
+        _cells(axes, values, texts, shown, ns, ms, norm, palette, ratio=bool(by_n))
+        axes.set_title(printable(name, limit=60), fontweight="semibold", pad=4, color=paper.looks.hues[attention][0])
+        axes.set_ylabel("m")
+        if at == len(series) - 1:
+            axes.set_xlabel("n (tokens)")
+    over = printable(base or "", limit=40)
+    _bar(paper, norm, palette, f"speed-up over {over} (×)" if by_n else "latency (ms)")
+    second = f"Second line: speed-up over {over} at the same n, above 1 is faster." if by_n else ""
+    if base is not None and not base.startswith("flash"):
+        second += " No flash in this run: full is the base."
+    return paper.finish(["Cells: median latency in ms.", second], suffix=suffix, interval="")
+
+
+def _table(rows: pandas.DataFrame, ns: list[int], ms: list[int]) -> tuple[numpy.ndarray, list[list[str]]]:
+    """Latencies (NaN without one) and the status of each cell, m descending from the top."""
+    found = {(row.m, row.n): row for row in rows.itertuples()}
+    values = numpy.full((len(ms), len(ns)), math.nan)
+    texts = [["" for _ in ns] for _ in ms]
+    for line, m in enumerate(reversed(ms)):
+        for column, n in enumerate(ns):
+            row = found.get((m, n))
+            texts[line][column] = row.status if row is not None else "none"
+            if row is not None and row.status == "ok" and row.value > 0:
+                values[line, column] = row.value
+    return values, texts
+
+
+def _ratios(values: numpy.ndarray, ns: list[int], by_n: dict[int, float]) -> numpy.ndarray:
+    return numpy.array([by_n.get(n, math.nan) for n in ns]) / values
+
+
+def _scale(tables: list[numpy.ndarray], *, ratio: bool) -> tuple[LogNorm, Any]:
+    """Log colours; for ratios symmetric around 1 with blue for faster and at most a factor 32 either way."""
+    found = numpy.concatenate([table[numpy.isfinite(table) & (table > 0)] for table in tables])
+    if not ratio:
+        low, high = (found.min(), found.max()) if found.size else (1.0, 10.0)
+        return LogNorm(low, max(high, low * 1.01)), seaborn.color_palette("viridis", as_cmap=True)
+    reach = float(numpy.clip(max(found.max(), 1 / found.min()) if found.size else 2, 2, 32))
+    return LogNorm(1 / reach, reach), seaborn.color_palette("RdBu", as_cmap=True)
+
+
+def _cells(
+    axes: Any, values: numpy.ndarray, texts: list[list[str]], shown: numpy.ndarray, ns: list[int], ms: list[int],
+    norm: LogNorm, palette: Any, *, ratio: bool,
+) -> None:  # fmt: skip
+    axes.set_facecolor(EMPTY)
+    axes.grid(visible=False)
+    masked = numpy.ma.masked_invalid(shown)
+    seaborn.heatmap(
+        masked.filled(1.0), mask=masked.mask, ax=axes, norm=norm, cmap=palette, cbar=False, linewidths=1.0,
+        linecolor="white", xticklabels=[size(int(n)) for n in ns], yticklabels=[str(m) for m in reversed(ms)],
+    )  # fmt: skip
+    axes.tick_params(length=0)
+    axes.set_yticklabels(axes.get_yticklabels(), rotation=0)
+    axes.set_xticklabels(axes.get_xticklabels(), rotation=0)
+    points = 8.5 if len(ns) <= 9 else 7.5 if len(ns) <= MOST_FOR_TWO_LINES else 6
+    for line in range(len(ms)):
+        for column in range(len(ns)):
+            status, value, share = texts[line][column], values[line, column], shown[line, column]
+            if status != "ok":
+                _blank(axes, column, line, status, points)
+                continue
+            if len(ns) > MOST_FOR_TEXT:
+                continue
+            text = _short(value)
+            if ratio and len(ns) <= MOST_FOR_TWO_LINES and math.isfinite(share):
+                text += f"\n{_short(share)}×"
+            axes.text(
+                column + 0.5, line + 0.5, text, ha="center", va="center", fontsize=points, linespacing=1.1,
+                color=_ink(palette(norm(share))) if math.isfinite(share) else INK,
+            )  # fmt: skip
+
+
+def _blank(axes: Any, column: int, line: int, status: str, points: float) -> None:
+    """A cell without a value: hatched with its status, or plain where the sweep holds no such case."""
+    if status == "none":
+        return
+    axes.add_patch(
+        Patch(facecolor="none")
+        if False
+        else __import__("matplotlib.patches", fromlist=["Rectangle"]).Rectangle(
+            (column, line), 1, 1, facecolor=EMPTY, edgecolor="#c4c4c4", hatch="////", linewidth=0
+        )
+    )

@@ -1,0 +1,112 @@
+"""Which rows a table or a figure is made of: one row a case and metric, failures included. pandas only.
+
+frame = labelled(store.read(folder))          # adds `label` and `series` to every row
+rows = metric_rows(frame, "latency")          # value is empty wherever status is not ok
+for key, group in settings(rows, FILE): ...   # unlike things apart, never averaged
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from harness.record import PHASES, parse_options
+
+if TYPE_CHECKING:
+    import pandas
+
+FILE = ("machine", "device", "scope", "b", "h", "d")
+PANEL = ("phase", "dtype")
+ORDER = ("full", "flash", "xformers", "linformer", "nystrom", "anchor")
+NUMBERS = ("value", "ci_low", "ci_high", "p20", "p80")
+
+
+def labelled(frame: pandas.DataFrame) -> pandas.DataFrame:
+    """The latest row of every machine, case and metric, with the columns `label` and `series`.
+
+    label: `anchor:sdpa`, with the options and the seed of which the run holds several for that variant;
+    series: the same without the backend where the run holds only one backend of the variant.
+    """
+    frame = frame.drop_duplicates(["machine", "case_id", "metric"], keep="last").copy()
+    named = frame["attention"].where(frame["backend"] == "", frame["attention"] + ":" + frame["backend"])
+    extra = _distinction(frame)
+    backends = frame[frame["backend"] != ""].groupby("attention")["backend"].nunique()
+    single = frame["attention"].map(backends).fillna(0) <= 1
+    frame["label"] = named + extra
+    frame["series"] = frame["attention"].where(single, named) + extra
+    return frame
+
+
+def metric_rows(frame: pandas.DataFrame, metric: str) -> pandas.DataFrame:
+    """The rows of a metric; a case that failed as a whole stands in with its status. Failed rows carry no value."""
+    rows = frame[frame["metric"] == metric]
+    key = ["machine", "case_id"]
+    measured = frame.groupby(key)["status"].transform(lambda status: (status == "ok").any())
+    failed = frame[~measured].drop_duplicates(key)
+    present = set(map(tuple, rows[key].to_numpy()))
+    failed = failed[[tuple(pair) not in present for pair in failed[key].to_numpy()]]
+    if len(failed):
+        import pandas
+
+        failed = failed.assign(metric=metric, unit=rows["unit"].iloc[0] if len(rows) else "")
+        rows = pandas.concat([rows, failed]) if len(rows) else failed
+    rows = rows.copy()
+    broken = (rows["status"] == "ok") & ~rows["value"].map(lambda value: math.isfinite(value))
+    rows.loc[broken, "note"] = "the value is not finite"
+    rows.loc[broken, "status"] = "error"
+    rows.loc[rows["status"] != "ok", list(NUMBERS)] = math.nan
+    return rows
+
+
+def settings(rows: pandas.DataFrame, names: Sequence[str]) -> Iterator[tuple[dict[str, Any], pandas.DataFrame]]:
+    """The rows split by the columns `names`: ({name: value}, rows), phases in order of work, the rest sorted."""
+    groups = [(key, group) for key, group in rows.groupby(list(names), dropna=False, sort=True)]
+    at = names.index("phase") if "phase" in names else None
+    if at is not None:
+        groups.sort(key=lambda item: (item[0][:at], place(item[0][at], PHASES), item[0][at + 1 :]))
+    for key, group in groups:
+        yield dict(zip(names, key, strict=True)), group
+
+
+def sort_key(attention: str, label: str = "", m: int | None = None) -> tuple[Any, ...]:
+    """Exact variants first, then those of ORDER, then plugins by name; a variant's backends together, m ascending."""
+    return place(attention, ORDER), label, -1 if m is None else m
+
+
+def size(n: int) -> str:
+    """A token count as text that reads back exactly: 4096 → 4k, 1536 → 1.5k, 1048576 → 1M, 200000 → 200000."""
+    for unit, letter in ((1 << 20, "M"), (1 << 10, "k")):
+        if n >= unit and n * 2 % unit == 0:
+            return f"{n / unit:g}{letter}"
+    return str(n)
+
+
+def printable(text: str, *, limit: int = 120) -> str:
+    """Text for one line of a terminal or a figure: control characters replaced, the middle of a long one left out."""
+    text = "".join(c if c.isprintable() else "�" for c in text)
+    if len(text) <= limit:
+        return text
+    return f"{text[: limit - limit // 3 - 1]}…{text[-(limit // 3) :]}"
+
+
+def _distinction(frame: pandas.DataFrame) -> Any:
+    """` key=value` for each option, and for the seed, that takes several values within a variant of the run."""
+    import pandas
+
+    text = pandas.Series("", index=frame.index, dtype=object)
+    for _, group in frame.groupby("attention"):
+        parsed = {options: parse_options(options) for options in group["options"].unique()}
+        keys = sorted({key for options in parsed.values() for key in options})
+        telling = [key for key in keys if len({options.get(key) for options in parsed.values()}) > 1]
+        for options, values in parsed.items():
+            told = "".join(f" {key}={values[key]}" for key in telling if key in values)
+            text[group.index[group["options"] == options]] = told
+        if group["seed"].nunique() > 1:
+            text[group.index] += " seed=" + group["seed"].astype(str)
+    return text
+
+
+def place(name: str, order: Sequence[str]) -> tuple[int, str]:
+    """A sort key: the names of `order` first, in its order, then the rest by name."""
+    return (order.index(name), "") if name in order else (len(order), name)

@@ -1,0 +1,239 @@
+"""A sweep's description and the cases it stands for: axes from the command line and TOML, checked by pydantic. No torch.
+
+    sweep = Sweep.parse({"n": ["1k..64k"], "m": ["16,64"], "attention": ["full,flash,anchor:sdpa"]})
+    cases = expand(sweep, catalogue, device="cpu")
+
+Axes take lists and ranges: "1024,4096", "16k" (k = 1024, M = 1024²), "1k..64k" (doubling).
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from harness.errors import UsageError, unknown
+from harness.record import DTYPES, PHASES, SCOPES, UNITS, Case
+
+LARGEST = {"n": 1 << 30, "m": 1 << 20, "batch": 1 << 20, "heads": 1 << 12, "head_dim": 1 << 12}
+SUFFIXES = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+MOST_VALUES = 1000
+
+
+class Sweep(BaseModel):
+    """The axes and settings of one sweep; the field names are the keys of sweep.toml and the command line's options.
+
+    attention: empty means every variant; m concerns variants with a bottleneck only; dtype "auto" is bfloat16 on a
+    GPU and float32 on the CPU; set holds variant options, `{"anchor.init": "paper"}`; budget and timeout are seconds
+    a case.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    attention: tuple[str, ...] = ()
+    n: tuple[int, ...] = (4096,)
+    m: tuple[int, ...] = (64,)
+    batch: tuple[int, ...] = (1,)
+    heads: tuple[int, ...] = (6,)
+    head_dim: tuple[int, ...] = (64,)
+    dtype: tuple[str, ...] = ("auto",)
+    phase: tuple[str, ...] = ("forward",)
+    scope: tuple[str, ...] = ("core",)
+    device: str = "auto"
+    set: dict[str, str] = Field(default_factory=dict)
+    metrics: tuple[str, ...] = tuple(UNITS)
+    plugin: tuple[str, ...] = ()
+    seed: int = Field(default=0, ge=0, lt=1 << 31)
+    budget: float = Field(default=2.0, gt=0, le=3600, allow_inf_nan=False)
+    timeout: float = Field(default=120.0, gt=0, le=86400, allow_inf_nan=False)
+
+    @field_validator("n", "m", "batch", "heads", "head_dim", mode="before")
+    @classmethod
+    def _sizes(cls, value: Any, info: Any) -> tuple[int, ...]:
+        return _unique(size for text in _words(value) for size in sizes(text, axis=info.field_name))
+
+    @field_validator("attention", "metrics", "plugin", "dtype", "phase", "scope", mode="before")
+    @classmethod
+    def _names(cls, value: Any, info: Any) -> tuple[str, ...]:
+        found = _unique(word.strip() for text in _words(value) for word in str(text).split(",") if word.strip())
+        valid = {"metrics": tuple(UNITS), "dtype": ("auto", *DTYPES), "phase": PHASES, "scope": SCOPES}
+        for name in found:
+            if info.field_name in valid and name not in valid[info.field_name]:
+                raise ValueError(unknown(info.field_name.removesuffix("s"), name, valid[info.field_name]))
+        if not found and info.field_name in valid:
+            raise ValueError(f"{info.field_name} is empty; valid: {', '.join(valid[info.field_name])}")
+        return found
+
+    @field_validator("device")
+    @classmethod
+    def _device(cls, value: str) -> str:
+        kind, _, index = value.partition(":")
+        if kind not in ("auto", "cpu", "cuda") or (":" in value and not (kind == "cuda" and index.isdecimal())):
+            raise ValueError(f"unknown device {value!r}; valid: auto, cpu, cuda, cuda:<index>")
+        return value
+
+    @field_validator("set", mode="before")
+    @classmethod
+    def _settings(cls, value: Any) -> dict[str, str]:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"set takes variant.option = value pairs, not {value!r}")
+        for key in value:
+            if str(key).count(".") != 1 or not all(str(key).split(".")):
+                raise ValueError(f"{key!r} is not of the form variant.option, such as anchor.init")
+        return {str(key): str(text) for key, text in value.items()}
+
+    @classmethod
+    def parse(cls, given: Mapping[str, Any], *, source: str = "") -> Sweep:
+        """Check a mapping of keys to values or texts. Raises UsageError in one sentence; `source` names a file."""
+        place = f"{source}: " if source else ""
+        for key in given:
+            if key not in cls.model_fields:
+                raise UsageError(place + unknown("key", str(key), cls.model_fields))
+        try:
+            return cls.model_validate(dict(given))
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(map(str, first["loc"]))
+            reason = first["msg"].removeprefix("Value error, ")
+            got = "" if first["type"] == "value_error" else f", not {first['input']!r}"
+            raise UsageError(f"{place}{name}: {reason[0].lower()}{reason[1:]}{got}") from None
+
+    def to_toml(self) -> str:
+        """The sweep as TOML that `from_toml` reads back equal."""
+        lines = []
+        for name, value in self.model_dump(mode="json", exclude={"set"}).items():
+            lines.append(f"{name} = {json.dumps(value)}")
+        if self.set:
+            lines.append("\n[set]")
+            lines += [f"{json.dumps(key)} = {json.dumps(text)}" for key, text in self.set.items()]
+        return "\n".join(lines) + "\n"
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The keys of a sweep file. Raises UsageError naming the file and the line. `[set]` may nest: anchor.init = ..."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"sweep file {path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"sweep file {path} cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"sweep file {path} is not valid TOML: {error}") from None
+    if isinstance(document.get("set"), dict):
+        nested = document["set"]
+        document["set"] = {
+            (f"{key}.{inner}" if inner else key): text
+            for key, value in nested.items()
+            for inner, text in (value.items() if isinstance(value, dict) else [("", value)])
+        }
+    return document
+
+
+def sizes(text: Any, *, axis: str) -> list[int]:
+    """'4096' → [4096]; '16k' → [16384]; '1k..8k' → [1024, 2048, 4096, 8192]; lists by comma."""
+    found: list[int] = []
+    for word in str(text).split(","):
+        low, dots, high = word.strip().partition("..")
+        first = _size(low, axis=axis, whole=str(text))
+        if not dots:
+            found.append(first)
+            continue
+        last = _size(high, axis=axis, whole=str(text))
+        if last < first:
+            raise ValueError(f"the range {word.strip()!r} runs downwards; write {high}..{low}")
+        while first <= last:
+            found.append(first)
+            first *= 2
+    if len(found) > MOST_VALUES:
+        raise ValueError(f"{len(found)} values; at most {MOST_VALUES}")
+    return found
+
+
+def expand(sweep: Sweep, catalogue: Mapping[str, Any], *, device: str) -> tuple[list[Case], list[str]]:
+    """The cases of a sweep, backends still open, and warnings. Raises UsageError for names that do not exist.
+
+    Exact variants have one case per n. A bottleneck m ≥ n is none: such pairs are left out with a warning, and are an
+    error when a variant has no other.
+    """
+    dtypes = _unique(("float32" if device == "cpu" else "bfloat16") if d == "auto" else d for d in sweep.dtype)
+    asked = sweep.attention or tuple(catalogue)
+    for name in asked:
+        variant, _, backend = name.partition(":")
+        if variant not in catalogue:
+            raise UsageError(unknown("attention", variant, catalogue))
+        if backend not in ("", *catalogue[variant]["backends"]) or name.endswith(":"):
+            raise UsageError(unknown(f"backend of {variant}", backend, catalogue[variant]["backends"]))
+    options = _options(sweep, catalogue, asked)
+    cases, dropped = [], set()
+    for name in asked:
+        variant, _, backend = name.partition(":")
+        bottlenecked = bool(catalogue[variant]["bottleneck"])
+        pairs = [(n, m) for n in sweep.n for m in (sweep.m if bottlenecked else (None,))]
+        kept = [(n, m) for n, m in pairs if m is None or m < n]
+        if not kept:
+            raise UsageError(
+                f"m must be below n for {variant}: m = {_list(sweep.m)} against n = {_list(sweep.n)}; "
+                "choose a smaller --m or a larger --n"
+            )
+        dropped |= set(pairs) - set(kept)
+        for scope, phase, dtype, b, h, d, (n, m) in product(
+            sweep.scope, sweep.phase, dtypes, sweep.batch, sweep.heads, sweep.head_dim, kept
+        ):
+            cases.append(
+                Case(
+                    attention=variant, backend=backend, scope=scope, phase=phase, b=b, h=h, n=n, d=d, m=m,
+                    dtype=dtype, device=device, options=options[variant], seed=sweep.seed,
+                )
+            )  # fmt: skip
+    warnings = [f"left out m >= n: {_list(f'n={n} m={m}' for n, m in sorted(dropped))}"] if dropped else []
+    return cases, warnings
+
+
+def _options(sweep: Sweep, catalogue: Mapping[str, Any], asked: Sequence[str]) -> dict[str, str]:
+    from harness.record import canonical_options
+
+    chosen: dict[str, dict[str, str]] = {name.partition(":")[0]: {} for name in asked}
+    for key, value in sweep.set.items():
+        variant, option = key.split(".")
+        if variant not in catalogue:
+            raise UsageError(f"--set {key}: " + unknown("attention", variant, catalogue))
+        if option not in catalogue[variant]["options"]:
+            raise UsageError(f"--set {key}: " + unknown(f"option of {variant}", option, catalogue[variant]["options"]))
+        if variant not in chosen:
+            raise UsageError(f"--set {key}: {variant} is not part of this sweep; add it to --attention")
+        if any(c in value for c in ";\n\r"):
+            raise UsageError(f"--set {key}: {value!r} holds a ';' or a line break")
+        chosen[variant][option] = value
+    return {variant: canonical_options(given) for variant, given in chosen.items()}
+
+
+def _size(text: str, *, axis: str, whole: str) -> int:
+    word = text.strip().lower()
+    factor = SUFFIXES.get(word[-1:], 1)
+    digits = word[:-1] if factor > 1 else word
+    most = LARGEST[axis]
+    rule = f"{axis} takes whole numbers from 1 to {most}, such as 4096, 16k, 1k..64k or a list of them"
+    if not (digits.isascii() and digits.isdecimal()):
+        raise ValueError(f"{whole!r} is not valid: {rule}")
+    value = int(digits[:20]) * factor
+    if not 1 <= value <= most:
+        raise ValueError(f"{whole!r} is out of range: {rule}")
+    return value
+
+
+def _words(value: Any) -> Iterable[Any]:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def _unique(values: Iterable[Any]) -> tuple[Any, ...]:
+    return tuple(dict.fromkeys(values))
+
+
+def _list(values: Iterable[Any], most: int = 6) -> str:
+    texts = [str(value) for value in values]
+    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")

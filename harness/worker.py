@@ -1,0 +1,162 @@
+"""The process that measures: reads one JSON request a line on stdin, answers one JSON line each on stdout.
+
+    python -m harness.worker        # started by an engine; anything a case prints goes to stderr
+
+A case's failure is an answer, {"failure": {"status", "note"}}; after one the engine replaces this process, so that a
+poisoned CUDA context or a fragmented heap never reaches the next case.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from typing import Any
+
+os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the profiler's library writes to stderr on every start otherwise
+
+import torch
+
+import attentions
+from harness import calibrate, catalogue, environment, metrics
+from harness.memory import free_bytes
+from harness.metrics.error import WrongResult
+from harness.record import Case, Reading
+from harness.subject import Subject
+
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
+
+
+def open_session(request: dict[str, Any]) -> dict[str, Any]:
+    """Load the plugins; tell the devices, the variants and the environment."""
+    for path in request["plugins"]:
+        attentions.load_plugin(path)
+    device = request["device"]
+    if device == "auto":
+        device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    elif device.startswith("cuda"):
+        visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        index = int(device.partition(":")[2] or 0)
+        if index >= visible:
+            raise attentions.AttentionError(
+                f"device {device!r} is not here; valid: {', '.join(['cpu', *(f'cuda:{i}' for i in range(visible))])}"
+            )
+        device = f"cuda:{index}"
+    if device.startswith("cuda"):
+        torch.cuda.set_device(device)
+    else:
+        _limit_memory()
+    document = environment.collect(device)
+    return {
+        "device": device,
+        "catalogue": catalogue.describe([device]),
+        "environment": document,
+        "machine": environment.machine(document),
+        "commit": environment.commit(),
+    }
+
+
+def resolve(request: dict[str, Any]) -> list[dict[str, Any]]:
+    """Each case with its backend, or why it has none."""
+    return [asdict(catalogue.resolve(Case(**case))) for case in request["cases"]]
+
+
+def measure(request: dict[str, Any]) -> dict[str, Any]:
+    """All readings of one case, its raw samples, and the seconds spent in each metric."""
+    case = Case(**request["case"])
+    settings = metrics.Settings(**request["settings"])
+    readings: dict[str, Reading] = {}
+    seconds: dict[str, float] = {}
+    stage = "set-up"
+    try:
+        subject = Subject(case)
+        for metric in metrics.plan(request["metrics"]):
+            stage = metric.PROVIDES[0]
+            started = time.perf_counter()
+            for reading in metric.measure(subject, readings, settings):
+                readings[reading.metric] = reading
+            seconds[stage] = time.perf_counter() - started
+    except Exception as error:
+        status, text = _classify(error)
+        return {"failure": {"status": status, "note": f"in {stage}: {text}"}, "seconds": seconds}
+    wanted = request["metrics"]
+    return {
+        "readings": [asdict(readings[name]) for name in wanted],
+        "samples": {name: values for name, values in settings.samples.items() if name in wanted},
+        "seconds": seconds,
+    }
+
+
+OPERATIONS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "open": open_session,
+    "resolve": resolve,
+    "measure": measure,
+    "free": lambda request: free_bytes(request["device"]),
+    "ceilings": lambda request: calibrate.ceilings(request["device"], request["dtypes"]),
+    "canary": lambda request: calibrate.canary(request["device"]),
+}
+
+
+def main() -> None:
+    """Answer requests until stdin closes. Dies with the process that started it."""
+    _die_with_parent()
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    for request in _requests():
+        try:
+            answer = {"answer": OPERATIONS[request["operation"]](request)}
+        except attentions.AttentionError as error:
+            answer = {"usage": str(error)}
+        except Exception as error:
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def _requests() -> Iterator[dict[str, Any]]:
+    for line in sys.stdin:
+        yield json.loads(line)
+
+
+def _classify(error: Exception) -> tuple[str, str]:
+    """The row's status and note for what a case raised."""
+    text = " ".join(str(error).split())[:300] or type(error).__name__
+    if isinstance(error, WrongResult):
+        return "error", text
+    if isinstance(error, attentions.Unavailable):
+        return "unavailable", text
+    if isinstance(error, attentions.AttentionError):
+        return "unsupported", text
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(s in text.lower() for s in OUT_OF_MEMORY):
+        return "oom", text
+    return "error", f"{type(error).__name__}: {text}"
+
+
+def _limit_memory() -> None:
+    """Make an allocation beyond the memory that is free now fail here, before the kernel kills someone for it."""
+    used = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    limit = free_bytes("cpu") + _private_bytes()
+    resource.setrlimit(resource.RLIMIT_DATA, (limit if used < 0 else min(limit, used), used))
+
+
+def _private_bytes() -> int:
+    """Bytes this process already counts against RLIMIT_DATA."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        return next((int(line.split()[1]) * 1024 for line in status if line.startswith("VmData:")), 0)
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to kill this process when its parent dies; elsewhere the closed stdin ends it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is the driver's to handle
+
+
+if __name__ == "__main__":
+    main()
