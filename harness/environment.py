@@ -1,6 +1,6 @@
 """The machine, the versions and the commit that stand behind a measurement. No torch at module level.
 
-    document = environment.collect("cuda:0")     # JSON-serialisable; unknown values are None, document["missing"] says why
+    document = environment.collect("cuda:0")     # JSON-serialisable; unknown is None, and document["missing"] says why
     environment.machine(document)                # "NVIDIA-H200-3f9a1c": equal names may be compared, others may not
     environment.commit()                         # "904f979ab01c-dirty"
 
@@ -67,7 +67,7 @@ def collect(device: str = "cpu", *, root: Path = Path("/"), nvml: Any = None) ->
 
 
 def fingerprint(document: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides whether two timings may be compared: models, cores, driver, build and threads; no clock, no commit."""
+    """What decides whether two timings may be compared: models, cores, driver, build, threads; no clock, no commit."""
     cpu, torch, gpu = (document.get(name) or {} for name in ("cpu", "torch", "gpu"))
     on_gpu = str(document.get("device", "cpu")).startswith("cuda")
     return {
@@ -108,7 +108,7 @@ def commit(folder: Path | None = None) -> str:
 
 
 def resolve_device(text: str) -> str:
-    """auto, cpu, cuda or cuda:<i> as the device it means here: `cpu` or `cuda:<i>`. Raises UsageError. Imports torch."""
+    """The device that auto, cpu, cuda or cuda:<i> means here: `cpu` or `cuda:<i>`. Raises UsageError. Imports torch."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", text):
         raise UsageError(f"unknown device {text!r}; valid: auto, cpu, cuda, cuda:<i>")
     if text == "cpu":
@@ -280,7 +280,7 @@ def _slug(name: str) -> str:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """What git answers about `folder`; None when it does not. The variables that a hook sets do not lead it elsewhere."""
+    """What git answers about `folder`; None when it does not. A hook's variables do not lead it elsewhere."""
     environ = {name: value for name, value in os.environ.items() if name not in ELSEWHERE}
     try:
         done = subprocess.run(

@@ -14,7 +14,6 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from attentions.layer import MultiHeadAttention
 from torch import Tensor, nn
 
 import attentions
@@ -45,6 +44,8 @@ class Subject:
         case = self.case
         sizes = {"heads": case.h, "tokens": case.n, "anchors": case.m}
         if case.scope == "layer":
+            from attentions.layer import MultiHeadAttention
+
             return MultiHeadAttention(case.h * case.d, attention=name, **sizes, **self.options)
         return attentions.build(name, head_dim=case.d, **sizes, **self.options)
 

@@ -26,6 +26,7 @@ import torch
 import attentions
 from harness import calibrate, catalogue, environment, metrics
 from harness.memory import free_bytes
+from harness.metrics import latency
 from harness.metrics.error import WrongResult
 from harness.record import Case, Reading
 from harness.subject import Subject
@@ -93,10 +94,24 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def pair(request: dict[str, Any]) -> dict[str, Any]:
+    """Latency samples of two cases in turns, A B B A, once both are right and warm."""
+    try:
+        subjects = [Subject(Case(**case)) for case in request["cases"]]
+        for subject in subjects:
+            for metric in metrics.plan(["numeric_error"]):
+                list(metric.measure(subject, {}, metrics.Settings()))
+        return {"samples": latency.in_turns(*subjects, budget_s=request["budget_s"])}
+    except Exception as error:
+        status, text = _classify(error)
+        return {"failure": {"status": status, "note": text}}
+
+
 OPERATIONS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "open": open_session,
     "resolve": resolve,
     "measure": measure,
+    "pair": pair,
     "free": lambda request: free_bytes(request["device"]),
     "ceilings": lambda request: calibrate.ceilings(request["device"], request["dtypes"]),
     "canary": lambda request: calibrate.canary(request["device"]),

@@ -144,7 +144,7 @@ def examine_family(name: str, place: Place) -> Iterator[Finding]:
     except Exception as error:
         yield Finding(
             check=name, level="unknown", seen=f"the probe broke: {type(error).__name__}: {error}", family=name,
-            why="What this family of probes would have found is not known.", do="report this line as a fault of harness",
+            why="What this family of probes would have found is not known.", do="report this line, a fault of harness",
         )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The trial: one fixed matrix product timed again and again, and what its steadiness says about telling effects apart."""
+"""The trial: one fixed matrix product timed again and again, and what its steadiness says of the effects to be seen."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ class Trial:
     """What the samples say. spread, half_width, drift, noise and effect are fractions of the median.
 
     spread: p80/p20 − 1. drift: the second half's median over the first half's, minus 1. noise: standard deviation of
-    the logarithms of the blocks' medians. effect: the smallest that can be told apart, max(floor, POWER·noise, |drift|).
+    the logarithms of the blocks' medians. effect: the smallest to be told apart, max(floor, exp(POWER·noise) − 1,
+    |drift|).
     """
 
     product: str
@@ -56,7 +58,7 @@ class Trial:
         return cls(
             product=product, samples=summary.samples, median_ms=summary.median, half_width=summary.half_width,
             spread=summary.p80 / summary.p20 - 1, drift=drift, noise=noise,
-            effect=max(FLOOR, POWER * noise, abs(drift)),
+            effect=max(FLOOR, math.expm1(POWER * noise), abs(drift)),
         )  # fmt: skip
 
 
@@ -141,5 +143,5 @@ def _on_gpu(device: str, seconds: float, watch: Callable[[], None]) -> tuple[lis
                 event.record()
             watch()
             torch.cuda.synchronize()
-            samples += [a.elapsed_time(b) for a, b in zip(events, events[1:], strict=False)]
+            samples += [a.elapsed_time(b) for a, b in pairwise(events)]
     return samples, f"{GPU_SIZE}x{GPU_SIZE}x{GPU_SIZE} {str(dtype).removeprefix('torch.')}"

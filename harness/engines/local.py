@@ -108,6 +108,18 @@ class Engine:
             seconds=answer["seconds"],
         )
 
+    def pair(self, cases: Sequence[Case], *, budget_s: float, timeout_s: float) -> dict[str, Any]:
+        """Latency samples of two cases taken in turns: {"samples": [a, b]} or {"failure": ...}. Raises WorkerLost."""
+        self._ensure()
+        try:
+            answer = self._ask("pair", timeout_s, cases=[asdict(case) for case in cases], budget_s=budget_s)
+        except WorkerLost:
+            self.stop(kill=True)
+            raise
+        if "failure" in answer:
+            self.stop(kill=True)
+        return answer
+
     def stop(self, *, kill: bool = False) -> None:
         """End the worker: by closing its stdin, or at once."""
         process, self._process, self._pending = self._process, None, b""

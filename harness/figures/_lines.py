@@ -25,7 +25,8 @@ def against_n(rows: pandas.DataFrame, run: Run, *, label: str, notes: Callable[[
     for suffix, where, group in sheets(rows):
         paper = Paper(where, group, run)
         marks = failure_rows(group)
-        for panel in paper.panels:
+        panels = paper.panels()
+        for panel in panels:
             for attention, series, m, line in lines_of(panel.rows):
                 if (line["status"] == "ok").any():
                     draw_line(panel, paper.looks.of(attention, series, m), line)
@@ -33,7 +34,7 @@ def against_n(rows: pandas.DataFrame, run: Run, *, label: str, notes: Callable[[
             draw_failures(paper, panel, marks)
             if panel.left:
                 panel.axes.set_ylabel(label)
-        finish_axes(paper, marks=len(marks))
+        finish_axes(paper, panels, marks=len(marks))
         drawn.append(paper.finish(notes(group), suffix=suffix))
     return drawn
 
@@ -84,14 +85,14 @@ def draw_failures(paper: Paper, panel: Panel, marks: Sequence[tuple[str, str]]) 
             )  # fmt: skip
 
 
-def finish_axes(paper: Paper, *, marks: int = 0, include: float | None = None) -> None:
+def finish_axes(paper: Paper, panels: Sequence[Panel], *, marks: int = 0, include: float | None = None) -> None:
     """Log axes over the values of all panels, with room at the top for the failure marks."""
     ok = paper.rows[(paper.rows["status"] == "ok") & (paper.rows["value"] > 0)]
     values = [*ok["value"], *([include] if include else [])]
     low, high = min(values), max(values)
     span = max(math.log10(high / low), 0.3)
     top = STEP * min(marks, 7) + 0.05
-    for panel in paper.panels:
+    for panel in panels:
         axes = panel.axes
         axes.set_yscale("log")
         token_ticks(axes, paper.rows["n"], inches=panel.inches)

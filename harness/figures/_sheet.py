@@ -1,6 +1,6 @@
 """A sheet of paper: panels side by side, one legend and one caption below them.
 
-for where, rows in sheets(frame):                       # unlike machines, devices, scopes and shapes apart
+for suffix, where, rows in sheets(frame):                       # unlike machines, devices, scopes and shapes apart
     paper = Paper(where, rows, run)
     for panel in paper.panels: panel.axes.plot(...)
     yield paper.finish([...])
@@ -12,7 +12,7 @@ import hashlib
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
@@ -68,19 +68,23 @@ def sheets(rows: pandas.DataFrame, *, by: Sequence[str] = ()) -> Iterator[tuple[
         yield suffix, where, group
 
 
-@dataclass
 class Paper:
-    """A figure being made: its panels by phase and dtype (or one a value of `split`), its looks, its legend."""
+    """A figure being made: its axes, its looks, its legend."""
 
-    run: Run
-    where: dict[str, Any]
-    rows: pandas.DataFrame
-    height: float = 2.35
-    share_y: bool = True
-    legend: dict[tuple[str, Any], Line2D] = field(default_factory=dict)
+    def __init__(self, where: dict[str, Any], rows: pandas.DataFrame, run: Run) -> None:
+        self.where, self.rows, self.run = where, rows, run
+        self.looks = Looks(run.frame)
+        self.legend: dict[tuple[str, Any], Line2D] = {}
+        self.figure, self.tall = Figure(figsize=(WIDTH, 4), layout="constrained"), 4.0
 
-    def __post_init__(self) -> None:
-        self.looks = Looks(self.run.frame)
+    def grid(self, lines: int, columns: int, *, tall: float, **how: Any) -> Any:
+        """lines × columns axes, `tall` inches high in all."""
+        self.tall = tall
+        self.figure.set_size_inches(WIDTH, tall)
+        return self.figure.subplots(lines, columns, squeeze=False, **how)
+
+    def panels(self, *, height: float = 2.35, share_y: bool = True) -> list[Panel]:
+        """A panel for each phase and dtype with values: phases across and dtypes down, or one row of either."""
         found = [(v, g) for v, g in settings(self.rows, PANEL) if (g["status"] == "ok").any()]
         phases = sorted({v["phase"] for v, _ in found}, key=lambda name: place(name, PHASES))
         dtypes = sorted({v["dtype"] for v, _ in found})
@@ -90,23 +94,20 @@ class Paper:
         else:
             columns = min(3, len(found))
             lines = -(-len(found) // columns)
-            cells = [divmod(place, columns) for place in range(len(found))]
-        self.tall = lines * (self.height if columns > 1 else self.height * 1.45)
-        self.figure = Figure(figsize=(WIDTH, self.tall), layout="constrained")
-        grid = self.figure.subplots(lines, columns, sharex=True, sharey=self.share_y, squeeze=False)
-        used = set(cells)
-        self.panels = []
+            cells = [divmod(at, columns) for at in range(len(found))]
+        tall = lines * (height if columns > 1 else height * 1.45)
+        grid = self.grid(lines, columns, tall=tall, sharex=True, sharey=share_y)
+        panels = []
         for (values, group), (line, column) in zip(found, cells, strict=True):
-            low = (line + 1, column) not in used
-            inches = WIDTH / columns - 0.55
-            self.panels.append(Panel(grid[line, column], group, values, inches, column == 0, low))
-            grid[line, column].tick_params(labelbottom=low)
+            axes, low = grid[line, column], (line + 1, column) not in cells
+            panels.append(Panel(axes, group, values, WIDTH / columns - 0.55, column == 0, low))
+            axes.tick_params(labelbottom=low)
             if len(found) > 1:
-                grid[line, column].set_title(f"{values['phase']} · {values['dtype']}", fontweight="semibold", pad=4)
+                axes.set_title(f"{values['phase']} · {values['dtype']}", fontweight="bold", pad=4)
         for line in range(lines):
             for column in range(columns):
-                if (line, column) not in used:
-                    grid[line, column].set_visible(False)
+                grid[line, column].set_visible((line, column) in cells)
+        return panels
 
     def entry(self, attention: str, series: str) -> None:
         """Put a variant in the legend."""
@@ -164,10 +165,11 @@ class Paper:
 
     def _setting(self) -> str:
         """Device, scope, phases, dtypes and shape: what a reader must know to compare."""
-        phases = sorted({panel.values["phase"] for panel in self.panels}, key=lambda name: place(name, PHASES))
-        dtypes = sorted({panel.values["dtype"] for panel in self.panels})
+        ok = self.rows[self.rows["status"] == "ok"]
+        phases = sorted(set(ok["phase"]), key=lambda name: place(name, PHASES))
+        dtypes = sorted(set(ok["dtype"]))
         where = self.where
-        device = device_name(self.run.environment, where["device"], where["machine"])
+        device = device_name(self.run, where["device"], where["machine"])
         shape = f"b={where['b']} h={where['h']} d={where['d']}"
         return " · ".join([printable(device), where["scope"], ", ".join(phases), ", ".join(dtypes), shape])
 

@@ -6,7 +6,7 @@ Figures are 8 inches wide and saved at 200 dots an inch: at 800 pixels, a README
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,8 @@ from harness.selection import size, sort_key
 
 if TYPE_CHECKING:
     import pandas
+
+    from harness.figures import Run
 
 WIDTH = 8.0
 INK, FAINT = "#333333", "#8a8a8a"
@@ -171,8 +173,12 @@ def thin(values: Sequence[int], most: int) -> list[int]:
     return kept[::-1]
 
 
-def device_name(environment: Mapping[str, Any], device: str, machine: str) -> str:
-    """`NVIDIA H200 (cuda:0)` from environment.json's `device_names`, or the machine's name."""
-    names = environment.get("device_names")
-    name = names.get(device) if isinstance(names, dict) else None
-    return f"{name} ({device})" if name else f"{machine} ({device})"
+def device_name(run: Run, device: str, machine: str) -> str:
+    """`NVIDIA H200 (cuda:0)` or `AMD EPYC 7B13, 2 cores (cpu)` from environment.json; else what the rows say."""
+    environment = run.environment
+    alone = len(run.frame[["machine", "device"]].drop_duplicates()) == 1 and environment.get("device") == device
+    part = environment.get("gpu" if device.startswith("cuda") else "cpu") if alone else None
+    part = part if isinstance(part, dict) else {}
+    name = part.get("name") or part.get("model")
+    cores = f", {part['affinity_cores']} cores" if part.get("affinity_cores") else ""
+    return f"{name}{cores} ({device})" if name else f"{machine} ({device})"

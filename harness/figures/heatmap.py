@@ -7,19 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy
 import seaborn
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
-from matplotlib.patches import Patch
+from matplotlib.patches import Rectangle
 
 from harness.figures import Run, Sheet, Skip
 from harness.figures._sheet import Paper, sheets
-from harness.figures._style import INK
+from harness.figures._style import INK, log_ticks, number
 from harness.figures.speedup import base_of
 from harness.selection import ORDER, PANEL, place, printable, size
 
 if TYPE_CHECKING:
     import pandas
 
-CELL_INCHES, ROW_INCHES = 0.5, 0.42
+ROW_INCHES = 0.42
+SHORT = {"unsupported": "n/a", "unavailable": "n/a"}
 MOST_FOR_TWO_LINES, MOST_FOR_TEXT = 13, 20
 EMPTY = "#f2f2f2"
 
@@ -50,16 +52,17 @@ def _sheet(
     tables = [_table(narrow[narrow["series"] == name], ns, ms) for _, name in series]
     colours = [_ratios(values, ns, by_n) if by_n else values for values, _ in tables]
     norm, palette = _scale(colours, ratio=bool(by_n))
-    paper = Paper(where, rows, run, height=(ROW_INCHES * len(ms) + 0.34) * len(series) / 1.45 + 0.2, stack=len(series))
+    paper = Paper(where, rows, run)
+    grid = paper.grid(len(series), 1, tall=(ROW_INCHES * len(ms) + 0.34) * len(series) + 0.35, sharex=True)
     for at, ((attention, name), (values, texts), shown) in enumerate(zip(series, tables, colours, strict=True)):
-        axes = paper.panels[0].stack[at]
+        axes = grid[at, 0]
         _cells(axes, values, texts, shown, ns, ms, norm, palette, ratio=bool(by_n))
-        axes.set_title(printable(name, limit=60), fontweight="semibold", pad=4, color=paper.looks.hues[attention][0])
+        axes.set_title(printable(name, limit=60), fontweight="bold", pad=4, color=paper.looks.hues[attention][0])
         axes.set_ylabel("m")
         if at == len(series) - 1:
             axes.set_xlabel("n (tokens)")
     over = printable(base or "", limit=40)
-    _bar(paper, norm, palette, f"speed-up over {over} (×)" if by_n else "latency (ms)")
+    _bar(paper, grid, norm, palette, f"speed-up over {over} (×)" if by_n else "latency (ms)")
     second = f"Second line: speed-up over {over} at the same n, above 1 is faster." if by_n else ""
     if base is not None and not base.startswith("flash"):
         second += " No flash in this run: full is the base."
@@ -131,9 +134,33 @@ def _blank(axes: Any, column: int, line: int, status: str, points: float) -> Non
     if status == "none":
         return
     axes.add_patch(
-        Patch(facecolor="none")
-        if False
-        else __import__("matplotlib.patches", fromlist=["Rectangle"]).Rectangle(
-            (column, line), 1, 1, facecolor=EMPTY, edgecolor="#c4c4c4", hatch="////", linewidth=0
-        )
-    )
+        Rectangle((column, line), 1, 1, facecolor=EMPTY, edgecolor="#c9c9c9", hatch="////", linewidth=0)
+    )  # fmt: skip
+    axes.text(
+        column + 0.5, line + 0.5, SHORT.get(status, status), ha="center", va="center", fontsize=points, color=INK,
+        bbox={"facecolor": EMPTY, "edgecolor": "none", "pad": 0.8},
+    )  # fmt: skip
+
+
+def _bar(paper: Paper, grid: Any, norm: LogNorm, palette: Any, label: str) -> None:
+    """The colour scale beside all panels."""
+    bar = paper.figure.colorbar(ScalarMappable(norm, palette), ax=list(grid[:, 0]), pad=0.01, fraction=0.03, aspect=30)
+    log_ticks(bar.ax.yaxis, *norm_limits(norm))
+    bar.set_label(label)
+    bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
+
+
+def norm_limits(norm: LogNorm) -> tuple[float, float]:
+    """The values at the ends of the colour scale."""
+    return float(norm.vmin or 1), float(norm.vmax or 10)
+
+
+def _short(value: float) -> str:
+    """Three digits: 0.0123, 1.23, 12.3, 123, 12,345."""
+    return number(float(f"{value:.3g}")) if value < 100 else f"{value:,.0f}"
+
+
+def _ink(colour: Any) -> str:
+    """Dark text on light cells, white on dark ones."""
+    red, green, blue = colour[:3]
+    return "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.52 else INK

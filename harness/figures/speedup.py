@@ -36,7 +36,8 @@ def draw(run: Run) -> list[Sheet]:
         paper = Paper(where, ratio, run)
         marks = failure_rows(ratio)
         bases = sorted(set(ratio["base"]))
-        for panel in paper.panels:
+        panels = paper.panels()
+        for panel in panels:
             reference_line(panel.axes, y=1.0)
             for attention, series, m, line in lines_of(panel.rows):
                 if (line["status"] == "ok").any():
@@ -49,7 +50,7 @@ def draw(run: Run) -> list[Sheet]:
                 panel.axes.set_ylabel(f"speed-up over {over} (×)")
             if len(bases) > 1:
                 faint(panel.axes, 0.02, 0.03, f"1 = {base}")
-        finish_axes(paper, marks=len(marks), include=1.0)
+        finish_axes(paper, panels, marks=len(marks), include=1.0)
         lacking = "" if any(base.startswith("flash") for base in bases) else "No flash in this run: full is the base."
         named = ", ".join(printable(base, limit=40) for base in bases)
         drawn.append(

@@ -62,6 +62,23 @@ def measure(subject: Subject, readings: dict[str, Reading], settings: Settings) 
     yield latency.per(1e3 * subject.case.b * subject.case.n, metric="throughput")
 
 
+def in_turns(a: Subject, b: Subject, *, budget_s: float) -> tuple[list[float], list[float]]:
+    """Samples in ms of two subjects in the order A B B A, until the median ratio is within 0.5 % or time is spent."""
+    (sample_a, _), (sample_b, _) = _sampler(a), _sampler(b)
+    times_a: list[float] = []
+    times_b: list[float] = []
+    started = time.perf_counter()
+    while time.perf_counter() - started < 2 * budget_s or len(times_a) < FEWEST_SAMPLES * 2:
+        times_a += sample_a(1)
+        times_b += sample_b(2)
+        times_a += sample_a(1)
+        if len(times_a) >= 20 and len(times_a) % 20 == 0:
+            low, high = stats.median_interval([x / y for x, y in zip(times_a, times_b, strict=True)])
+            if high / low < 1.01:
+                break
+    return times_a, times_b
+
+
 def _stable(widths: list[tuple[int, float]]) -> bool:
     """Whether doubling the samples no longer narrows the interval, from 200 samples on: the machine drifts."""
     count, width = widths[-1]

@@ -1,0 +1,38 @@
+"""harness compare A B: two stored runs side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+
+def command(
+    a: Path = typer.Argument(help="The run folder that figures are compared against."),
+    b: Path = typer.Argument(help="The other run folder; ratios are B over A."),
+    metrics: str = typer.Option("latency", "--metrics", help="Metrics by comma."),
+    as_json: bool = typer.Option(False, "--json", help="One JSON document on stdout."),
+) -> None:
+    """Compare two stored runs case by case: the ratio B/A with its interval, and what it does not show."""
+    import json
+    import sys
+    from collections import Counter
+    from dataclasses import asdict
+
+    from harness.compare import compare
+
+    lines = compare(a, b, metrics=tuple(name.strip() for name in metrics.split(",") if name.strip()))
+    if as_json:
+        json.dump({"a": str(a), "b": str(b), "lines": [asdict(line) for line in lines]}, sys.stdout, indent=2)
+        print()
+        return
+    for line in lines:
+        figures = " → ".join("-" if value is None else f"{value:.4g}" for value in (line.a, line.b))
+        ratio = "" if line.ratio is None else f"  ×{line.ratio:.3f}"
+        interval = "" if line.low is None else f" ({line.low:.3f} to {line.high:.3f})"
+        reason = f"  [{line.reason}]" if line.verdict in ("missing", "not comparable") else ""
+        print(f"{line.verdict:<14} {line.case}  {line.metric} {figures} {line.unit}{ratio}{interval}{reason}")
+    counted = Counter(line.verdict for line in lines)
+    print("\n" + ", ".join(f"{count} {verdict}" for verdict, count in counted.most_common()))
+    for reason in dict.fromkeys(line.reason for line in lines if line.verdict in ("slower", "faster", "same")):
+        print(reason)

@@ -1,0 +1,42 @@
+"""harness crossover A B: the n from which A beats B on this machine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from harness.cli._axes import with_axes
+
+
+@with_axes
+def command(
+    given: dict[str, Any],
+    a: str = typer.Argument(help="The variant (or variant:backend) that should win at large n."),
+    b: str = typer.Argument(help="The one it is compared with."),
+    low: str = typer.Option("128", "--low", help="Smallest n tried."),
+    high: str = typer.Option("64k", "--high", help="Largest n tried."),
+    as_json: bool = typer.Option(False, "--json", help="One JSON document on stdout."),
+) -> int:
+    """Find the n from which A beats B here: doubling, then bisection, A and B measured in turns."""
+    import json
+    import sys
+    from dataclasses import asdict
+
+    from harness import crossing
+    from harness.errors import OK
+
+    answer, device = crossing.measure(given, a, b, low=low, high=high)
+    if as_json:
+        document = {"a": a, "b": b, "device": device, "answer": answer.sentence(a, b), **asdict(answer)}
+        for probe in document["probes"]:
+            probe.update({k: None for k in ("ratio", "low", "high") if probe[k] in (0.0, float("inf"))})
+        json.dump(document, sys.stdout, indent=2)
+        print()
+        return OK
+    for probe in answer.probes:
+        figures = f"{probe.a_ms:10.4g} ms {probe.b_ms:10.4g} ms" if probe.a_ms and probe.b_ms else f"  {probe.note}"
+        interval = f"{probe.ratio:8.3f} ({probe.low:.3f} to {probe.high:.3f})" if probe.a_ms else ""
+        print(f"n={probe.n:<8} {figures} {interval}  {probe.winner}")
+    print(f"\n{answer.sentence(a, b)} on {device}; times of {a} and {b}, their ratio and who wins above")
+    return OK

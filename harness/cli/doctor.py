@@ -1,0 +1,79 @@
+"""harness doctor [--device auto|cpu|cuda[:i]] [--seconds 2] [--json]"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from harness.doctor import Diagnosis
+
+COLOURS = {"ok": "green", "warn": "yellow", "problem": "bold red", "unknown": "dim"}
+
+
+def command(
+    device: str = typer.Option("auto", "--device", help="auto, cpu, cuda or cuda:<i>."),
+    seconds: float = typer.Option(2.0, "--seconds", help="How long the stability probe takes, 0.1 to 600."),
+    as_json: bool = typer.Option(False, "--json", help="One JSON document on stdout."),
+) -> None:
+    """Check whether this machine is fit to measure on, and what to do about what is not."""
+    import json
+    import sys
+
+    from harness.errors import UsageError
+
+    if not 0.1 <= seconds <= 600:
+        raise UsageError(f"--seconds {seconds:g} is out of range; valid: 0.1 to 600")
+
+    from harness.doctor import examine
+    from harness.environment import resolve_device
+
+    found = examine(
+        resolve_device(device), seconds=seconds, say=lambda text: print(f"harness: {text}", file=sys.stderr)
+    )  # fmt: skip
+    if as_json:
+        print(json.dumps(_document(found, seconds), indent=2, allow_nan=False))
+    else:
+        _page(found)
+
+
+def _document(found: Diagnosis, seconds: float) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {
+        "device": found.device,
+        "seconds": seconds,
+        "counts": found.counts(),
+        "findings": [asdict(finding) for finding in found.findings],
+        "trial": asdict(found.trial) if found.trial else None,
+        "smallest_effect": found.trial.effect if found.trial else None,
+        "verdict": found.verdict,
+    }
+
+
+def _page(found: Diagnosis) -> None:
+    """One line a finding; under those that are not ok, why it matters and what to do; the verdict last."""
+    import shutil
+    import sys
+    import textwrap
+
+    from rich.console import Console
+    from rich.text import Text
+
+    width = shutil.get_terminal_size((100, 24)).columns if sys.stdout.isatty() else 100
+    console = Console(highlight=False, soft_wrap=True)
+    column = max(len(finding.check) for finding in found.findings) + 2
+
+    def fold(text: str, indent: int) -> str:
+        return ("\n" + " " * indent).join(textwrap.wrap(text, max(24, width - indent - 1)))
+
+    for finding in found.findings:
+        line = Text(f"{finding.level:<9}", style=COLOURS[finding.level])
+        line.append(f"{finding.check:<{column}}{fold(finding.seen, column + 9)}", style="default")
+        if finding.level != "ok":
+            for text in (finding.why, f"do: {finding.do}"):
+                line.append("\n" + " " * 9 + fold(text, 9), style="default")
+        console.print(line)
+    counts = ", ".join(f"{count} {level}" for level, count in found.counts().items() if count)
+    console.print(Text("\n" + fold(f"{counts}. {found.verdict}", 0)))

@@ -1,0 +1,66 @@
+"""Measures a crossover: gives harness.crossover the A/B ratio at each n it asks for. No torch."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from harness.crossover import Crossover, Probe, compare, find, one_sided
+from harness.engines.local import Engine, WorkerLost
+from harness.errors import Failure, UsageError
+from harness.record import Case
+from harness.space import Sweep, expand, sizes
+from harness.sweep import memory_refusal
+
+SINGLE = ("m", "batch", "heads", "head_dim", "dtype", "phase", "scope")
+
+
+def measure(given: Mapping[str, Any], a: str, b: str, *, low: str, high: str) -> tuple[Crossover, str]:
+    """The crossover of A against B and the device it holds for. `given` fixes everything but n."""
+    for name in ("attention", "n"):
+        if name in given:
+            raise UsageError(f"crossover chooses {name} itself; leave --{name} out and use A, B, --low and --high")
+    try:
+        first, last = (sizes(text, axis="n")[0] for text in (low, high))
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if first >= last:
+        raise UsageError(f"--low {low} must be below --high {high}")
+    sweep = Sweep.parse({**given, "attention": [a, b], "n": [first]})
+    for name in SINGLE:
+        if len(getattr(sweep, name)) > 1:
+            raise UsageError(f"crossover compares one size at a time: give one --{name.replace('_', '-')}")
+    with Engine(plugins=sweep.plugin, device=sweep.device) as engine:
+        session = engine.open()
+        cases, _ = expand(sweep, session["catalogue"], device=session["device"])
+        pair = [next(case for case in cases if _names(case, name)) for name in (a, b)]
+        answer = find(lambda n: _probe(engine, sweep, pair, n), low=first, high=last)
+        return answer, session["device"]
+
+
+def _names(case: Case, name: str) -> bool:
+    variant, _, backend = name.partition(":")
+    return (case.attention, case.backend) == (variant, backend)
+
+
+def _probe(engine: Engine, sweep: Sweep, pair: list[Case], n: int) -> Probe:
+    resolutions = engine.resolve([replace(case, n=n) for case in pair])
+    free = engine.free_bytes()
+    reasons = [r.note if r.status != "ok" else memory_refusal(r, free) for r in resolutions]
+    if any(reasons):
+        notes = "; ".join(f"{r.case.label}: {why}" for r, why in zip(resolutions, reasons, strict=True) if why)
+        for resolution in resolutions:
+            if resolution.status == "unavailable":
+                raise Failure(f"{resolution.case.label} cannot run here: {resolution.note}")
+        return one_sided(n, a_runs=not reasons[0], b_runs=not reasons[1], note=notes)
+    try:
+        answer = engine.pair([r.case for r in resolutions], budget_s=sweep.budget, timeout_s=sweep.timeout)
+    except WorkerLost as lost:
+        raise Failure(f"at n = {n}: {lost.note}; choose a smaller --high or a larger --timeout") from None
+    if "failure" in answer:
+        raise Failure(f"at n = {n}: {answer['failure']['note']}")
+    probe = compare(*answer["samples"], n=n)
+    print(f"n={n}: {probe.ratio:.3f} ({probe.low:.3f} to {probe.high:.3f}), {probe.winner}", file=sys.stderr)
+    return probe

@@ -1,0 +1,115 @@
+"""Roofline: TFLOP/s against FLOPs a byte, below what this device was measured to do (environment.json, `ceilings`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy
+import pandas
+
+from harness.figures import Run, Sheet, Skip
+from harness.figures._lines import register
+from harness.figures._sheet import Panel, Paper, faint, sheets
+from harness.figures._style import INK, lines_of, log_ticks, number
+from harness.selection import metric_rows
+
+SMALLEST_MARK, LARGEST_MARK = 3.0, 7.5
+
+
+def draw(run: Run) -> list[Sheet]:
+    """A path a variant and m from its smallest to its largest n."""
+    rows = _points(run)
+    drawn = []
+    for suffix, where, group in sheets(rows):
+        paper = Paper(where, group, run)
+        panels = paper.panels(height=2.6)
+        roofs = [_roof(run, where["device"], panel.values["dtype"]) for panel in panels]
+        _axes(panels, group, roofs)
+        for panel, roof in zip(panels, roofs, strict=True):
+            _draw_roof(panel, roof)
+            for attention, series, m, line in lines_of(panel.ok):
+                look = paper.looks.of(attention, series, m)
+                panel.axes.plot(line["intensity"], line["value"], **{**look.line(), "marker": ""})
+                for x, y, mark in zip(line["intensity"], line["value"], _marks(line["n"], group["n"]), strict=True):
+                    panel.axes.plot([x], [y], linestyle="none", **look.point(markersize=mark))
+                register(paper, attention, series, m)
+        convention = "A backward pass counts two forward passes, 2.5 for kernels that recompute the scores."
+        drawn.append(
+            paper.finish(
+                [
+                    "Medians; the roof is a large copy and a large matrix product measured on this device.",
+                    "FLOPs and least bytes are the cost model's. Larger mark: larger n.",
+                    convention if set(group["phase"]) - {"forward"} else "",
+                    "" if all(roofs) else "No ceilings were measured for a panel without a roof.",
+                ],
+                suffix=suffix, interval="",
+            )
+        )  # fmt: skip
+    return drawn
+
+
+def _points(run: Run) -> pandas.DataFrame:
+    """The rows of flops_rate with `intensity`: the FLOPs behind that rate over the least bytes."""
+    rate = run.rows("flops_rate")
+    key = ["machine", "case_id"]
+    at = pandas.MultiIndex.from_frame(rate[key])
+    latency, moved = (
+        metric_rows(run.frame, metric).set_index(key)["value"].reindex(at).to_numpy()
+        for metric in ("latency", "bytes_moved")
+    )
+    rate["intensity"] = rate["value"] * latency * 1e9 / (moved * 2**20)  # TFLOP/s · ms = 1e9 FLOP
+    rate = rate[(rate["status"] != "ok") | ((rate["intensity"] > 0) & (rate["value"] > 0))]
+    if not (rate["status"] == "ok").any():
+        raise Skip("no case has flops_rate, latency and bytes_moved together")
+    return rate
+
+
+def _roof(run: Run, device: str, dtype: str) -> tuple[float, float] | None:
+    """(copy bandwidth in TB/s, matrix rate in TFLOP/s), or None where they were not measured."""
+    ceilings = run.environment.get("ceilings")
+    own = ceilings.get(device) if isinstance(ceilings, dict) else None
+    if not isinstance(own, dict) or not isinstance(own.get("matmul_tflops"), dict):
+        return None
+    copy, product = own.get("copy_gb_per_s"), own["matmul_tflops"].get(dtype)
+    numbers = all(isinstance(value, int | float) and value > 0 for value in (copy, product))
+    return (copy / 1e3, product) if numbers else None
+
+
+def _axes(panels: list[Panel], rows: pandas.DataFrame, roofs: list[tuple[float, float] | None]) -> None:
+    """The same log axes for all panels, wide enough for every point and every ridge."""
+    ok = rows[rows["status"] == "ok"]
+    known = [roof for roof in roofs if roof]
+    xs = [*ok["intensity"], *(product / copy for copy, product in known)]
+    ys = [*ok["value"], *(product for _, product in known)]
+    x_low, x_high, y_low, y_high = min(xs) / 1.6, max(xs) * 1.6, min(ys) / 1.6, max(ys) * 2.2
+    for panel in panels:
+        panel.axes.set(xscale="log", yscale="log", xlim=(x_low, x_high), ylim=(y_low, y_high))
+        log_ticks(panel.axes.xaxis, x_low, x_high)
+        log_ticks(panel.axes.yaxis, y_low, y_high)
+        if panel.left:
+            panel.axes.set_ylabel("TFLOP/s")
+        if panel.bottom:
+            panel.axes.set_xlabel("FLOPs per byte (least traffic)")
+
+
+def _draw_roof(panel: Panel, roof: tuple[float, float] | None) -> None:
+    if roof is None:
+        faint(panel.axes, 0.03, 0.95, "no measured ceilings", va="top")
+        return
+    copy, product = roof
+    x_low, x_high = panel.axes.get_xlim()
+    x = numpy.geomspace(x_low, x_high, 200)
+    panel.axes.plot(x, numpy.minimum(copy * x, product), color=INK, linewidth=1.3, zorder=1.8)
+    text = f"copy {_digits(copy * 1e3)} GB/s\nmatmul {_digits(product)} TFLOP/s"
+    faint(panel.axes, 0.03, 0.95, text, va="top", color=INK, linespacing=1.3)
+
+
+def _digits(value: float) -> str:
+    return number(float(f"{value:.3g}"))
+
+
+def _marks(sizes: Any, everything: Any) -> numpy.ndarray:
+    """Mark sizes growing with log n over the whole sheet."""
+    low, high = numpy.log2(float(min(everything))), numpy.log2(float(max(everything)))
+    share = (numpy.log2(numpy.asarray(sizes, dtype=float)) - low) / (high - low) if high > low else 0.5
+    return SMALLEST_MARK + (LARGEST_MARK - SMALLEST_MARK) * numpy.broadcast_to(share, len(sizes))
