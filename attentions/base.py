@@ -12,6 +12,7 @@ Shapes: b batch, h heads, n tokens, d head_dim, m the bottleneck (anchors, landm
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -112,7 +113,8 @@ class Backend:
     missing: why it cannot run on a device here, or None;
     limits: why it cannot run one case (Work, dtype, device) although it is installed, or None;
     automatic: whether the variant's bare name may take it;
-    flops, peak: what this implementation executes and allocates where that differs from the definition's cost.
+    flops, peak: what this implementation executes and allocates where that differs from the definition's cost;
+    opaque: its work is one compiled call in which PyTorch's dispatcher sees no operators to count.
     """
 
     name: str
@@ -123,6 +125,7 @@ class Backend:
     automatic: bool = True
     flops: Callable[[Work], int] | None = None
     peak: Callable[[Work], int] | None = None
+    opaque: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,3 +270,23 @@ def traffic(work: Work, *, inputs: int = 3, parameters: int = 0) -> int:
 def matmuls(work: Work, forward: int, *, backward: float = 2.0) -> int:
     """FLOPs of a phase from those of forward; a matrix product's backward is two products, more with recomputation."""
     return int(forward * {"forward": 1.0, "backward": backward, "train": 1.0 + backward}[work.phase])
+
+
+def trial(compute: Callable[..., Tensor], device: torch.device, dtype: torch.dtype) -> str | None:
+    """Run a tiny case of exact attention, forward and backward; why it failed, or None.
+
+    For kernels that others ship: an installed package may not load, or hold nothing for this device.
+    """
+    q, k = (torch.randn(1, 2, 128, 64, dtype=dtype, device=device, requires_grad=True) for _ in range(2))
+    v = torch.ones_like(q)
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        try:
+            out = compute(q, k, v)
+            out.sum().backward()
+            wrong = (out - v).abs().max().item()  # weights that sum to one leave ones as they are
+        except Exception as error:  # whatever a third-party kernel raises, it is not usable here
+            lines = [str(error), *(str(warning.message) for warning in heard)]
+            why = "; ".join(line.splitlines()[0] for line in lines if line)
+            return f"is installed and fails on {device}: {type(error).__name__}: {why}"
+    return None if wrong < 0.02 else f"is installed and gives wrong results on {device}"

@@ -64,10 +64,10 @@ def compare(a: Path, b: Path, *, metrics: tuple[str, ...] = ("latency",)) -> lis
 
 def _line(key: tuple[str, str], a: Any, b: Any, samples: list[dict[tuple[str, str], Any]]) -> Line:
     row = b if b is not None else a
-    size = f"n={row.n}" + ("" if _none(row.m) else f" m={row.m}")
+    size = f"n={row.n}" + ("" if _none(row.m) else f" m={row.m}") + f" b={row.b} h={row.h} d={row.d}"
     facts: dict[str, Any] = {
         "case_id": key[0], "metric": key[1], "unit": row.unit,
-        "case": f"{row.attention}:{row.backend} {size} b={row.b} h={row.h} d={row.d} {row.dtype} {row.phase} {row.scope}",
+        "case": f"{row.attention}:{row.backend} {size} {row.dtype} {row.phase} {row.scope}",
     }  # fmt: skip
     figures = [None if side is None or side.status != "ok" else float(side.value) for side in (a, b)]
     nothing: dict[str, Any] = {"a": figures[0], "b": figures[1], "ratio": None, "low": None, "high": None}

@@ -82,9 +82,7 @@ def render(plan: Plan, *, as_json: bool) -> None:
 
 
 def _seconds(resolution: Resolution, sweep: Sweep, device: str) -> float:
-    if device == "cpu":
-        rate = ASSUMED_FLOPS_PER_S["cpu"] * len(os.sched_getaffinity(0))
-    else:
-        rate = ASSUMED_FLOPS_PER_S["cuda"]
+    cores = len(os.sched_getaffinity(0)) if device == "cpu" else 1
+    rate = cores * ASSUMED_FLOPS_PER_S[device.partition(":")[0]]
     calls = CALLS * (resolution.flops or 0) / rate
     return min(CASE_S + max(sweep.budget, calls), sweep.timeout)

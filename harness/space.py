@@ -1,4 +1,4 @@
-"""A sweep's description and the cases it stands for: axes from the command line and TOML, checked by pydantic. No torch.
+"""A sweep's description and the cases it stands for: axes from the command line and TOML, checked. No torch.
 
     sweep = Sweep.parse({"n": ["1k..64k"], "m": ["16,64"], "attention": ["full,flash,anchor:sdpa"]})
     cases = expand(sweep, catalogue, device="cpu")

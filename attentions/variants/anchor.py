@@ -138,7 +138,9 @@ SPEC = Spec(
     module=Anchor,
     backends=(
         Backend("reference", reference, "eager PyTorch: three matrix products and a softmax"),
-        Backend("compile", _compiled, "torch.compile of the reference", missing=_no_compiler, automatic=False),
+        Backend(
+            "compile", _compiled, "torch.compile of the reference", missing=_no_compiler, automatic=False, opaque=True
+        ),
         Backend(
             "sdpa",
             two_softmax,

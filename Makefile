@@ -1,0 +1,39 @@
+# make run     a real comparison on whatever device is here, with figures
+# make test    all tests;  make check  format, lint, types, layers;  make gpu  what needs a GPU;  make bench  the sweep of results/cpu
+# The first call builds .venv from constraints.txt. PYTHON chooses the interpreter (3.11 or newer).
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+RUN ?= --n 4096 --m 64
+
+.PHONY: run test check gpu bench clean
+
+run: $(READY)
+	$(BIN)/harness run $(RUN)
+	$(BIN)/harness plot
+
+test: $(READY)
+	$(BIN)/pytest -q
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/pytest -q tests/test_layers.py
+
+gpu: $(READY)
+	$(BIN)/pytest -q -m gpu
+
+bench: $(READY)
+	scripts/cpu_suite results/cpu
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --compile-bytecode --editable '.[dev]'
+	touch $@

@@ -1,0 +1,91 @@
+"""Compile a planned launch for a GPU that need not be there, and read what the compiler says of it.
+
+    from attentions.kernels import ahead, anchor_plan
+    launches = anchor_plan.forward(k, v, anchors, device=anchor_plan.H100).launches    # k, v, anchors on "meta"
+    ahead.compile_launch(launches[0], capability=90)
+    # Resources(kernel='gather_kernel', registers=128, spilled_bytes=0, shared_bytes=65536, …)
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from attentions.kernels.anchor_plan import Launch
+
+# What one program may use: the architecture's limit, in bytes (CUDA programming guide, "Technical specifications").
+SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024}
+
+_TYPES = {
+    torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float32: "*fp32", torch.int32: "*i32", torch.int64: "*i64",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a compiled kernel takes: registers a thread, bytes spilled a thread, shared memory a program, threads."""
+
+    kernel: str
+    capability: int
+    registers: int
+    spilled_bytes: int
+    shared_bytes: int
+    threads: int
+
+    @property
+    def resident(self) -> int:
+        """Programs a multiprocessor holds at once, by registers (allocated 8 a thread) and shared memory (1 KiB each
+        for the system)."""
+        by_registers = 65536 // (-(-self.registers // 8) * 8 * self.threads)
+        by_shared = (SHARED_LIMIT[self.capability] + 1024) // (self.shared_bytes + 1024)
+        return min(by_registers, by_shared, 2048 // self.threads)
+
+
+def compile_launch(launch: Launch, *, capability: int) -> Resources:
+    """Compile `launch` as its first call on a GPU would: same types, same specialisation of its integers."""
+    names = launch.kernel.arg_names
+    signature: dict[str, str] = dict.fromkeys(names, "constexpr")
+    constants: dict[str, Any] = dict(launch.constants)
+    hints: dict[tuple[int, ...], list[list[Any]]] = {}
+    for place, (name, value) in enumerate(zip(names, launch.arguments, strict=False)):
+        if isinstance(value, torch.Tensor):
+            signature[name] = _TYPES[value.dtype]
+            hints[(place,)] = [["tt.divisibility", 16]]
+        elif isinstance(value, float):
+            signature[name] = "fp32"
+        elif value == 1:
+            constants[name] = 1
+        else:
+            signature[name] = "i32" if -(2**31) <= value < 2**31 else "i64"
+            if value % 16 == 0:
+                hints[(place,)] = [["tt.divisibility", 16]]
+    source = ASTSource(launch.kernel, signature, {(names.index(key),): value for key, value in constants.items()}, hints)
+    options = {"num_warps": launch.warps, "num_stages": launch.stages, "enable_fp_fusion": True}
+    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    registers, spilled = _usage(compiled.asm["cubin"])
+    return Resources(
+        kernel=launch.kernel.__name__, capability=capability, registers=registers, spilled_bytes=spilled,
+        shared_bytes=compiled.metadata.shared, threads=32 * launch.warps,
+    )  # fmt: skip
+
+
+def _usage(cubin: bytes) -> tuple[int, int]:
+    """(registers a thread, bytes of local memory a thread: spills lie there) of the machine code itself."""
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        report = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", report)
+    if found is None:
+        raise RuntimeError(f"cuobjdump reported no registers: {report!r}")
+    return int(found[1]), int(found[2]) + int(found[3])

@@ -1,0 +1,135 @@
+"""Linformer: softmax attention over m learned mixtures of the n tokens.
+
+    o = softmax(q (E k)ᵀ / √d) (F v),  E, F (m, n)
+
+The number of tokens is fixed at construction: a shorter input uses the first columns of E and F, a longer one is an
+error. There is no key mask and no causal form, since every projected key mixes all tokens.
+
+Source: Wang et al. 2020, arXiv 2006.04768, equation 7 and section 4 for the ways of sharing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from attentions.base import AttentionError, Backend, Cost, Exponents, Option, Size, Spec, Work, matmuls, traffic
+
+SHARING = ("none", "headwise", "key_value", "layerwise")
+
+
+class Linformer(nn.Module):
+    """Linformer with its projections, named by the sharing.
+
+    none: key_projection and value_projection (h, m, n), one for each head;
+    headwise: key_projection and value_projection (m, n);
+    key_value, layerwise: projection (m, n), used for keys and values alike. Modules of different layers are built with
+    a projection of their own; `share_layers(model)` makes all of them use the first one's.
+
+    Entries start uniform with variance 1/(n + m), as in the authors' release (fairseq, Xavier with gain 1/√2): projected
+    keys and values keep about the size of the tokens'.
+    """
+
+    def __init__(self, size: Size, compute: Callable[..., Tensor], *, sharing: str) -> None:
+        super().__init__()
+        self.compute, self.sharing, self.tokens = compute, sharing, size.tokens
+        shape = (size.anchors or 0, size.tokens)
+        if sharing in ("key_value", "layerwise"):
+            self.projection = _projection(shape)
+        else:
+            shape = (size.heads, *shape) if sharing == "none" else shape
+            self.key_projection, self.value_projection = _projection(shape), _projection(shape)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """(b, h, n, d) each → (b, h, n, d). Raises AttentionError for more tokens than it was built for."""
+        n = k.shape[-2]
+        if n > self.tokens:
+            raise AttentionError(
+                f"linformer: the input has {n} tokens and the projection was built for at most {self.tokens}; "
+                f"build it with tokens={n}"
+            )
+        if self.sharing in ("key_value", "layerwise"):
+            e = f = self.projection
+        else:
+            e, f = self.key_projection, self.value_projection
+        return self.compute(q, k, v, e[..., :n], f[..., :n])
+
+
+def share_layers(model: nn.Module) -> int:
+    """Make every Linformer of `model` built with sharing=layerwise use the first one's projection.
+
+    Returns how many now share it. Raises AttentionError where their sizes differ.
+    """
+    cores = [module for module in model.modules() if isinstance(module, Linformer) and module.sharing == "layerwise"]
+    for core in cores[1:]:
+        if core.projection.shape != cores[0].projection.shape:
+            raise AttentionError(
+                f"linformer: sharing=layerwise needs one (m, n) in all layers, not {tuple(cores[0].projection.shape)} "
+                f"and {tuple(core.projection.shape)}"
+            )
+        core.projection = cores[0].projection
+    return len(cores)
+
+
+def reference(
+    q: Float[Tensor, "b h n d"],
+    k: Float[Tensor, "b h n d"],
+    v: Float[Tensor, "b h n d"],
+    e: Float[Tensor, "*heads m n"],
+    f: Float[Tensor, "*heads m n"],
+) -> Float[Tensor, "b h n d"]:
+    """softmax(q (E k)ᵀ / √d) (F v). The softmax is taken in the inputs' precision.
+
+    Cost: 8·b·h·n·m·d FLOPs, 2·b·h·n·m elements.
+    Source: Wang et al. 2020, arXiv 2006.04768, equation 7.
+    """
+    keys = _project(e, k) / math.sqrt(q.shape[-1])
+    return torch.softmax(q @ keys.transpose(-2, -1), dim=-1) @ _project(f, v)
+
+
+def _project(matrix: Tensor, tokens: Tensor) -> Float[Tensor, "b h m d"]:
+    """One product for all heads (or for all samples of a head): a product for each would sum its gradients after."""
+    axes = "mn,bhnd->bhmd" if matrix.dim() == 2 else "hmn,bhnd->bhmd"
+    return torch.einsum(axes, matrix.to(tokens.dtype), tokens)
+
+
+def _projection(shape: tuple[int, ...]) -> nn.Parameter:
+    bound = math.sqrt(3 / (shape[-2] + shape[-1]))
+    return nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
+
+
+def cost(work: Work) -> Cost:
+    """Forward holds scores and weights; backward the weights and two gradients of their size, or the inputs' gradients.
+
+    One product for all heads reads the tokens from a copy in another order, kept for backward.
+    """
+    m, sharing = work.m or 0, work.options.get("sharing", "headwise")
+    weights, tensor, small = work.tokens * m, work.tokens * work.d, work.b * work.h * m * work.d
+    matrix = m * work.n * (work.h if sharing == "none" else 1)
+    copied = 0 if work.b == 1 and (sharing == "none" or work.h == 1) else tensor
+    peak = max(2 * weights, weights + tensor) + 2 * small
+    if work.phase != "forward":
+        softmax = 3 * weights + 2 * tensor + copied + matrix
+        peak = max(softmax, 4 * tensor + copied + 2 * matrix) + 2 * small
+    return Cost(
+        flops=matmuls(work, 8 * weights * work.d),
+        bytes=traffic(work, parameters=matrix if sharing in ("key_value", "layerwise") else 2 * matrix),
+        peak=peak * work.itemsize,
+    )
+
+
+SPEC = Spec(
+    name="linformer",
+    title="Linformer",
+    paper="Wang et al. 2020, arXiv 2006.04768",
+    bottleneck="projected length",
+    options=(Option("sharing", "headwise", "which projections are one parameter", choices=SHARING),),
+    module=Linformer,
+    backends=(Backend("reference", reference, "eager PyTorch: two projections, then softmax attention"),),
+    model=cost,
+    exponents=Exponents(flops_n=1, flops_m=1, peak_n=1, peak_m=1),
+)
