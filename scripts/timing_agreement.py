@@ -1,0 +1,81 @@
+"""Does our median agree with torch.utils.benchmark on the same case in the same process?
+
+    python scripts/timing_agreement.py --out results/cpu/timing_agreement.csv
+
+Harness sampling and `Timer.blocked_autorange` take turns, ROUNDS times each in alternating order, so that drift of the
+machine falls on both alike. The table gives the median over rounds of harness/Timer − 1, and the rounds' range.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import statistics
+from pathlib import Path
+
+import torch
+from torch.utils.benchmark import Timer
+
+from harness.metrics import Settings, latency
+from harness.record import Case
+from harness.subject import Subject
+
+CASES = [("full", "reference", None), ("flash", "torch", None), ("anchor", None, 64)]
+TOKENS = (1024, 4096)
+COLUMNS = ("attention", "backend", "n", "m", "rounds", "harness_ms", "timer_ms", "difference", "lowest", "highest")
+
+
+def main() -> None:
+    """Measure every case and write one line each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--seconds", type=float, default=1.0, help="of samples, a side and round")
+    given = parser.parse_args()
+    rows = [
+        _row(name, backend, n, m, given.rounds, given.seconds) for name, backend, m in CASES for n in TOKENS
+    ]
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    with given.out.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    for row in rows:
+        print(
+            f"{row['attention']:>6}:{row['backend']:<9} n={row['n']:<5} harness {row['harness_ms']:8.3f} ms  "
+            f"Timer {row['timer_ms']:8.3f} ms  {100 * row['difference']:+.2f} % "
+            f"({100 * row['lowest']:+.2f} to {100 * row['highest']:+.2f})"
+        )
+
+
+def _row(name: str, backend: str | None, n: int, m: int | None, rounds: int, seconds: float) -> dict[str, object]:
+    import attentions
+
+    if backend is None:
+        work = attentions.Work(b=1, h=6, n=n, d=64, m=m, options=attentions.spec(name).defaults)
+        backend = attentions.resolve(name, device="cpu", dtype=torch.float32, work=work).name
+    case = Case(
+        attention=name, backend=backend, scope="core", phase="forward", b=1, h=6, n=n, d=64, m=m, dtype="float32",
+        device="cpu",
+    )  # fmt: skip
+    subject = Subject(case)
+    settings = Settings(budget_s=seconds, precision=0.0)
+    timer = Timer("subject.call()", globals={"subject": subject}, num_threads=torch.get_num_threads())
+    ours: list[float] = []
+    theirs: list[float] = []
+    for turn in range(rounds):
+        for side in (0, 1) if turn % 2 else (1, 0):
+            if side:
+                ours.append(next(latency.measure(subject, {}, settings)).value)
+            else:
+                theirs.append(1e3 * timer.blocked_autorange(min_run_time=seconds).median)
+    differences = [a / b - 1 for a, b in zip(ours, theirs, strict=True)]
+    return {
+        "attention": name, "backend": backend, "n": n, "m": m, "rounds": rounds,
+        "harness_ms": statistics.median(ours), "timer_ms": statistics.median(theirs),
+        "difference": statistics.median(differences), "lowest": min(differences), "highest": max(differences),
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
