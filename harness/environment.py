@@ -91,17 +91,17 @@ def machine(document: Mapping[str, Any]) -> str:
     if print_["gpu"] is not None:
         return f"{_slug(print_['gpu']['name'] or 'GPU')}-{digits}"
     cores = print_["cpu"]["affinity_cores"] or "x"
-    return f"{_slug(print_['cpu']['model'] or 'CPU')}-{cores}c-{digits}"
+    return f"{_slug(print_['cpu']['model'] or 'unknown')}-{cores}c-{digits}"
 
 
 def commit(folder: Path | None = None) -> str:
     """The commit of the checkout that tracks `folder` (this package by default): 12 digits, `-dirty` when tracked files
-    are changed, "" outside git, without git, and where the repository around the folder does not track it."""
+    other than results/ are changed, "" outside git, without git, and where the repository does not track the folder."""
     where = folder or Path(__file__).resolve().parent
     if not _git(where, "ls-files", "--", "."):
         return ""
     revision = _git(where, "rev-parse", "--verify", "HEAD")
-    changes = _git(where, "status", "--porcelain", "--untracked-files=no")
+    changes = _git(where, "status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)results")
     if not revision or changes is None:
         return ""
     return revision[:12] + ("-dirty" if changes else "")

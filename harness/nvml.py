@@ -8,6 +8,7 @@ A question that the driver does not answer gives None, and gpu.missing says why.
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 THROTTLES = {
@@ -114,9 +115,7 @@ def throttle_names(mask: int) -> list[str]:
 
 
 def _pynvml() -> Any:
-    import pynvml
-
-    return pynvml
+    return importlib.import_module("pynvml")
 
 
 def _handle(nvml: Any, uuid: str | None, index: int) -> Any:

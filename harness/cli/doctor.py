@@ -55,25 +55,28 @@ def _document(found: Diagnosis, seconds: float) -> dict[str, Any]:
 def _page(found: Diagnosis) -> None:
     """One line a finding; under those that are not ok, why it matters and what to do; the verdict last."""
     import shutil
-    import sys
     import textwrap
 
     from rich.console import Console
     from rich.text import Text
 
-    width = shutil.get_terminal_size((100, 24)).columns if sys.stdout.isatty() else 100
+    width = shutil.get_terminal_size((100, 24)).columns
     console = Console(highlight=False, soft_wrap=True)
     column = max(len(finding.check) for finding in found.findings) + 2
 
     def fold(text: str, indent: int) -> str:
-        return ("\n" + " " * indent).join(textwrap.wrap(text, max(24, width - indent - 1)))
+        return ("\n" + " " * indent).join(textwrap.wrap(text, max(24, width - indent - 1), break_on_hyphens=False))
 
+    lines: list[Text] = []
     for finding in found.findings:
-        line = Text(f"{finding.level:<9}", style=COLOURS[finding.level])
-        line.append(f"{finding.check:<{column}}{fold(finding.seen, column + 9)}", style="default")
+        line = Text.assemble((f"{finding.level:<9}", COLOURS[finding.level]), f"{finding.check:<{column}}")
+        line.append(fold(finding.seen, column + 9))
         if finding.level != "ok":
             for text in (finding.why, f"do: {finding.do}"):
-                line.append("\n" + " " * 9 + fold(text, 9), style="default")
-        console.print(line)
+                line.append("\n" + " " * 9 + fold(text, 9))
+        lines.append(line)
     counts = ", ".join(f"{count} {level}" for level, count in found.counts().items() if count)
-    console.print(Text("\n" + fold(f"{counts}. {found.verdict}", 0)))
+    lines.append(Text("\n" + fold(f"{counts}. {found.verdict}", 0)))
+    with console.capture() as page:  # printed by print: rich would end the program with 1 at a closed pipe
+        console.print(*lines, sep="\n")
+    print(page.get(), end="")

@@ -152,15 +152,12 @@ def verdict(place: Place) -> str:
     """One sentence: the smallest effect that the trial says can be told apart here."""
     if place.trial is None:
         return f"What can be told apart here is not known: {place.no_trial}."
-    effect = 100 * place.trial.effect
-    if place.trial.effect <= place.trial.floor:
-        return (
-            f"This machine was steady: between two cases of one run on {place.device}, effects of about {effect:.1f} % "
-            f"and more can be told apart, which is the precision that a run measures to."
-        )
+    effect, floor = place.trial.effect, place.trial.floor
+    size = f"factors under about {1 + effect:.1f}" if effect >= 1 else f"effects under about {100 * effect:.1f} %"
+    reason = "a run's own precision" if effect <= floor else "this machine's noise"
     return (
-        f"Between two cases of one run on {place.device}, effects under about {effect:.{0 if effect >= 10 else 1}f} % "
-        f"cannot be told from this machine's noise."
+        f"While this machine stays as it was during the probe, {size} between two cases of one run on {place.device} "
+        f"cannot be told from {reason}."
     )
 
 
