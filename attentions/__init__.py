@@ -14,6 +14,7 @@ from attentions.base import (
     matmuls,
     traffic,
 )
+from attentions.layer import MultiHeadAttention
 from attentions.registry import build, devices, load_plugin, names, resolve, spec, split, why_unavailable
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Core",
     "Cost",
     "Exponents",
+    "MultiHeadAttention",
     "Option",
     "Size",
     "Spec",

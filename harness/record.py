@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -35,7 +36,8 @@ UNITS = {
     "approximation_error": "1",
 }
 
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+FORMULA_STARTS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
+CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,13 +157,16 @@ SAMPLE_COLUMNS = ("case_id", "metric", "index", "value")
 
 
 def cell(value: Any) -> str:
-    """One CSV cell: repr for floats (shortest text that reads back equal), '' for None, formulas quoted by a '."""
+    """One CSV cell: repr for floats (shortest text that reads back equal), '' for None, formulas quoted by a '.
+
+    Line breaks and other control characters become spaces, so that a row is a line for every reader.
+    """
     if value is None:
         return ""
     if isinstance(value, float):
-        return repr(value)
-    text = str(value).replace("\r", " ").replace("\n", " ")
-    return f"'{text}" if isinstance(value, str) and text.startswith(FORMULA_STARTS) else text
+        return repr(float(value))
+    text = CONTROLS.sub(" ", str(value)).encode("utf-8", "replace").decode()
+    return f"'{text}" if isinstance(value, str) and text.lstrip().startswith(FORMULA_STARTS) else text
 
 
 def canonical_options(options: Mapping[str, Any]) -> str:

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from harness.record import PHASES, parse_options
+from harness.record import DTYPES, PHASES, parse_options
 
-if TYPE_CHECKING:
-    import pandas
+Frame = Any  # a pandas.DataFrame: type checkers lose track of one at the first boolean index
 
 FILE = ("machine", "device", "scope", "b", "h", "d")
 PANEL = ("phase", "dtype")
@@ -22,7 +21,7 @@ ORDER = ("full", "flash", "xformers", "linformer", "nystrom", "anchor")
 NUMBERS = ("value", "ci_low", "ci_high", "p20", "p80")
 
 
-def labelled(frame: pandas.DataFrame) -> pandas.DataFrame:
+def labelled(frame: Frame) -> Frame:
     """The latest row of every machine, case and metric, with the columns `label` and `series`.
 
     label: `anchor:sdpa`, with the options and the seed of which the run holds several for that variant;
@@ -38,7 +37,7 @@ def labelled(frame: pandas.DataFrame) -> pandas.DataFrame:
     return frame
 
 
-def metric_rows(frame: pandas.DataFrame, metric: str) -> pandas.DataFrame:
+def metric_rows(frame: Frame, metric: str) -> Frame:
     """The rows of a metric; a case that failed as a whole stands in with its status. Failed rows carry no value."""
     rows = frame[frame["metric"] == metric]
     key = ["machine", "case_id"]
@@ -59,13 +58,9 @@ def metric_rows(frame: pandas.DataFrame, metric: str) -> pandas.DataFrame:
     return rows
 
 
-def settings(rows: pandas.DataFrame, names: Sequence[str]) -> Iterator[tuple[dict[str, Any], pandas.DataFrame]]:
-    """The rows split by the columns `names`: ({name: value}, rows), phases in order of work, the rest sorted."""
-    groups = [(key, group) for key, group in rows.groupby(list(names), dropna=False, sort=True)]
-    at = names.index("phase") if "phase" in names else None
-    if at is not None:
-        groups.sort(key=lambda item: (item[0][:at], place(item[0][at], PHASES), item[0][at + 1 :]))
-    for key, group in groups:
+def settings(rows: Frame, names: Sequence[str]) -> Iterator[tuple[dict[str, Any], Frame]]:
+    """The rows split by the columns `names`: ({name: value}, rows), phases and dtypes in record's order."""
+    for key, group in sorted(rows.groupby(list(names), sort=False), key=lambda item: _in_order(names, item[0])):
         yield dict(zip(names, key, strict=True)), group
 
 
@@ -90,7 +85,12 @@ def printable(text: str, *, limit: int = 120) -> str:
     return f"{text[: limit - limit // 3 - 1]}…{text[-(limit // 3) :]}"
 
 
-def _distinction(frame: pandas.DataFrame) -> Any:
+def _in_order(names: Sequence[str], values: Sequence[Any]) -> tuple[Any, ...]:
+    orders = {"phase": PHASES, "dtype": DTYPES}
+    return tuple(place(v, orders[n]) if n in orders else v for n, v in zip(names, values, strict=True))
+
+
+def _distinction(frame: Frame) -> Any:
     """` key=value` for each option, and for the seed, that takes several values within a variant of the run."""
     import pandas
 

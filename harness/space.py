@@ -9,6 +9,7 @@ Axes take lists and ranges: "1024,4096", "16k" (k = 1024, M = 1024²), "1k..64k"
 from __future__ import annotations
 
 import json
+import math
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
@@ -21,8 +22,12 @@ from harness.errors import UsageError, unknown
 from harness.record import DTYPES, PHASES, SCOPES, UNITS, Case
 
 LARGEST = {"n": 1 << 30, "m": 1 << 20, "batch": 1 << 20, "heads": 1 << 12, "head_dim": 1 << 12}
+NUMBERS = {
+    "seed": "a whole number from 0 to 2147483647", "budget": "seconds, more than 0 and at most 3600",
+    "timeout": "seconds, more than 0 and at most 86400",
+}  # fmt: skip
 SUFFIXES = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
-MOST_VALUES = 1000
+MOST_VALUES, MOST_CASES = 1000, 100_000
 
 
 class Sweep(BaseModel):
@@ -55,12 +60,19 @@ class Sweep(BaseModel):
     @field_validator("n", "m", "batch", "heads", "head_dim", mode="before")
     @classmethod
     def _sizes(cls, value: Any, info: Any) -> tuple[int, ...]:
-        return _unique(size for text in _words(value) for size in sizes(text, axis=info.field_name))
+        found = _unique(size for text in _words(value) for size in sizes(text, axis=info.field_name))
+        if not found:
+            raise ValueError(f"an empty list; {_rule(info.field_name)}")
+        return found
 
     @field_validator("attention", "metrics", "plugin", "dtype", "phase", "scope", mode="before")
     @classmethod
     def _names(cls, value: Any, info: Any) -> tuple[str, ...]:
         found = _unique(word.strip() for text in _words(value) for word in str(text).split(",") if word.strip())
+        if any("\ud800" <= letter <= "\udfff" for name in found for letter in name):
+            raise ValueError("a name is not valid UTF-8; rename the file")
+        if not found and any(str(text).strip() for text in _words(value)):
+            raise ValueError(f"{value!r} names nothing")
         valid = {"metrics": tuple(UNITS), "dtype": ("auto", *DTYPES), "phase": PHASES, "scope": SCOPES}
         for name in found:
             if info.field_name in valid and name not in valid[info.field_name]:
@@ -99,6 +111,8 @@ class Sweep(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(map(str, first["loc"]))
+            if name in NUMBERS:
+                raise UsageError(f"{place}{name} takes {NUMBERS[name]}, not {first['input']!r}") from None
             reason = first["msg"].removeprefix("Value error, ")
             got = "" if first["type"] == "value_error" else f", not {first['input']!r}"
             raise UsageError(f"{place}{name}: {reason[0].lower()}{reason[1:]}{got}") from None
@@ -107,10 +121,10 @@ class Sweep(BaseModel):
         """The sweep as TOML that `from_toml` reads back equal."""
         lines = []
         for name, value in self.model_dump(mode="json", exclude={"set"}).items():
-            lines.append(f"{name} = {json.dumps(value)}")
+            lines.append(f"{name} = {_toml(value)}")
         if self.set:
             lines.append("\n[set]")
-            lines += [f"{json.dumps(key)} = {json.dumps(text)}" for key, text in self.set.items()]
+            lines += [f"{_toml(key)} = {_toml(text)}" for key, text in self.set.items()]
         return "\n".join(lines) + "\n"
 
 
@@ -169,6 +183,11 @@ def expand(sweep: Sweep, catalogue: Mapping[str, Any], *, device: str) -> tuple[
         if backend not in ("", *catalogue[variant]["backends"]) or name.endswith(":"):
             raise UsageError(unknown(f"backend of {variant}", backend, catalogue[variant]["backends"]))
     options = _options(sweep, catalogue, asked)
+    axes = (asked, sweep.n, sweep.m, sweep.scope, sweep.phase, dtypes, sweep.batch, sweep.heads, sweep.head_dim)
+    if math.prod(map(len, axes)) > MOST_CASES:
+        raise UsageError(
+            f"the axes multiply to {math.prod(map(len, axes))} cases; at most {MOST_CASES}: give fewer values"
+        )
     cases, dropped = [], set()
     for name in asked:
         variant, _, backend = name.partition(":")
@@ -217,13 +236,22 @@ def _size(text: str, *, axis: str, whole: str) -> int:
     factor = SUFFIXES.get(word[-1:], 1)
     digits = word[:-1] if factor > 1 else word
     most = LARGEST[axis]
-    rule = f"{axis} takes whole numbers from 1 to {most}, such as 4096, 16k, 1k..64k or a list of them"
+    rule = _rule(axis)
     if not (digits.isascii() and digits.isdecimal()):
         raise ValueError(f"{whole!r} is not valid: {rule}")
     value = int(digits[:20]) * factor
     if not 1 <= value <= most:
         raise ValueError(f"{whole!r} is out of range: {rule}")
     return value
+
+
+def _rule(axis: str) -> str:
+    return f"{axis} takes whole numbers from 1 to {LARGEST[axis]}, such as 4096, 16k, 1k..64k or a list of them"
+
+
+def _toml(value: Any) -> str:
+    """JSON is TOML but for two things: letters stand for themselves, and DEL is escaped."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _words(value: Any) -> Iterable[Any]:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+RESAMPLED = 1 << 20  # values drawn at a time by the bootstrap
+
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
@@ -126,4 +128,8 @@ def drift(samples: Sequence[float]) -> float:
 
 
 def _resampled_medians(values: np.ndarray, draws: int, generator: np.random.Generator) -> np.ndarray:
-    return np.median(values[generator.integers(0, len(values), size=(draws, len(values)))], axis=1)
+    """Medians of `draws` resamples, a few at a time; the samples sorted first, so that their order is no matter."""
+    ordered, count = np.sort(values), len(values)
+    each = max(1, RESAMPLED // count)
+    picks = (generator.integers(0, count, size=(min(each, draws - at), count)) for at in range(0, draws, each))
+    return np.concatenate([np.median(ordered[pick], axis=1) for pick in picks])

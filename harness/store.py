@@ -9,21 +9,23 @@ The rows of a case stand together, so only the last case of a file can be incomp
 
 from __future__ import annotations
 
-import csv
-import errno
-import fcntl
 import io
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import Failure, UsageError
+from harness.csvfile import CsvFile, StoreError, StoreFull, cells, check_header, full
 from harness.record import COLUMNS, SAMPLE_COLUMNS, SCHEMA, Row
 
 if TYPE_CHECKING:
     import pandas
+
+__all__ = [
+    "ENVIRONMENT", "MEASUREMENTS", "SAMPLES", "SWEEP", "Store", "StoreError", "StoreFull", "check_folder", "newest_run",
+    "read", "read_environment", "read_samples",
+]  # fmt: skip
 
 MEASUREMENTS, SAMPLES, ENVIRONMENT, SWEEP = "measurements.csv", "samples.csv", "environment.json", "sweep.toml"
 TEXT_COLUMNS = (
@@ -32,68 +34,61 @@ TEXT_COLUMNS = (
 )  # fmt: skip
 
 
-class StoreError(UsageError):
-    """A folder or file that is not a run this version can use; nothing in it was changed."""
-
-
-class StoreFull(Failure):
-    """A write failed (disk full, quota, permissions): everything before it is intact."""
-
-
 class Store:
     """An open run folder; holds a lock that ends with the process, however it ends."""
 
-    def __init__(self, folder: Path, measurements: int, samples: int, warnings: list[str], done: set[str]) -> None:
-        self.folder, self.warnings, self.done = folder, warnings, done
+    def __init__(self, folder: Path, metrics: Sequence[str], measurements: CsvFile, samples: CsvFile) -> None:
+        self.folder, self.metrics = folder, tuple(metrics)
+        self.warnings: list[str] = []
+        self.done: set[str] = set()
         self._measurements, self._samples = measurements, samples
 
     @classmethod
-    def open(cls, folder: Path, *, metrics: Sequence[str], resume: bool = False) -> Store:
+    def open(cls, folder: Path, *, metrics: Sequence[str], resume: bool = False, sweep: str = "") -> Store:
         """Create a run folder, or with `resume` repair and continue one.
 
-        metrics: those the sweep asks for; a case that lacks one of them is incomplete.
+        metrics: those the sweep asks for, in its order; a case that lacks one of them is incomplete. sweep: the text of
+        sweep.toml, written before the first row so that a run can be resumed from its first moment on.
         Raises StoreError when the folder is not a run, already holds one (without resume), is in use, is of a newer
-        version or cannot be written.
+        version, is damaged or cannot be written; StoreFull when the disk is full.
         """
         check_folder(folder, resume=resume)
+        opened: list[CsvFile] = []
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            measurements = os.open(folder / MEASUREMENTS, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        except OSError as error:
-            raise StoreError(f"cannot write in {folder}: {error.strerror}") from None
-        try:
-            fcntl.flock(measurements, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(measurements)
-            raise StoreError(f"{folder} is in use by another run; wait for it or choose another --out") from None
-        try:
-            samples = os.open(folder / SAMPLES, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-            warnings: list[str] = []
-            done = _repair(folder, measurements, samples, metrics, warnings)
+            opened.append(CsvFile(folder / MEASUREMENTS, COLUMNS))
+            if not opened[0].lock():
+                raise StoreError(f"{folder} is in use by another run; wait for it or choose another --out")
+            check_folder(folder, resume=resume)  # again: another run may have come and gone before the lock
+            opened.append(CsvFile(folder / SAMPLES, SAMPLE_COLUMNS))
+            store = cls(folder, metrics, *opened)
+            if sweep:
+                store.write_text(SWEEP, sweep)
+            store._repair()
         except BaseException as error:
-            os.close(measurements)
+            for file in opened:
+                file.close()
             if isinstance(error, OSError):
                 raise StoreError(f"cannot write in {folder}: {error.strerror}") from None
             raise
-        return cls(folder, measurements, samples, warnings, done)
+        return store
 
     def __enter__(self) -> Store:
         return self
 
     def __exit__(self, *failure: object) -> None:
-        os.close(self._samples)
-        os.close(self._measurements)
+        self._samples.close()
+        self._measurements.close()
 
     def append(self, rows: Sequence[Row], samples: Mapping[str, Sequence[float]]) -> None:
         """Write one case: its raw samples (metric → values), then its rows; each file fsynced. Raises StoreFull."""
         case_id = rows[0].case_id
-        _write(
-            self._samples,
-            _lines((case_id, metric, i, repr(v)) for metric, values in samples.items() for i, v in enumerate(values)),
-            self.folder / SAMPLES,
+        self._samples.append(
+            (case_id, metric, i, repr(float(v))) for metric, values in samples.items() for i, v in enumerate(values)
         )
-        ordered = sorted(rows, key=lambda row: row.status != "ok")  # a case's first row tells whether it was measured
-        _write(self._measurements, _lines(row.cells() for row in ordered), self.folder / MEASUREMENTS)
+        # A case's first row tells whether it was measured: only a failed one starts with a failure of the first metric
+        ordered = sorted(rows, key=lambda row: (row.status != "ok", row.metric == self.metrics[0]))
+        self._measurements.append(row.cells() for row in ordered)
         self.done.add(case_id)
 
     def write_json(self, name: str, document: Any) -> None:
@@ -111,11 +106,47 @@ class Store:
             partial.replace(target)
         except OSError as error:
             partial.unlink(missing_ok=True)
-            raise StoreFull(f"cannot write {target}: {error.strerror}") from None
+            raise full(target, error) from None
+
+    def _repair(self) -> None:
+        """Cut torn lines and an incomplete last case off both files; `done` becomes the ids of the complete cases."""
+        lines = self._measurements.lines()
+        rows = [cells(line) for line in lines]
+        wrong = next((at for at, row in enumerate(rows, 2) if len(row) != len(COLUMNS)), None)
+        if wrong is not None:
+            path, found = self._measurements.path, len(rows[wrong - 2])
+            raise StoreError(f"{path} is damaged and was left untouched: line {wrong} has {found} cells")
+        for file in (self._measurements, self._samples):
+            if file.mend():
+                self.warnings.append(f"{file.path}: the last line was torn and has been cut off")
+        id_at, status_at, metric_at = (COLUMNS.index(name) for name in ("case_id", "status", "metric"))
+        tail = [row for row in rows if row[id_at] == rows[-1][id_at]]
+        failed = len(tail) == 1 and tail[0][status_at] != "ok" and tail[0][metric_at] == self.metrics[0]
+        if tail and not failed and not {row[metric_at] for row in tail} >= set(self.metrics):
+            self.warnings.append(
+                f"{self._measurements.path}: case {tail[0][id_at]} was incomplete; it will be measured again"
+            )
+            self._measurements.cut(lines[-len(tail) :])
+            rows = rows[: -len(tail)]
+        self.done = {row[id_at] for row in rows}
+        orphans = []
+        for line in reversed(self._samples.lines()):
+            if line.split(b",", 1)[0].decode("utf-8", errors="replace") in self.done:
+                break
+            orphans.append(line)
+        if orphans:
+            self._samples.cut(orphans)
 
 
 def check_folder(folder: Path, *, resume: bool) -> None:
     """Raise StoreError unless `folder` can become (or with resume, is) a run. Changes nothing."""
+    try:
+        _check_folder(folder, resume=resume)
+    except OSError as error:
+        raise StoreError(f"cannot read {folder}: {error.strerror}") from None
+
+
+def _check_folder(folder: Path, *, resume: bool) -> None:
     if not folder.exists():
         if resume:
             raise StoreError(f"cannot resume {folder}: no such folder")
@@ -127,8 +158,8 @@ def check_folder(folder: Path, *, resume: bool) -> None:
         if not resume and measurements.stat().st_size:
             raise StoreError(f"{folder} already holds a run; add --resume to finish it or choose another --out")
         _check_version(folder)
-        _check_header(measurements, COLUMNS)
-        _check_header(folder / SAMPLES, SAMPLE_COLUMNS)
+        check_header(measurements, COLUMNS)
+        check_header(folder / SAMPLES, SAMPLE_COLUMNS)
     elif resume:
         raise StoreError(f"cannot resume {folder}: it has no {MEASUREMENTS}")
     elif any(not entry.name.startswith(".") for entry in folder.iterdir()):
@@ -147,9 +178,7 @@ def read(folder: Path) -> pandas.DataFrame:
         raise StoreError(f"{folder} is not a run: it has no {MEASUREMENTS}")
     if folder.is_dir():
         _check_version(folder)
-    _check_header(path, COLUMNS)
-    whole = path.read_bytes()
-    text = whole[: whole.rfind(b"\n") + 1].decode("utf-8", errors="replace")
+    text = _whole_lines(path, COLUMNS)
     try:
         frame = pandas.read_csv(
             io.StringIO(text), dtype=dict.fromkeys(TEXT_COLUMNS, str), keep_default_na=False,
@@ -169,14 +198,11 @@ def read_samples(folder: Path) -> pandas.DataFrame:
     import pandas
 
     path = folder / SAMPLES
-    if not path.is_file() or not path.stat().st_size:
-        return pandas.DataFrame({name: [] for name in SAMPLE_COLUMNS})
-    _check_header(path, SAMPLE_COLUMNS)
-    whole = path.read_bytes()
+    text = _whole_lines(path, SAMPLE_COLUMNS) if path.is_file() else ",".join(SAMPLE_COLUMNS)
     try:
         return pandas.read_csv(
-            io.BytesIO(whole[: whole.rfind(b"\n") + 1]), dtype={"case_id": str, "metric": str},
-            float_precision="round_trip",
+            io.StringIO(text), dtype={"case_id": str, "metric": str}, keep_default_na=False,
+            na_values={"value": [""]}, float_precision="round_trip",
         )  # fmt: skip
     except ValueError as error:
         raise StoreError(f"{path} is damaged: {error}") from None
@@ -204,94 +230,14 @@ def newest_run(results: Path) -> Path:
     return max(runs, key=lambda path: path.stat().st_mtime_ns).parent
 
 
+def _whole_lines(path: Path, columns: Sequence[str]) -> str:
+    """The file up to its last line's end; the header where even that was torn. Raises StoreError."""
+    check_header(path, columns)
+    whole = path.read_bytes()
+    return whole[: whole.rfind(b"\n") + 1].decode("utf-8", errors="replace") or ",".join(columns)
+
+
 def _check_version(folder: Path) -> None:
     schema = read_environment(folder).get("schema", SCHEMA)
     if not isinstance(schema, int) or schema > SCHEMA:
         raise StoreError(f"{folder} was written by a newer harness (schema {schema}; this one reads up to {SCHEMA})")
-
-
-def _check_header(path: Path, columns: Sequence[str]) -> None:
-    if not path.exists():
-        return
-    expected = ",".join(columns).encode()
-    with path.open("rb") as file:
-        found = file.readline(1 << 16).rstrip(b"\r\n")
-    if found == expected or (expected.startswith(found) and path.stat().st_size == len(found)):
-        return  # whole, or torn while the header itself was being written
-    names = found.decode("utf-8", errors="replace").split(",")
-    strange = [name[:40] for name in names if name not in columns]
-    missing = [name for name in columns if name not in names]
-    raise StoreError(
-        f"{path} has foreign columns and was left untouched: "
-        f"unknown {', '.join(strange[:4]) or 'none'}; missing {', '.join(missing[:4]) or 'none'}"
-    )
-
-
-def _repair(
-    folder: Path, measurements: int, samples: int, metrics: Sequence[str], warnings: list[str]
-) -> set[str]:  # fmt: skip
-    """Cut torn lines and an incomplete last case off both files; return the ids of the complete cases."""
-    lines = _whole_lines(measurements, COLUMNS, folder / MEASUREMENTS, warnings)
-    cases = [next(csv.reader([line.decode("utf-8", errors="replace")])) for line in lines]
-    id_at, status_at, metric_at = (COLUMNS.index(name) for name in ("case_id", "status", "metric"))
-    last = cases[-1][id_at] if cases else None
-    tail = [row for row in cases if row[id_at] == last]
-    failed = len(tail) == 1 and tail[0][status_at] != "ok"
-    if tail and not failed and not {row[metric_at] for row in tail} >= set(metrics):
-        warnings.append(f"{folder / MEASUREMENTS}: case {last} was incomplete; it will be measured again")
-        _cut(measurements, sum(len(line) + 1 for line in lines[-len(tail) :]))
-        cases = cases[: -len(tail)]
-    done = {row[id_at] for row in cases}
-    orphans = 0
-    for line in reversed(_whole_lines(samples, SAMPLE_COLUMNS, folder / SAMPLES, warnings)):
-        if line.split(b",", 1)[0].decode("utf-8", errors="replace") in done:
-            break
-        orphans += len(line) + 1
-    if orphans:
-        _cut(samples, orphans)
-    return done
-
-
-def _whole_lines(
-    handle: int, columns: Sequence[str], path: Path, warnings: list[str]
-) -> list[bytes]:  # fmt: skip
-    """The lines after the header; writes the header of an empty file and cuts a torn last line."""
-    size = os.fstat(handle).st_size
-    whole = os.pread(handle, size, 0) if size < 1 << 30 else path.read_bytes()
-    header = (",".join(columns) + "\n").encode()
-    if len(whole) < len(header):
-        os.ftruncate(handle, 0)
-        _write(handle, header, path)
-        return []
-    end = whole.rfind(b"\n") + 1
-    if end < len(whole):
-        warnings.append(f"{path}: the last line was torn and has been cut off")
-        os.ftruncate(handle, end)
-    return whole[:end].split(b"\n")[1:-1]
-
-
-def _cut(handle: int, count: int) -> None:
-    os.ftruncate(handle, os.fstat(handle).st_size - count)
-    os.fsync(handle)
-
-
-def _lines(rows: Iterable[Iterable[Any]]) -> bytes:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
-    return buffer.getvalue().encode("utf-8")
-
-
-def _write(handle: int, data: bytes, path: Path) -> None:
-    """Append all of `data` and fsync, or put the file back as it was and raise StoreFull."""
-    if not data:
-        return
-    before = os.fstat(handle).st_size
-    view = memoryview(data)
-    try:
-        while view:
-            view = view[os.write(handle, view) :]
-        os.fsync(handle)
-    except OSError as error:
-        os.ftruncate(handle, before)
-        reason = "no space left on the disk" if error.errno == errno.ENOSPC else error.strerror
-        raise StoreFull(f"cannot write {path}: {reason}; every earlier row is intact") from None

@@ -10,19 +10,19 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 from harness import stats
-from harness.catalogue import Resolution
+from harness.catalogue import Resolution, cached
 from harness.engines.local import Engine, Outcome
 from harness.errors import UsageError
 from harness.record import SCHEMA, Case, Reading, Row
 from harness.space import Sweep, expand, read_toml
-from harness.store import ENVIRONMENT, SWEEP, Store, read_environment
+from harness.store import ENVIRONMENT, SWEEP, Store, StoreFull, read_environment
 
 CANARY_EVERY_S = 5.0
 CANARY_TOLERANCE = 0.05
@@ -61,11 +61,18 @@ def prepare(sweep: Sweep, engine: Engine) -> tuple[dict[str, Any], list[Resoluti
     return session, list(unique.values()), warnings
 
 
+def check_names(sweep: Sweep) -> None:
+    """Raise UsageError for names that do not exist at once, where the catalogue is known: a worker takes seconds."""
+    known = cached(sweep.plugin, compute=False)
+    if known:
+        expand(sweep, known["attentions"], device="cpu")
+
+
 def run(sweep: Sweep, folder: Path, *, engine: Engine, listener: Listener, resume: bool = False) -> Result:
     """Measure what the folder lacks of the sweep. Raises StoreError, UsageError and Failure; rows written stay."""
     started = time.monotonic()
     session, resolutions, warnings = prepare(sweep, engine)
-    with Store.open(folder, metrics=sweep.metrics, resume=resume) as store:
+    with Store.open(folder, metrics=sweep.metrics, resume=resume, sweep=sweep.to_toml()) as store:
         for text in (*warnings, *store.warnings):
             listener.warn(text)
         todo = [r for r in resolutions if r.case.case_id not in store.done]
@@ -82,12 +89,15 @@ def run(sweep: Sweep, folder: Path, *, engine: Engine, listener: Listener, resum
                     outcome = _measure(resolution, sweep, engine, ceilings)
                     store.append(journal.rows(resolution, outcome), outcome.samples)
                     journal.spent(outcome.seconds)
-                    result.statuses[outcome.readings[0].status] += 1
+                    result.statuses[outcome.status] += 1
                     listener.finish(resolution.case, outcome.readings)
                 journal.look(engine, listener, last=True)
-        finally:
-            result.wall_s, result.measuring_s = time.monotonic() - started, journal.measuring_s
-            journal.close(result.wall_s)
+        except BaseException:
+            with suppress(StoreFull):  # what ended the sweep is the news, not that its log cannot be written either
+                journal.close(time.monotonic() - started)
+            raise
+        result.wall_s, result.measuring_s = time.monotonic() - started, journal.measuring_s
+        journal.close(result.wall_s)
     return result
 
 
@@ -119,7 +129,6 @@ class _Journal:
         }
         self.session_log: dict[str, Any] = {"started_utc": f"{_now():%Y-%m-%dT%H:%M:%SZ}", "canary_ms": []}
         self.seconds: Counter[str] = Counter()
-        store.write_text(SWEEP, sweep.to_toml())
         store.write_json(ENVIRONMENT, self.document)
 
     def calibrate(self, engine: Engine, todo: Sequence[Resolution]) -> dict[str, Any]:
@@ -216,11 +225,19 @@ def check_same_sweep(stored: Sweep, given: Mapping[str, Any]) -> None:
     """Raise UsageError when a key given for a resumed run differs from the one it was started with."""
     wanted = Sweep.parse({**stored.model_dump(), **given})
     for name in given:
-        if getattr(wanted, name) != getattr(stored, name) and name not in ("budget", "timeout"):
+        asked, known = (_text(getattr(sweep, name)) for sweep in (wanted, stored))
+        if asked != known and name not in ("budget", "timeout"):
             raise UsageError(
-                f"--{name.replace('_', '-')} differs from the run being resumed ({getattr(stored, name)}); "
+                f"--{name.replace('_', '-')} {asked} differs from the run being resumed, which has {known or 'none'}; "
                 "leave it out, or start a new run with another --out"
             )
+
+
+def _text(value: Any) -> str:
+    """A key's value as it would be typed."""
+    if isinstance(value, Mapping):
+        return ",".join(f"{key}={value[key]}" for key in sorted(value))
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _now() -> datetime:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import ctypes
 import json
+import math
 import os
 import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -31,7 +32,7 @@ from harness.metrics.error import WrongResult
 from harness.record import Case, Reading
 from harness.subject import Subject
 
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory", "bad_alloc")
 
 
 def open_session(request: dict[str, Any]) -> dict[str, Any]:
@@ -51,8 +52,6 @@ def open_session(request: dict[str, Any]) -> dict[str, Any]:
         device = f"cuda:{index}"
     if device.startswith("cuda"):
         torch.cuda.set_device(device)
-    else:
-        _limit_memory()
     document = environment.collect(device)
     return {
         "device": device,
@@ -64,8 +63,8 @@ def open_session(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def resolve(request: dict[str, Any]) -> list[dict[str, Any]]:
-    """Each case with its backend, or why it has none."""
-    return [asdict(catalogue.resolve(Case(**case))) for case in request["cases"]]
+    """Each case with its backend, or why it has none. Raises AttentionError."""
+    return [asdict(_resolve(Case(**case))) for case in request["cases"]]
 
 
 def measure(request: dict[str, Any]) -> dict[str, Any]:
@@ -75,13 +74,14 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
     readings: dict[str, Reading] = {}
     seconds: dict[str, float] = {}
     stage = "set-up"
+    _limit_memory(case.device)
     try:
         subject = Subject(case)
         for metric in metrics.plan(request["metrics"]):
             stage = metric.PROVIDES[0]
             started = time.perf_counter()
             for reading in metric.measure(subject, readings, settings):
-                readings[reading.metric] = reading
+                readings[reading.metric] = _finite(reading)
             seconds[stage] = time.perf_counter() - started
     except Exception as error:
         status, text = _classify(error)
@@ -95,16 +95,19 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def pair(request: dict[str, Any]) -> dict[str, Any]:
-    """Latency samples of two cases in turns, A B B A, once both are right and warm."""
+    """Latency samples of two cases in turns, A B B A, once both are right and warm; or whose failure it was, 0 or 1."""
+    subjects: list[Subject] = []
+    _limit_memory(request["cases"][0]["device"])
     try:
-        subjects = [Subject(Case(**case)) for case in request["cases"]]
-        for subject in subjects:
+        for case in request["cases"]:
+            subject = Subject(Case(**case))
             for metric in metrics.plan(["numeric_error"]):
                 list(metric.measure(subject, {}, metrics.Settings()))
+            subjects.append(subject)
         return {"samples": latency.in_turns(*subjects, budget_s=request["budget_s"])}
     except Exception as error:
         status, text = _classify(error)
-        return {"failure": {"status": status, "note": text}}
+        return {"failure": {"status": status, "note": text, "which": len(subjects) if len(subjects) < 2 else None}}
 
 
 OPERATIONS: dict[str, Callable[[dict[str, Any]], Any]] = {
@@ -121,9 +124,11 @@ OPERATIONS: dict[str, Callable[[dict[str, Any]], Any]] = {
 def main() -> None:
     """Answer requests until stdin closes. Dies with the process that started it."""
     _die_with_parent()
+    requests = os.fdopen(os.dup(sys.stdin.fileno()), encoding="utf-8")
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), sys.stdin.fileno())  # a case that reads or prints meets neither
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    for request in _requests():
+    for request in map(json.loads, requests):
         try:
             answer = {"answer": OPERATIONS[request["operation"]](request)}
         except attentions.AttentionError as error:
@@ -134,9 +139,20 @@ def main() -> None:
         answers.flush()
 
 
-def _requests() -> Iterator[dict[str, Any]]:
-    for line in sys.stdin:
-        yield json.loads(line)
+def _resolve(case: Case) -> catalogue.Resolution:
+    try:
+        return catalogue.resolve(case)
+    except attentions.AttentionError:
+        raise
+    except Exception as error:  # a plugin's own cost model, limits or check failed: that case's fault
+        return catalogue.Resolution(case=case, status="error", note=f"in its description: {_classify(error)[1]}")
+
+
+def _finite(reading: Reading) -> Reading:
+    """The reading, or an error in its place where its value is NaN or infinite."""
+    if reading.value is None or math.isfinite(reading.value):
+        return reading
+    return Reading(metric=reading.metric, status="error", note=f"the value is {reading.value}")
 
 
 def _classify(error: Exception) -> tuple[str, str]:
@@ -153,8 +169,10 @@ def _classify(error: Exception) -> tuple[str, str]:
     return "error", f"{type(error).__name__}: {text}"
 
 
-def _limit_memory() -> None:
-    """Make an allocation beyond the memory that is free now fail here, before the kernel kills someone for it."""
+def _limit_memory(device: str) -> None:
+    """On the CPU: make an allocation beyond what is free now fail here, before the kernel kills someone for it."""
+    if device != "cpu":
+        return
     used = resource.getrlimit(resource.RLIMIT_DATA)[1]
     limit = free_bytes("cpu") + _private_bytes()
     resource.setrlimit(resource.RLIMIT_DATA, (limit if used < 0 else min(limit, used), used))

@@ -1,9 +1,9 @@
 """Compile a planned launch for a GPU that need not be there, and read what the compiler says of it.
 
-    from attentions.kernels import ahead, anchor_plan
-    launches = anchor_plan.forward(k, v, anchors, device=anchor_plan.H100).launches    # k, v, anchors on "meta"
-    ahead.compile_launch(launches[0], capability=90)
-    # Resources(kernel='gather_kernel', registers=128, spilled_bytes=0, shared_bytes=65536, …)
+from attentions.kernels import ahead, anchor_plan
+launches = anchor_plan.forward(k, v, anchors, device=anchor_plan.H100).launches    # k, v, anchors on "meta"
+ahead.compile_launch(launches[0], capability=90)
+# Resources(kernel='gather_kernel', registers=128, spilled_bytes=0, shared_bytes=65536, …)
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ def compile_launch(launch: Launch, *, capability: int) -> Resources:
             signature[name] = "i32" if -(2**31) <= value < 2**31 else "i64"
             if value % 16 == 0:
                 hints[(place,)] = [["tt.divisibility", 16]]
-    source = ASTSource(launch.kernel, signature, {(names.index(key),): value for key, value in constants.items()}, hints)
+    source = ASTSource(
+        launch.kernel, signature, {(names.index(key),): value for key, value in constants.items()}, hints
+    )
     options = {"num_warps": launch.warps, "num_stages": launch.stages, "enable_fp_fusion": True}
     compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
     registers, spilled = _usage(compiled.asm["cubin"])

@@ -106,9 +106,29 @@ def _store_rows(pointer, tile, first, m, BLOCK_M: tl.constexpr, D: tl.constexpr,
 
 
 @triton.jit
+def _dot(a, b, PRECISION: tl.constexpr):
+    """a · b in float32. "interpreted": operands widened first, as the interpreter multiplies bfloat16 as integers."""
+    if PRECISION == "interpreted":
+        product = tl.dot(a.to(tl.float32), b.to(tl.float32), input_precision="ieee")
+    else:
+        product = tl.dot(a, b, input_precision=PRECISION)
+    return product
+
+
+@triton.jit
+def _add_dot(a, b, total, PRECISION: tl.constexpr):
+    """total + a · b in float32."""
+    if PRECISION == "interpreted":
+        result = tl.dot(a.to(tl.float32), b.to(tl.float32), total, input_precision="ieee")
+    else:
+        result = tl.dot(a, b, total, input_precision=PRECISION)
+    return result
+
+
+@triton.jit
 def _logits(k, u, first, m, PADDED: tl.constexpr, PRECISION: tl.constexpr):
     """k · u before scaling, (tokens, anchors) in float32; −inf for anchors beyond m."""
-    s = tl.dot(k, tl.trans(u), input_precision=PRECISION)
+    s = _dot(k, tl.trans(u), PRECISION)
     if PADDED:
         anchors = first + tl.arange(0, u.shape[0])
         s = tl.where((anchors < m)[None, :], s, float("-inf"))
@@ -159,7 +179,7 @@ def _gather(
         else:
             a = _softmax(s, scale)
         at = tl.trans(a.to(tile_v.dtype))
-        total = tl.dot(at, tile_v, total, input_precision=PRECISION)
+        total = _add_dot(at, tile_v, total, PRECISION)
         if DEGREE:
             # Tokens beyond n have zero rows in V, so that only their degree has to be left out.
             rows = start + tl.arange(0, BLOCK_N)
@@ -167,7 +187,7 @@ def _gather(
                 degree += tl.sum(tl.where((rows < n)[:, None], a, 0.0), 0)
             else:
                 ones = tl.where((rows < n)[:, None], 1.0, tl.zeros((BLOCK_N, 16), dtype=tl.float32))
-                degree = tl.dot(at, ones.to(tile_v.dtype), degree)
+                degree = _add_dot(at, ones.to(tile_v.dtype), degree, PRECISION)
     if k.dtype.element_ty == tl.float32:
         counted = degree
     else:
@@ -185,7 +205,7 @@ def _scatter(
     for start in range(low, high, BLOCK_N):
         tile_k = _load(k, start, n, stride_k, BLOCK_N, D, D_PAD, EVEN, "evict_first")
         a = _softmax(_logits(tile_k, u, 0, m, PADDED, PRECISION), scale)
-        o = tl.dot(a.to(tile_k.dtype), w, input_precision=PRECISION)
+        o = _dot(a.to(tile_k.dtype), w, PRECISION)
         _store(out, o, start, n, stride_o, BLOCK_N, D, D_PAD, "evict_first")
 
 
@@ -298,15 +318,15 @@ def _differentiate(
         tile_v = _load(v, start, n, stride_v, BLOCK_N, D, D_PAD, EVEN, "evict_first")
         tile_g = _load(g, start, n, stride_g, BLOCK_N, D, D_PAD, EVEN, "evict_first")
         a = _softmax(_logits(tile_k, u, 0, m, PADDED, PRECISION), scale)
-        dv = tl.dot(a.to(tile_k.dtype), dm, input_precision=PRECISION)
+        dv = _dot(a.to(tile_k.dtype), dm, PRECISION)
         _store(grad_v, dv, start, n, stride_dv, BLOCK_N, D, D_PAD, "evict_first")
-        da = tl.dot(tile_g, tl.trans(w), input_precision=PRECISION)
-        da = tl.dot(tile_v, tl.trans(dm), da, input_precision=PRECISION) + dd[None, :]
+        da = _dot(tile_g, tl.trans(w), PRECISION)
+        da = _add_dot(tile_v, tl.trans(dm), da, PRECISION) + dd[None, :]
         # 1/√d is applied to dK and dU, not here: in float16 dS is small enough already. Tokens beyond n add nothing
         # to dU, because their rows of K are zero.
         ds = (a * (da - tl.sum(a * da, 1)[:, None])).to(tile_k.dtype)
-        du = tl.dot(tl.trans(ds), tile_k, du, input_precision=PRECISION)
-        dk = tl.dot(ds, u, input_precision=PRECISION) * root
+        du = _add_dot(tl.trans(ds), tile_k, du, PRECISION)
+        dk = _dot(ds, u, PRECISION) * root
         _store(grad_k, dk, start, n, stride_dk, BLOCK_N, D, D_PAD, "evict_first")
     return du * root
 
@@ -499,7 +519,7 @@ def scatter_blocked_kernel(
         w = _load_rows(means + at * D, first, m, BLOCK_M, D, D_PAD, "").to(k.dtype.element_ty)
         s = _logits(tile_k, u, first, m, PADDED, PRECISION)
         a = tl.exp2(s * scale - denominator[:, None])
-        o = tl.dot(a.to(tile_k.dtype), w, o, input_precision=PRECISION)
+        o = _add_dot(a.to(tile_k.dtype), w, o, PRECISION)
     _store(
         out + _head_offset(head, heads, stride_ob, stride_oh), o, start, n, stride_on, BLOCK_N, D, D_PAD, "evict_first"
     )
@@ -508,8 +528,8 @@ def scatter_blocked_kernel(
 @triton.jit
 def _weight_gradients(a, tile_v, tile_g, w, dm, dd, PRECISION: tl.constexpr):
     """dA of a tile of tokens and a block of anchors."""
-    da = tl.dot(tile_g, tl.trans(w), input_precision=PRECISION)
-    return tl.dot(tile_v, tl.trans(dm), da, input_precision=PRECISION) + dd[None, :]
+    da = _dot(tile_g, tl.trans(w), PRECISION)
+    return _add_dot(tile_v, tl.trans(dm), da, PRECISION) + dd[None, :]
 
 
 @triton.jit
@@ -550,7 +570,7 @@ def backward_tokens_kernel(
         dd = tl.load(grad_degree + at + rows, mask=rows < m, other=0.0)
         a = tl.exp2(_logits(tile_k, u, first, m, PADDED, PRECISION) * scale - denominator[:, None])
         r += tl.sum(a * _weight_gradients(a, tile_v, tile_g, w, dm, dd, PRECISION), 1)
-        dv = tl.dot(a.to(dtype), dm, dv, input_precision=PRECISION)
+        dv = _add_dot(a.to(dtype), dm, dv, PRECISION)
     _store(grad_v + _head_offset(head, heads, stride_dvb, stride_dvh), dv, start, n, stride_dvn, BLOCK_N, D, D_PAD, "")
     tokens = start + tl.arange(0, BLOCK_N)
     tl.store(balance + head.to(tl.int64) * n + tokens, r, mask=tokens < n)
@@ -563,7 +583,7 @@ def backward_tokens_kernel(
         dd = tl.load(grad_degree + at + rows, mask=rows < m, other=0.0)
         a = tl.exp2(_logits(tile_k, u, first, m, PADDED, PRECISION) * scale - denominator[:, None])
         da = _weight_gradients(a, tile_v, tile_g, w, dm, dd, PRECISION)
-        dk = tl.dot((a * (da - r[:, None])).to(dtype), u, dk, input_precision=PRECISION)
+        dk = _add_dot((a * (da - r[:, None])).to(dtype), u, dk, PRECISION)
     _store(
         grad_k + _head_offset(head, heads, stride_dkb, stride_dkh), dk * root, start, n, stride_dkn,
         BLOCK_N, D, D_PAD, "",
@@ -604,7 +624,7 @@ def backward_anchors_kernel(
         a = tl.exp2(s * scale - _load_vector(head_lse, start, n, BLOCK_N)[:, None])
         da = _weight_gradients(a, tile_v, tile_g, w, dm, dd, PRECISION)
         ds = a * (da - _load_vector(head_balance, start, n, BLOCK_N)[:, None])
-        du = tl.dot(tl.trans(ds.to(dtype)), tile_k, du, input_precision=PRECISION)
+        du = _add_dot(tl.trans(ds.to(dtype)), tile_k, du, PRECISION)
     _store_rows(grad_partial + part.to(tl.int64) * m * D, du * root, first, m, BLOCK_M, D, D_PAD)
 
 

@@ -10,8 +10,9 @@ made from tensors on "meta" for a device that is not there.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -20,6 +21,7 @@ import triton
 from torch import Tensor
 
 from attentions.kernels import anchor_device as device_code
+from attentions.kernels.anchor_tiles import TILES, Tile
 
 HEAD_DIMS = (32, 64, 80, 96, 128)
 MAX_ANCHORS = 512
@@ -30,6 +32,16 @@ SCHEDULES = ("split", "persistent")
 # Up to this many splits the scatter (and the backward pass) adds them itself; beyond, a launch of its own does it in
 # parallel, because every program would read every split.
 FEW_SPLITS = 8
+
+# While nobody has measured the persistent schedule on a device, the heuristic does not take it; tuning may.
+DEFAULT_SCHEDULE = "split"
+
+# Share of L2 that one group of heads may take with what is read twice. Two groups are in flight, beside streams that
+# are read once; and on Hopper and Ampere a line read from both halves of L2 is kept in both.
+GROUP_SHARE = 0.2
+LARGEST_SHARE = 0.4  # a single head beyond it would be gone before its second reading
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 allocate: Callable[..., Tensor] = torch.empty  # tests replace it to poison what is handed out
 
@@ -59,31 +71,20 @@ def device_of(device: torch.device) -> Device:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tile:
-    """Tokens and anchors a tile holds, warps a program, depth of the load pipeline."""
-
-    tokens: int
-    anchors: int
-    warps: int
-    stages: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class Choice:
-    """Everything about a pass that may be tuned; None leaves a number to the heuristic.
+    """What may be tuned about a pass. A split is part of a head's tokens and the work of one program at a time.
 
     schedule: `split` (a launch a stage) or `persistent` (one launch, the second reading from L2);
-    gather, scatter: the tiles of the two stages (backward: of dW, and of dK, dV and dU; persistent: scatter's for both);
-    splits: programs a head is cut into; resident: programs a multiprocessor is expected to hold;
-    l2_share: share of L2 that one group of heads may take up with what is read twice.
+    tiles: by role, see anchor_tiles; splits: of the gather; chunks: of the second stage (persistent: the same splits);
+    group: heads in flight at once; programs: how many are launched (both persistent only).
     """
 
     schedule: str
-    gather: Tile
-    scatter: Tile
-    splits: int | None = None
-    resident: int = 2
-    l2_share: float = 0.2
+    tiles: Mapping[str, Tile]
+    splits: int
+    chunks: int
+    group: int = 0
+    programs: int = 0
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,8 @@ class Launch:
 
     def run(self) -> None:
         """Enqueue it on the current stream."""
+        if self.programs == 0:
+            return
         # Triton 3.9 warns unless fusing multiply and add is asked for or refused; earlier versions fuse.
         self.kernel[(self.programs,)](
             *self.arguments, **self.constants, num_warps=self.warps, num_stages=self.stages, enable_fp_fusion=True
@@ -131,17 +134,15 @@ class ShapeClass:
     bits: int
     phase: str
 
-    @property
-    def elements(self) -> int:
-        """m × d of an accumulator, padded."""
-        return self.m_pad * self.d_pad
-
 
 def shape_class(k: Tensor, anchors: Tensor, phase: str) -> ShapeClass:
     """The class of a problem; phase is `forward` or `backward`."""
     m, d = anchors.shape
-    m_pad = max(16, triton.next_power_of_2(m))
-    return ShapeClass(d, max(16, triton.next_power_of_2(d)), m_pad, 8 * k.element_size(), phase)
+    return _class(d, m, 8 * k.element_size(), phase)
+
+
+def _class(d: int, m: int, bits: int, phase: str) -> ShapeClass:
+    return ShapeClass(d, max(16, triton.next_power_of_2(d)), max(16, triton.next_power_of_2(m)), bits, phase)
 
 
 def unsupported(k: Tensor, v: Tensor, anchors: Tensor) -> str | None:
@@ -170,16 +171,441 @@ def limits(*, n: int, d: int, m: int, dtype: torch.dtype) -> str | None:
     return None
 
 
-def blocked(kind: ShapeClass) -> bool:
-    """Whether the anchors need several tiles."""
-    return kind.elements > _WHOLE[kind.phase, kind.bits]
+def whole(kind: ShapeClass) -> bool:
+    """Whether one program holds all anchors, so that no launch for the denominators is needed."""
+    return (_SECOND[kind.phase], kind.bits, kind.m_pad, kind.d_pad) in TILES
 
 
-# The largest padded m × d that one program holds, read off the ahead-of-time reports (docs/performance.md): beyond it
-# the accumulators and the weights spill.
-_WHOLE = {("forward", 16): 16384, ("forward", 32): 4096, ("backward", 16): 8192, ("backward", 32): 2048}
+def flops(*, tokens: int, d: int, m: int, dtype: torch.dtype, phase: str) -> int:
+    """What the launches of `forward` or `backward` execute, a multiply-add counted as two; tokens = b·h·n.
+
+    In units of 2·tokens·m·d, whole: gather 2, scatter 2; backward gather 2 and 6 more (logits, dA twice, dV, dK, dU).
+    Blocked adds the denominators, and the split of the backward pass into tokens (8) and anchors (4).
+    """
+    kind = _class(d, m, torch.finfo(dtype).bits, phase)
+    units = {("forward", True): 4, ("forward", False): 5, ("backward", True): 8, ("backward", False): 15}
+    return 2 * tokens * m * d * units[phase, whole(kind)]
 
 
-def default_choice(kind: ShapeClass, *, tokens: int, heads: int, device: Device) -> Choice:
-    """The heuristic: what to run without tuning. heads = b·h."""
-    raise NotImplementedError
+@cache
+def default_choice(
+    kind: ShapeClass, *, n: int, m: int, parts: int, device: Device, schedule: str = DEFAULT_SCHEDULE
+) -> Choice:
+    """What to run without tuning; parts = b·h. A persistent schedule that does not fit becomes `split`."""
+    if schedule == "persistent":
+        choice = _persistent_choice(kind, n=n, m=m, parts=parts, device=device)
+        if choice is not None:
+            return choice
+    if whole(kind):
+        gather, second = _tile("gather", kind, device), _tile(_SECOND[kind.phase], kind, device)
+        tiles = {"gather": gather, _SECOND[kind.phase]: second}
+        least = max(4 * gather.tokens, 8 * kind.m_pad)
+        splits = _cut(n, parts, slots=device.processors * gather.resident, least=least)
+        chunks = _cut(n, parts, slots=device.processors * second.resident, least=least)
+        return Choice(schedule="split", tiles=tiles, splits=splits, chunks=chunks)
+    tiles = {role: _tile(role, kind, device) for role in _BLOCKED[kind.phase]}
+    gather, anchors = tiles["gather_blocked"], tiles.get("anchors", tiles["gather_blocked"])
+    least = 16 * gather.tokens
+    splits = _cut(n, parts * -(-m // gather.anchors), slots=device.processors * gather.resident, least=least)
+    chunks = _cut(n, parts * -(-m // anchors.anchors), slots=device.processors * anchors.resident, least=least)
+    return Choice(schedule="split", tiles=tiles, splits=splits, chunks=chunks)
+
+
+def forward(
+    k: Tensor, v: Tensor, anchors: Tensor, *,
+    out: Tensor | None = None, device: Device | None = None, choice: Choice | None = None, precision: str = "ieee",
+) -> Plan:  # fmt: skip
+    """Plan O. Results: out (b, h, n, d) in k's dtype, means W (b·h, m, d) and degree (b·h, m) in float32.
+
+    out: where to write, any strides with a contiguous last dimension; by default laid out as k is.
+    precision: of float32 products: `ieee`, `tf32` or `tf32x3`.
+    """
+    b, h, n, d = k.shape
+    m, parts = anchors.shape[0], b * h
+    kind = shape_class(k, anchors, "forward")
+    device = device or device_of(k.device)
+    choice = choice or default_choice(kind, n=n, m=m, parts=parts, device=device)
+    out = output_like(k) if out is None else out
+    means, degree = _floats(k, parts, m, d), _floats(k, parts, m)
+    scale = math.log2(math.e) / math.sqrt(d)
+    make = _Launcher(kind, n, m, precision)
+
+    if choice.schedule == "persistent":
+        rows, wide = _reduction(kind)
+        slices, tile = -(-m // rows), choice.tiles["persistent_forward"]
+        span, splits = _span(n, choice.splits, tile.tokens)
+        ring = 2 * choice.group * splits
+        partial, partial_degree = _floats(k, ring, m, d), _floats(k, ring, m)
+        counters = torch.zeros(1 + 2 * parts, dtype=torch.int32, device=k.device)
+        launch = make(
+            device_code.persistent_forward_kernel, tile, choice.programs,
+            (k, v, anchors, partial, partial_degree, means, degree, out, counters, scale, n, m, h, parts,
+             choice.group, splits, slices, span, _tickets(parts, choice.group, splits, slices),
+             *_strides(k, v, out)),
+            ROWS=rows, WIDE=wide,
+        )  # fmt: skip
+        return _plan((launch,), (out, means, degree), (partial, partial_degree, counters), choice)
+
+    launches, held = [], []
+    gather = choice.tiles["gather" if whole(kind) else "gather_blocked"]
+    span, splits = _span(n, choice.splits, gather.tokens)
+    partial, partial_degree = _floats(k, parts * splits, m, d), _floats(k, parts * splits, m)
+    held += [partial, partial_degree]
+    lse = k
+    if not whole(kind):
+        lse = _floats(k, parts, n)
+        held.append(lse)
+        launches.append(_denominators(make, k, anchors, lse, scale, choice))
+    launches.append(
+        _gather(make, gather, (k, v, anchors, lse, partial, partial_degree), scale, parts, splits, span, degree=True)
+    )
+    reduced = splits > FEW_SPLITS or not whole(kind)
+    if reduced:
+        rows, wide = _reduction(kind)
+        launches.append(
+            Launch(
+                device_code.means_kernel,
+                parts * -(-m // rows),
+                (partial, partial_degree, means, degree, splits, m),
+                {"ROWS": rows, "WIDE": wide, "D": d, "D_PAD": kind.d_pad},
+                4,
+                2,
+            )  # fmt: skip
+        )
+    if whole(kind):
+        tile = choice.tiles["scatter"]
+        span, chunks = _span(n, choice.chunks, tile.tokens)
+        launches.append(
+            make(
+                device_code.scatter_kernel,
+                tile,
+                parts * chunks,
+                (
+                    k,
+                    anchors,
+                    partial,
+                    partial_degree,
+                    means,
+                    degree,
+                    out,
+                    scale,
+                    n,
+                    m,
+                    h,
+                    parts,
+                    splits,
+                    chunks,
+                    span,
+                    *_strides(k, out),
+                ),
+                REDUCED=reduced,
+            )  # fmt: skip
+        )
+    else:
+        tile = choice.tiles["scatter_blocked"]
+        launches.append(
+            make(
+                device_code.scatter_blocked_kernel,
+                tile,
+                parts * -(-n // tile.tokens),
+                (k, anchors, means, lse, out, scale, n, m, h, *_strides(k, out)),
+            )  # fmt: skip
+        )
+    return _plan(tuple(launches), (out, means, degree), held, choice)
+
+
+def backward(
+    g: Tensor, k: Tensor, v: Tensor, anchors: Tensor, means: Tensor, degree: Tensor, *,
+    grad_k: Tensor | None = None, grad_v: Tensor | None = None,
+    device: Device | None = None, choice: Choice | None = None, precision: str = "ieee",
+) -> Plan:  # fmt: skip
+    """Plan the gradients. Results: grad_k, grad_v (b, h, n, d) in k's dtype, grad_anchors (m, d) in the anchors'.
+
+    g: ∂L/∂O, (b, h, n, d); means and degree as `forward` gave them; grad_k, grad_v: where to write.
+    """
+    b, h, n, d = k.shape
+    m, parts = anchors.shape[0], b * h
+    kind = shape_class(k, anchors, "backward")
+    device = device or device_of(k.device)
+    choice = choice or default_choice(kind, n=n, m=m, parts=parts, device=device)
+    grad_k = output_like(k) if grad_k is None else grad_k
+    grad_v = output_like(v) if grad_v is None else grad_v
+    grad_anchors = allocate((m, d), dtype=anchors.dtype, device=k.device)
+    grad_sums, grad_degree = _floats(k, parts, m, d), _floats(k, parts, m)
+    root = 1 / math.sqrt(d)
+    scale = math.log2(math.e) * root
+    make = _Launcher(kind, n, m, precision)
+    rows, wide = _reduction(kind)
+    results = (grad_k, grad_v, grad_anchors)
+    strides = _strides(k, v, g, grad_k, grad_v)
+
+    if choice.schedule == "persistent":
+        slices, tile = -(-m // rows), choice.tiles["persistent_backward"]
+        span, splits = _span(n, choice.splits, tile.tokens)
+        places = choice.group * splits
+        partial, grad_partial = _floats(k, 2 * places, m, d), _floats(k, places, m, d)
+        counters = torch.zeros(1 + 2 * parts + places, dtype=torch.int32, device=k.device)
+        launch = make(
+            device_code.persistent_backward_kernel, tile, choice.programs,
+            (k, v, g, anchors, means, degree, partial, grad_sums, grad_degree, grad_k, grad_v, grad_partial, counters,
+             scale, root, n, m, h, parts, choice.group, splits, slices, span,
+             _tickets(parts, choice.group, splits, slices), *strides),
+            ROWS=rows, WIDE=wide,
+        )  # fmt: skip
+        launches = (launch, _anchor_gradient(grad_partial, grad_anchors, places))
+        return _plan(launches, results, (grad_sums, grad_degree, partial, grad_partial, counters), choice)
+
+    launches = []
+    gather = choice.tiles["gather" if whole(kind) else "gather_blocked"]
+    span, splits = _span(n, choice.splits, gather.tokens)
+    partial = _floats(k, parts * splits, m, d)
+    held = [grad_sums, grad_degree, partial]
+    lse = k
+    if not whole(kind):
+        lse = _floats(k, parts, n)
+        held.append(lse)
+        launches.append(_denominators(make, k, anchors, lse, scale, choice))
+    launches.append(_gather(make, gather, (k, g, anchors, lse, partial, partial), scale, parts, splits, span))
+    reduced = splits > FEW_SPLITS or not whole(kind)
+    if reduced:
+        launches.append(
+            Launch(
+                device_code.mean_gradients_kernel,
+                parts * -(-m // rows),
+                (partial, means, degree, grad_sums, grad_degree, splits, m),
+                {"ROWS": rows, "WIDE": wide, "D": d, "D_PAD": kind.d_pad},
+                4,
+                2,
+            )  # fmt: skip
+        )
+    if whole(kind):
+        tile = choice.tiles["differentiate"]
+        span, chunks = _span(n, choice.chunks, tile.tokens)
+        grad_partial = _floats(k, parts * chunks, m, d)
+        launches.append(
+            make(
+                device_code.backward_kernel,
+                tile,
+                parts * chunks,
+                (
+                    k,
+                    v,
+                    g,
+                    anchors,
+                    means,
+                    degree,
+                    partial,
+                    grad_sums,
+                    grad_degree,
+                    grad_k,
+                    grad_v,
+                    grad_partial,
+                    scale,
+                    root,
+                    n,
+                    m,
+                    h,
+                    splits,
+                    chunks,
+                    span,
+                    *strides,
+                ),
+                REDUCED=reduced,
+            )  # fmt: skip
+        )
+    else:
+        balance, tile = _floats(k, parts, n), choice.tiles["tokens"]
+        held.append(balance)
+        launches.append(
+            make(
+                device_code.backward_tokens_kernel,
+                tile,
+                parts * -(-n // tile.tokens),
+                (
+                    k,
+                    v,
+                    g,
+                    anchors,
+                    means,
+                    grad_sums,
+                    grad_degree,
+                    lse,
+                    balance,
+                    grad_k,
+                    grad_v,
+                    scale,
+                    root,
+                    n,
+                    m,
+                    h,
+                    *strides,
+                ),
+            )  # fmt: skip
+        )
+        tile = choice.tiles["anchors"]
+        span, chunks = _span(n, choice.chunks, tile.tokens)
+        grad_partial = _floats(k, parts * chunks, m, d)
+        launches.append(
+            make(
+                device_code.backward_anchors_kernel,
+                tile,
+                parts * chunks * -(-m // tile.anchors),
+                (
+                    k,
+                    v,
+                    g,
+                    anchors,
+                    means,
+                    grad_sums,
+                    grad_degree,
+                    lse,
+                    balance,
+                    grad_partial,
+                    scale,
+                    root,
+                    n,
+                    m,
+                    h,
+                    chunks,
+                    span,
+                    *_strides(k, v, g),
+                ),
+            )  # fmt: skip
+        )
+    held.append(grad_partial)
+    launches.append(_anchor_gradient(grad_partial, grad_anchors, parts * chunks))
+    return _plan(tuple(launches), results, held, choice)
+
+
+def output_like(k: Tensor) -> Tensor:
+    """An empty (b, h, n, d) tensor laid out as `k` is: token-major (b, n, h, d) in memory if k's heads lie inside its
+    tokens, so that a layer's reshape to (b, n, h·d) copies nothing."""
+    b, h, n, d = k.shape
+    if k.stride(1) < k.stride(2):
+        return allocate((b, n, h, d), dtype=k.dtype, device=k.device).transpose(1, 2)
+    return allocate((b, h, n, d), dtype=k.dtype, device=k.device)
+
+
+# Roles (rows of anchor_tiles.TILES) of the second stage, and of the launches when the anchors are blocked.
+_SECOND = {"forward": "scatter", "backward": "differentiate"}
+_BLOCKED = {
+    "forward": ("denominator", "gather_blocked", "scatter_blocked"),
+    "backward": ("denominator", "gather_blocked", "tokens", "anchors"),
+}
+
+
+class _Launcher:
+    """Builds launches with the constants that all of a pass share."""
+
+    def __init__(self, kind: ShapeClass, n: int, m: int, precision: str) -> None:
+        self.kind, self.n, self.m = kind, n, m
+        self.precision = "interpreted" if INTERPRETED else precision
+
+    def __call__(
+        self, kernel: Any, tile: Tile, programs: int, arguments: tuple[Any, ...], **constants: Any
+    ) -> Launch:  # fmt: skip
+        anchors = tile.anchors or self.kind.m_pad
+        shared = {
+            "BLOCK_N": tile.tokens, "BLOCK_M": anchors, "D": self.kind.d, "D_PAD": self.kind.d_pad,
+            "EVEN": self.n % tile.tokens == 0, "PADDED": self.m % anchors != 0, "PRECISION": self.precision,
+        }  # fmt: skip
+        return Launch(kernel, programs, arguments, shared | constants, tile.warps, tile.stages)
+
+
+def _denominators(
+    make: _Launcher, k: Tensor, anchors: Tensor, lse: Tensor, scale: float, choice: Choice
+) -> Launch:  # fmt: skip
+    tile = choice.tiles["denominator"]
+    b, h, n, _ = k.shape
+    return make(
+        device_code.denominator_kernel, tile, b * h * -(-n // tile.tokens),
+        (k, anchors, lse, scale, n, anchors.shape[0], h, *_strides(k)),
+    )  # fmt: skip
+
+
+def _gather(
+    make: _Launcher, tile: Tile, tensors: tuple[Tensor, ...], scale: float, parts: int, splits: int, span: int, *,
+    degree: bool = False,
+) -> Launch:  # fmt: skip
+    k, v, anchors = tensors[:3]
+    _, h, n, _ = k.shape
+    m, blocked = anchors.shape[0], not whole(make.kind)
+    blocks = -(-m // tile.anchors) if blocked else 1
+    return make(
+        device_code.gather_kernel, tile, parts * splits * blocks,
+        (*tensors, scale, n, m, h, splits, span, *_strides(k, v)), BLOCKED=blocked, DEGREE=degree,
+    )  # fmt: skip
+
+
+def _anchor_gradient(partial: Tensor, grad_anchors: Tensor, parts: int) -> Launch:
+    size = grad_anchors.numel()
+    return Launch(
+        device_code.anchor_gradient_kernel, -(-size // 64), (partial, grad_anchors, parts, size),
+        {"BLOCK": 64, "WIDE": 32}, 4, 2,
+    )  # fmt: skip
+
+
+def _persistent_choice(kind: ShapeClass, *, n: int, m: int, parts: int, device: Device) -> Choice | None:
+    role = f"persistent_{kind.phase}"
+    if (role, kind.bits, kind.m_pad, kind.d_pad) not in TILES:
+        return None
+    tile = _tile(role, kind, device)
+    read_twice = n * kind.d * (kind.bits // 8) * (2 if kind.phase == "backward" else 1)
+    if read_twice > LARGEST_SHARE * device.l2_bytes:
+        return None
+    group = max(1, min(parts, int(GROUP_SHARE * device.l2_bytes / read_twice)))
+    programs = device.processors * tile.resident
+    # A group's items number half the programs or more: the tickets in hand then span less than a step, so that what
+    # an item waits for was begun a step ago. Fewer, longer items would wait; more would write more partial sums.
+    span = max(2 * tile.tokens, 4 * kind.m_pad, -(-2 * group * n // programs))
+    splits = max(1, n // span)
+    return Choice(
+        schedule="persistent", tiles={role: tile}, splits=splits, chunks=splits, group=group, programs=programs
+    )
+
+
+def _cut(n: int, parts: int, *, slots: int, least: int) -> int:
+    """Splits a head so that parts · splits programs fill the device's slots evenly; at least `least` tokens each."""
+    most = max(1, n // least)
+    best, best_filled = 1, 0.0
+    for splits in range(1, min(most, max(1, 4 * slots // parts)) + 1):
+        waves = -(-parts * splits // slots)
+        filled = parts * splits / (waves * slots)
+        if filled > best_filled + 0.02:  # more splits write more partial sums: only for a gain
+            best, best_filled = splits, filled
+        if best_filled >= 0.95:
+            break
+    return best
+
+
+def _span(n: int, splits: int, tile: int) -> tuple[int, int]:
+    """Tokens a split, whole tiles, and how many splits that makes."""
+    span = -(-n // (splits * tile)) * tile
+    return span, -(-n // span)
+
+
+def _tickets(parts: int, group: int, splits: int, slices: int) -> int:
+    return (-(-parts // group) + 1) * group * (2 * splits + slices)
+
+
+def _reduction(kind: ShapeClass) -> tuple[int, int]:
+    """Anchors and splits of one tile of a reduction: about 4096 numbers."""
+    return max(1, min(kind.m_pad // 8, 512 // kind.d_pad)), 8
+
+
+def _tile(role: str, kind: ShapeClass, device: Device) -> Tile:
+    generation = 90 if device.capability >= 90 else 80
+    return TILES[role, kind.bits, kind.m_pad if whole(kind) else 0, kind.d_pad][generation]
+
+
+def _strides(*tensors: Tensor) -> tuple[int, ...]:
+    return tuple(stride for tensor in tensors for stride in tensor.stride()[:3])
+
+
+def _floats(like: Tensor, *shape: int) -> Tensor:
+    return allocate(shape, dtype=torch.float32, device=like.device)
+
+
+def _plan(launches: Any, results: Any, held: Any, choice: Choice) -> Plan:
+    size = sum(tensor.numel() * tensor.element_size() for tensor in held)
+    return Plan(launches=launches, results=results, workspace_bytes=size, choice=choice)

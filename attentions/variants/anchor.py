@@ -26,6 +26,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attentions.base import Backend, Cost, Exponents, Option, Size, Spec, Work, matmuls, traffic
+from attentions.kernels.anchor_chunked import BLOCK_BYTES, chunked
 
 INITIALISATIONS = ("paper", "orthogonal")
 
@@ -110,6 +111,13 @@ def cost(work: Work) -> Cost:
     )
 
 
+def _chunked_peak(work: Work) -> int:
+    """Results, two buffers of a block of A (backward: four), and W with its like in float32."""
+    tensor, buffer = work.tokens * work.d * work.itemsize, min(BLOCK_BYTES, work.tokens * (work.m or 0) * work.itemsize)
+    statistics = work.b * work.h * (work.m or 0) * work.d * 4
+    return (tensor if work.phase == "forward" else 3 * tensor) + 4 * buffer + 3 * statistics
+
+
 def _no_compiler(device: torch.device) -> str | None:
     if device.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
         return "needs a C++ compiler for torch.compile on the CPU and none is on PATH; install g++"
@@ -146,6 +154,13 @@ SPEC = Spec(
             two_softmax,
             "two calls of scaled_dot_product_attention",
             flops=lambda work: matmuls(work, 10 * work.tokens * (work.m or 0) * work.d),
+        ),
+        Backend(
+            "chunked",
+            chunked,
+            "eager PyTorch, blocks of tokens that stay in cache",
+            flops=lambda work: matmuls(work, 8 * work.tokens * (work.m or 0) * work.d),
+            peak=_chunked_peak,
         ),
     ),
     model=cost,

@@ -30,7 +30,7 @@ class Linformer(nn.Module):
     key_value, layerwise: projection (m, n), used for keys and values alike. Modules of different layers are built with
     a projection of their own; `share_layers(model)` makes all of them use the first one's.
 
-    Entries start uniform with variance 1/(n + m), as in the authors' release (fairseq, Xavier with gain 1/√2): projected
+    Entries start uniform with variance 1/(n + m), as in the authors' release (fairseq: Xavier, gain 1/√2), so projected
     keys and values keep about the size of the tokens'.
     """
 

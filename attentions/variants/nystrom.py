@@ -96,9 +96,7 @@ def pseudo_inverse(a: Float[Tensor, "b h m m"], iterations: int) -> Float[Tensor
     return z
 
 
-def depthwise(
-    v: Float[Tensor, "b h n d"], weight: Float[Tensor, "h 1 kernel 1"]
-) -> Float[Tensor, "b h n d"]:
+def depthwise(v: Float[Tensor, "b h n d"], weight: Float[Tensor, "h 1 kernel 1"]) -> Float[Tensor, "b h n d"]:
     """Each head's filter over its tokens, centred, zeros beyond the ends."""
     if v.device.type == "cpu":  # oneDNN would copy v to blocks of 16 heads, whatever h is
         v = v.contiguous(memory_format=torch.channels_last)
@@ -114,17 +112,41 @@ def _weights(q: Float[Tensor, "b h i d"], k: Float[Tensor, "b h j d"]) -> Float[
 
 
 def cost(work: Work) -> Cost:
-    m = work.m or 0
-    kernel, iterations = work.options["residual_kernel"], work.options["iterations"]
-    heads, weights, tensor = work.b * work.h, work.tokens * m, work.tokens * work.d
-    flops = 2 * tensor * kernel
-    flops += 4 * work.tokens * work.n * work.d if m >= work.n else 8 * weights * work.d + heads * m * m * (4 * work.d + 8 * m * iterations)
-    peak = 2*weights+4*tensor
+    """Forward holds one softmax's scores and weights; backward both softmaxes' weights, two gradients of that size and
+    the pseudo-inverse's steps. Weights are in at least float32, beside a copy in the inputs' precision.
+    With one head, a CPU's convolution adds a copy of v and of its result in blocks of 16 heads, not counted here.
+    """
+    m, kernel, steps = work.m or 0, work.options["residual_kernel"], work.options["iterations"]
+    tensor, heads = work.tokens * work.d, work.b * work.h
+    products = 8 * work.tokens * m * work.d + heads * m * m * (4 * work.d + 8 * m * steps)
+    if m >= work.n:
+        products = 4 * work.tokens * work.n * work.d
     return Cost(
-        flops=matmuls(work, flops),
+        flops=matmuls(work, products + 2 * tensor * kernel),
         bytes=traffic(work, parameters=work.h * kernel),
-        peak=peak * work.itemsize,
+        peak=_exact_peak(work) if m >= work.n else _peak(work, m=m, kernel=kernel, steps=steps),
     )
+
+
+def _peak(work: Work, *, m: int, kernel: int, steps: int) -> int:
+    narrow, wide = work.itemsize, max(work.itemsize, 4)
+    copy = narrow if narrow < wide else 0
+    tensor, weights, small = work.tokens * work.d * narrow, work.tokens * m, work.b * work.h * m * wide
+    if work.phase == "forward":
+        softmax = weights * (2 * wide + copy)
+        return max(softmax, weights * narrow + tensor, 3 * tensor if kernel else 0) + small * (m + 3 * work.d)
+    inverse = small * (m * (6 * steps + 2) + 4 * work.d)
+    outer = weights * (4 * wide + copy) + (2 if kernel else 1) * tensor
+    return max(outer + inverse, weights * 3 * wide + 3 * tensor + inverse, 6 * tensor)
+
+
+def _exact_peak(work: Work) -> int:
+    narrow, wide = work.itemsize, max(work.itemsize, 4)
+    copy = narrow if narrow < wide else 0
+    tensor, weights = work.tokens * work.d * narrow, work.tokens * work.n
+    if work.phase == "forward":
+        return max(weights * (2 * wide + copy) + tensor, 3 * tensor)
+    return max(weights * 3 * wide + 3 * tensor, 6 * tensor)
 
 
 def _check(size: Size, options: Mapping[str, Any]) -> str | None:

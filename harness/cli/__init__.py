@@ -6,16 +6,21 @@ Only the module of the command that was asked for is imported, and modules impor
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import pkgutil
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from types import ModuleType
+from typing import Any
 
 import typer
 
-from harness.errors import FAILURE, INTERRUPTED, USAGE, UsageError, unknown
+from harness.errors import FAILURE, INTERRUPTED, OK, USAGE, UsageError, unknown
 
 SUMMARY = """Which attention, at which token count n and anchor number m, on this hardware, and at what cost.
 
@@ -31,23 +36,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if asked is None and not words[0].startswith("-"):
             raise UsageError(unknown("command", words[0], commands()))
-        result = _app(asked)(words, prog_name="harness", standalone_mode=False)
-        sys.stdout.flush()
+        with _ended_by_signals():
+            result = _app(asked)(words, prog_name="harness", standalone_mode=False)
+            sys.stdout.flush()
         return result if isinstance(result, int) else 0
-    except KeyboardInterrupt:
-        return _say("interrupted", INTERRUPTED)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again at exit
-        return 0
-    except typer.Abort:
-        return _say("interrupted", INTERRUPTED)
+    except (_Ended, KeyboardInterrupt, BrokenPipeError) as ended:
+        cause = ended.__cause__ if isinstance(ended, _Ended) else ended
+        if isinstance(cause, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again at exit
+            return OK
+        return _say("interrupted" + (f"; {cause}" if str(cause) else ""), INTERRUPTED)
     except Exception as error:
         if os.environ.get("HARNESS_DEBUG"):
             raise
         code = getattr(error, "code", None) or getattr(error, "exit_code", None)
         if isinstance(code, int):
-            text = error.format_message() if hasattr(error, "format_message") else str(error)
-            return _say(" ".join(text.split()), code)
+            return _say(error.format_message() if hasattr(error, "format_message") else str(error), code)
         if type(error).__name__ == "AttentionError":  # attentions is not imported here: that would cost seconds
             return _say(str(error), USAGE)
         hint = "this is a fault of harness; HARNESS_DEBUG=1 shows where"
@@ -64,10 +68,45 @@ def _app(asked: str | None) -> typer.Typer:
         help=SUMMARY, rich_markup_mode=None, pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
     )  # fmt: skip
-    app.callback()(_start)
+    app.callback(invoke_without_command=asked is None)(_start)
     for name in [asked] if asked else commands():
-        app.command(name)(_module(name).command)
+        app.command(name)(_carried(_module(name).command))
     return app
+
+
+class _Ended(Exception):
+    """A command ended by a signal or a closed pipe, which is the cause; typer would exit on either by its own rules."""
+
+
+def _carried(command: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(command)
+    def carried(*values: Any, **named: Any) -> Any:
+        try:
+            return command(*values, **named)
+        except (KeyboardInterrupt, BrokenPipeError) as error:
+            raise _Ended from error
+
+    return carried
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """A request to end (SIGTERM), or a terminal that closes (SIGHUP), interrupts as Ctrl-C does."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard = [s for s in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) == signal.SIG_DFL]  # nohup ignores HUP
+    for each in heard:
+        signal.signal(each, interrupt)
+    try:
+        yield
+    finally:
+        for each in heard:
+            signal.signal(each, signal.SIG_DFL)
 
 
 def _start(version: bool = typer.Option(False, "--version", help="Print the version and stop.", is_eager=True)) -> None:
@@ -87,5 +126,6 @@ def _module(name: str) -> ModuleType:
 
 
 def _say(message: str, code: int) -> int:
-    print(f"harness: {message}", file=sys.stderr)
+    with suppress(BrokenPipeError):
+        print(f"harness: {' '.join(message.split())}", file=sys.stderr, flush=True)
     return code

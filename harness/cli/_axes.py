@@ -32,12 +32,12 @@ AXES: dict[str, tuple[Any, str]] = {
     "set": (list[str], "A variant's option, such as anchor.init=paper; repeatable."),
     "metrics": (list[str], "Metrics by comma. Default: all."),
     "plugin": (list[str], "A Python file that defines variants of your own; it is run."),
-    "seed": (int, "Seed of inputs, parameters and case order. Default: 0."),
-    "budget": (float, "Seconds of samples a case. Default: 2."),
-    "timeout": (float, "Seconds after which a case is given up. Default: 120."),
+    "seed": (str, "Seed of inputs, parameters and case order. Default: 0."),
+    "budget": (str, "Seconds of samples a case. Default: 2."),
+    "timeout": (str, "Seconds after which a case is given up. Default: 120."),
 }
 
-METAVARS = {list[str]: "LIST", int: "WHOLE", float: "SECONDS", Path: "FILE"}
+METAVARS = {"device": "TEXT", "seed": "WHOLE", "budget": "SECONDS", "timeout": "SECONDS", "config": "FILE"}
 
 
 def with_axes(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -60,7 +60,7 @@ def with_axes(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _parameter(name: str, kind: Any, text: str) -> inspect.Parameter:
     option = typer.Option(
-        None, f"--{name.replace('_', '-')}", help=text, show_default=False, metavar=METAVARS.get(kind, "TEXT")
+        None, f"--{name.replace('_', '-')}", help=text, show_default=False, metavar=METAVARS.get(name, "LIST")
     )
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind | None)
 

@@ -36,8 +36,7 @@ class Progress:
         if self.live:
             width = _columns()
             text = f"[{self.done + 1}/{self.total}] {case}{self._eta()}"
-            sys.stderr.write("\r\x1b[K" + text[: width - 1])
-            sys.stderr.flush()
+            self._write("\r\x1b[K" + text[: width - 1])
             self.cleared = False
 
     def finish(self, case: Case, readings: Sequence[Reading]) -> None:
@@ -58,8 +57,8 @@ class Progress:
     def close(self) -> None:
         """Leave the cursor on an empty line."""
         if not self.cleared:
-            sys.stderr.write("\r\x1b[K")
             self.cleared = True
+            self._write("\r\x1b[K")
 
     def _eta(self) -> str:
         measured = self.done - self.skipped
@@ -70,7 +69,16 @@ class Progress:
 
     def _line(self, text: str) -> None:
         self.close()
-        print(text, file=sys.stderr, flush=True)
+        self._write(text + "\n")
+
+    def _write(self, text: str) -> None:
+        """Write to stderr; once nobody reads it any more, the sweep goes on without a word."""
+        try:
+            sys.stderr.write(text)
+            sys.stderr.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+            self.quiet, self.live = True, False
 
 
 def _columns() -> int:

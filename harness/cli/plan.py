@@ -21,6 +21,7 @@ def command(
     from harness.space import Sweep
 
     wanted = Sweep.parse(given)
+    sweep.check_names(wanted)
     with Engine(plugins=wanted.plugin, device=wanted.device) as engine:
         session, resolutions, warnings = sweep.prepare(wanted, engine)
         free = engine.free_bytes()

@@ -20,11 +20,10 @@ def command(
 ) -> int:
     """Measure attention variants over n and m; write rows, samples and the environment; compare them in a table."""
     from harness import store, sweep
-    from harness.catalogue import cached
     from harness.cli._progress import Progress
     from harness.engines.local import Engine
     from harness.errors import FAILURE, OK
-    from harness.space import Sweep, expand
+    from harness.space import Sweep
 
     if resume:
         folder = out or store.newest_run(Path("results"))
@@ -36,17 +35,20 @@ def command(
         wanted = Sweep.parse(given)
         folder = out or _fresh(Path("results"))
         store.check_folder(folder, resume=False)
-    known = cached(wanted.plugin, compute=False)
-    if known:  # names are checked before the seconds that starting a worker takes
-        expand(wanted, known["attentions"], device="cpu")
+    sweep.check_names(wanted)
     progress = Progress(quiet=quiet)
     try:
         with Engine(plugins=wanted.plugin, device=wanted.device) as engine:
             result = sweep.run(wanted, folder, engine=engine, listener=progress, resume=resume)
+    except KeyboardInterrupt:
+        if (folder / store.MEASUREMENTS).exists():
+            raise KeyboardInterrupt(f"finish it with: harness run --resume --out {folder}") from None
+        raise
     finally:
         progress.close()
-    _report(folder, result, as_json=as_json)
-    return FAILURE if result.all_failed else OK
+    frame = store.read(folder)
+    _report(folder, result, frame, as_json=as_json)
+    return OK if frame.empty or (frame["status"] == "ok").any() else FAILURE
 
 
 def _fresh(results: Path) -> Path:
@@ -59,21 +61,23 @@ def _fresh(results: Path) -> Path:
     return folder
 
 
-def _report(folder: Path, result: Any, *, as_json: bool) -> None:
+def _report(folder: Path, result: Any, frame: Any, *, as_json: bool) -> None:
     import json
+    import math
     import sys
 
-    from harness import store, table
+    from harness import table
 
-    frame = store.read(folder)
     if as_json:
-        rows = json.loads(frame.to_json(orient="records", double_precision=15))
+        rows = frame.astype(object).where(frame.notna(), None).to_dict(orient="records")
+        for row in rows:
+            row.update({name: None for name, value in row.items() if isinstance(value, float) and math.isinf(value)})
         document = {
             "run": str(folder), "statuses": dict(result.statuses), "wall_s": result.wall_s,
             "measuring_s": result.measuring_s, "rows": rows,
         }  # fmt: skip
-        json.dump(document, sys.stdout, indent=2)
+        json.dump(document, sys.stdout, indent=2, allow_nan=False)
         print()
         return
-    print(table.comparison(frame))
-    print(f"\n{folder}/  figures: harness plot {folder}")
+    table.write(table.comparison(frame))
+    table.write(f"\n{folder}/  figures: harness plot {folder}\n")

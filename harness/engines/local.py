@@ -36,6 +36,11 @@ class Outcome:
     samples: dict[str, list[float]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def status(self) -> str:
+        """ok where any figure is, else the first reading's."""
+        return "ok" if any(reading.status == "ok" for reading in self.readings) else self.readings[0].status
+
 
 class WorkerLost(RuntimeError):
     """The worker died or did not answer in time; `status` is the row's status."""
@@ -59,12 +64,16 @@ class Engine:
     def __enter__(self) -> Engine:
         return self
 
-    def __exit__(self, *failure: object) -> None:
-        self.stop()
+    def __exit__(self, failure: object, *rest: object) -> None:
+        self.stop(kill=failure is not None)
 
     def open(self) -> dict[str, Any]:
-        """Start the worker; its device, catalogue, environment, machine name and commit."""
-        session = self._ask("open", START_TIMEOUT_S, plugins=self.plugins, device=self.device)
+        """Start the worker; its device, catalogue, environment, machine name and commit. Raises UsageError, Failure."""
+        try:
+            session = self._ask("open", START_TIMEOUT_S, plugins=self.plugins, device=self.device)
+        except WorkerLost as lost:
+            self.stop(kill=True)
+            raise Failure(f"the measuring process failed as it started: {lost.note}") from None
         self.device = session["device"]
         return session
 
@@ -121,12 +130,13 @@ class Engine:
         return answer
 
     def stop(self, *, kill: bool = False) -> None:
-        """End the worker: by closing its stdin, or at once."""
+        """End the worker: by closing its stdin, or at once with every process it has started."""
         process, self._process, self._pending = self._process, None, b""
         if process is None:
             return
         if kill:
-            process.kill()
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
         try:
             process.stdin.close()  # type: ignore[union-attr]
             process.wait(timeout=10)
@@ -137,18 +147,23 @@ class Engine:
         self._log.close()
 
     def _ensure(self) -> None:
+        if self._process is not None and self._process.poll() is not None:  # it died between two cases
+            self.stop(kill=True)
         if self._process is None:
             self.restarts += 1
             self.open()
 
     def _request(self, operation: str, timeout_s: float, **arguments: Any) -> Any:
-        """Ask, in a fresh worker if the last one ended; a lost worker is a Failure here."""
-        self._ensure()
-        try:
-            return self._ask(operation, timeout_s, **arguments)
-        except WorkerLost as lost:
-            self.stop(kill=True)
-            raise Failure(f"the measuring process failed in '{operation}': {lost.note}") from None
+        """Ask, once more in a fresh worker if it dies: what a case left behind in it may be the reason."""
+        for last in (False, True):
+            self._ensure()
+            try:
+                return self._ask(operation, timeout_s, **arguments)
+            except WorkerLost as lost:
+                self.stop(kill=True)
+                if last:
+                    raise Failure(f"the measuring process failed in '{operation}': {lost.note}") from None
+        raise AssertionError("unreachable")
 
     def _ask(self, operation: str, timeout_s: float, **arguments: Any) -> Any:
         if self._process is None:
@@ -162,7 +177,10 @@ class Engine:
             process.stdin.flush()
         except OSError:
             raise self._lost() from None
-        answer = json.loads(self._read_line(timeout_s))
+        try:
+            answer = json.loads(self._read_line(timeout_s))
+        except ValueError:
+            raise WorkerLost("error", "the worker's answer was not readable: something wrote into it") from None
         if "usage" in answer:
             raise UsageError(answer["usage"])
         if "error" in answer:
@@ -175,6 +193,7 @@ class Engine:
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "harness.worker"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=_import_path(),
+            start_new_session=True,
         )  # fmt: skip
         _volunteer(self._process.pid)
 

@@ -21,11 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 from harness import store
 from harness.errors import UsageError, unknown
-from harness.selection import labelled, metric_rows
+from harness.selection import Frame, labelled, metric_rows
 
 if TYPE_CHECKING:
     import numpy
-    import pandas
     from matplotlib.figure import Figure
 
 FORMATS = ("png", "svg")
@@ -45,13 +44,17 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Run:
-    """What a figure draws from: labelled rows, the environment, the raw samples."""
+    """What a figure draws from: labelled rows, the environment, the raw samples.
+
+    whole: the rows before any selection, from which colours are given, so that they do not depend on it.
+    """
 
     folder: Path
-    frame: pandas.DataFrame
+    frame: Frame
     environment: dict[str, Any]
+    whole: Frame
 
-    def rows(self, metric: str) -> pandas.DataFrame:
+    def rows(self, metric: str) -> Frame:
         """One row a case, failures included. Raises Skip where nothing of this metric succeeded."""
         rows = metric_rows(self.frame, metric)
         if not (rows["status"] == "ok").any():
@@ -95,7 +98,8 @@ def check_names(wanted: Iterable[str], *, what: str, valid: Sequence[str]) -> li
 def load(path: Path) -> Run:
     """A run folder, or its measurements.csv. Raises StoreError for anything else."""
     folder = path if path.is_dir() else path.parent
-    return Run(folder=folder, frame=labelled(store.read(path)), environment=store.read_environment(folder))
+    frame = labelled(store.read(path))
+    return Run(folder=folder, frame=frame, environment=store.read_environment(folder), whole=frame)
 
 
 def write(run: Run, figures: Sequence[str], out: Path, *, formats: Sequence[str] = FORMATS) -> Outcome:
@@ -115,6 +119,8 @@ def write(run: Run, figures: Sequence[str], out: Path, *, formats: Sequence[str]
                 continue
             files = outcome.figures.setdefault(name, [])
             for sheet in sheets:
+                sheet.figure.draw_without_rendering()
+                sheet.figure.set_layout_engine("none")  # laid out once, the same for every format
                 for kind in formats:
                     files.append(out / f"{name}{'-' if sheet.suffix else ''}{sheet.suffix}.{kind}")
                     _save(sheet.figure, files[-1], kind)

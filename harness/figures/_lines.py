@@ -4,39 +4,58 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy
 
 from harness.figures import Run, Sheet
-from harness.figures._sheet import FAILED, Panel, Paper, sheets
-from harness.figures._style import Look, lines_of, log_ticks, token_ticks
-from harness.selection import size
+from harness.figures._rows import value_rows
+from harness.figures._sheet import FAILED, Panel, Paper, faint, reference_line, sheets
+from harness.figures._style import Look, lines_of, log_ticks, short, token_ticks
+from harness.selection import Frame, size
 
-if TYPE_CHECKING:
-    import pandas
-
+INTERVAL = "Medians; bands are 95 % intervals."
+BASES = ("flash", "full")
+DEEPEST_MARK, TOP_MARK, DEEPEST_WIDTH = 7.6, 4.6, 2.0
 STEP = 0.055  # of the panel's height, between two rows of failure marks
 
 
-def against_n(rows: pandas.DataFrame, run: Run, *, label: str, notes: Callable[[Any], Sequence[str]]) -> list[Sheet]:
-    """The sheets of a metric drawn as lines over n, panels by phase and dtype; `notes` gives a sheet's remarks."""
+def against_n(rows: Frame, run: Run, *, label: str, notes: Callable[[Any], Sequence[str]]) -> list[Sheet]:
+    """The sheets of a metric over n, panels by phase and dtype; `notes` gives a sheet's remarks."""
     drawn = []
     for suffix, where, group in sheets(rows):
-        paper = Paper(where, group, run)
-        marks = failure_rows(group)
-        panels = paper.panels()
-        for panel in panels:
-            for attention, series, m, line in lines_of(panel.rows):
-                if (line["status"] == "ok").any():
-                    draw_line(panel, paper.looks.of(attention, series, m), line)
-                    register(paper, attention, series, m)
-            draw_failures(paper, panel, marks)
-            if panel.left:
-                panel.axes.set_ylabel(label)
-        finish_axes(paper, panels, marks=len(marks))
-        drawn.append(paper.finish(notes(group), suffix=suffix))
+        told = [INTERVAL if group["ci_low"].notna().any() else "", *notes(group)]
+        drawn.append(sheet_over_n(Paper(where, group, run), label=label, notes=told, suffix=suffix))
     return drawn
+
+
+def sheet_over_n(
+    paper: Paper, *, label: str, notes: Sequence[str], suffix: str, words: Callable[[float], str] = short,
+    reference: float | None = None, remark: Callable[[Frame], str] | None = None,
+) -> Sheet:  # fmt: skip
+    """The paper's rows as lines over n, or as rows of marks where it holds one n only.
+
+    words: a value as text; reference: a value to draw a line at; remark: what to say inside a panel of such rows.
+    """
+    if paper.rows["n"].nunique() == 1:
+        return value_rows(paper, label=label, words=words, notes=notes, suffix=suffix, reference=reference)
+    marks = failure_rows(paper.rows)
+    panels = paper.panels()
+    order = [line[:3] for line in lines_of(paper.rows[paper.rows["status"] == "ok"])]
+    for panel in panels:
+        reference_line(panel.axes, y=reference)
+        for attention, series, m, line in lines_of(panel.rows):
+            if (line["status"] == "ok").any():
+                depth = order.index((attention, series, m)) / max(1, len(order) - 1)
+                draw_line(panel, paper.looks.of(attention, series, m), line, depth=depth)
+                register(paper, attention, series, m)
+        draw_failures(paper, panel, marks)
+        if remark:
+            faint(panel.axes, 0.02, 0.03, remark(panel.rows))
+        if panel.left:
+            panel.axes.set_ylabel(label)
+    finish_axes(paper, panels, marks=len(marks), include=reference)
+    return paper.finish(notes, suffix=suffix)
 
 
 def register(paper: Paper, attention: str, series: str, m: int | None) -> None:
@@ -46,13 +65,17 @@ def register(paper: Paper, attention: str, series: str, m: int | None) -> None:
         paper.size_entry(m)
 
 
-def draw_line(panel: Panel, look: Look, line: pandas.DataFrame) -> None:
-    """A line broken where a size has no value; an interval as a band, or as a bar where a point stands alone."""
+def draw_line(panel: Panel, look: Look, line: Frame, *, depth: float = 1.0) -> None:
+    """A line broken where a size has no value; an interval as a band, or as a bar where a point stands alone.
+
+    depth: 0 for the first line of a panel, 1 for the last; what lies deeper is larger, so that equal lines all show.
+    """
     x = line["n"].to_numpy(dtype=float)
     y, low, high = (line[name].to_numpy(dtype=float) for name in ("value", "ci_low", "ci_high"))
     y = numpy.where(y > 0, y, math.nan)
     with_interval = (low > 0) & numpy.isfinite(high) & numpy.isfinite(y)
-    panel.axes.plot(x, y, **look.line())
+    style = look.line(markersize=DEEPEST_MARK + (TOP_MARK - DEEPEST_MARK) * depth)
+    panel.axes.plot(x, y, **{**style, "linewidth": look.width * (DEEPEST_WIDTH + (1 - DEEPEST_WIDTH) * depth)})
     panel.axes.fill_between(
         x, low, high, where=with_interval, color=look.color, alpha=0.22, linewidth=0, zorder=1.6
     )  # fmt: skip
@@ -62,7 +85,7 @@ def draw_line(panel: Panel, look: Look, line: pandas.DataFrame) -> None:
             panel.axes.vlines(x[place], low[place], high[place], color=look.color, linewidth=2.5, alpha=0.5)
 
 
-def failure_rows(rows: pandas.DataFrame) -> list[tuple[str, str]]:
+def failure_rows(rows: Frame) -> list[tuple[str, str]]:
     """(attention, series) of each line that has values somewhere on the sheet and oom, timeout or error elsewhere."""
     good = set(rows.loc[rows["status"] == "ok", "attention"])
     failed = rows[rows["status"].isin(FAILED) & rows["attention"].isin(good)]
@@ -96,13 +119,27 @@ def finish_axes(paper: Paper, panels: Sequence[Panel], *, marks: int = 0, includ
         axes = panel.axes
         axes.set_yscale("log")
         token_ticks(axes, paper.rows["n"], inches=panel.inches)
-        axes.set_ylim(low / 10 ** (span * 0.05), high * 10 ** (span * top / (1 - top)))
-        log_ticks(axes.yaxis, *axes.get_ylim())
+        bottom = low / 10 ** (span * 0.05)
+        axes.set_ylim(bottom, high * 10 ** (span * top / (1 - top)))
+        log_ticks(axes.yaxis, bottom, high * 10 ** (span * 0.05), inches=2.0)
         if panel.bottom:
             axes.set_xlabel("n (tokens)")
 
 
-def first_failures(rows: pandas.DataFrame, status: str) -> list[str]:
+def base_of(ok: Frame) -> str | None:
+    """The flash series, else the full one, with the most sizes; the fastest on the whole among equals."""
+    for attention in BASES:
+        own = ok[(ok["attention"] == attention) & (ok["value"] > 0)]
+        if len(own):
+            ranks = {
+                str(series): (-group["n"].nunique(), numpy.log(group["value"].to_numpy(float)).sum(), series)
+                for series, group in own.groupby("series")
+            }
+            return min(ranks, key=ranks.__getitem__)
+    return None
+
+
+def first_failures(rows: Frame, status: str) -> list[str]:
     """`full n=32k: needs 51.5 GB, 21.9 GB free` for the smallest size of each variant that failed so."""
     failed = rows[rows["status"] == status]
     told = []

@@ -20,16 +20,14 @@ from matplotlib.lines import Line2D
 
 from harness.figures import Run, Sheet
 from harness.figures._style import FAINT, INK, WIDTH, Looks, device_name
-from harness.record import PHASES
-from harness.selection import FILE, PANEL, place, printable, settings, sort_key
+from harness.record import DTYPES, PHASES
+from harness.selection import FILE, PANEL, Frame, place, printable, settings, sort_key
 
 if TYPE_CHECKING:
-    import pandas
     from matplotlib.axes import Axes
 
 MASKS = "No causal mask, no other mask, no dropout."
-INTERVAL = "Medians; bands are 95 % intervals."
-CAPTION_POINTS, CAPTION_LETTERS = 8, 122
+CAPTION_POINTS, CAPTION_LETTERS = 8, 148
 FAILED = {"oom": ("x", "out of memory"), "timeout": ("+", "timeout"), "error": ("1", "error")}
 
 
@@ -38,19 +36,19 @@ class Panel:
     """One pair of axes and its rows."""
 
     axes: Axes
-    rows: pandas.DataFrame
+    rows: Frame
     values: dict[str, Any]
     inches: float
     left: bool
     bottom: bool
 
     @property
-    def ok(self) -> pandas.DataFrame:
+    def ok(self) -> Frame:
         """The rows that carry a value."""
         return self.rows[self.rows["status"] == "ok"]
 
 
-def sheets(rows: pandas.DataFrame, *, by: Sequence[str] = ()) -> Iterator[tuple[str, dict[str, Any], Any]]:
+def sheets(rows: Frame, *, by: Sequence[str] = ()) -> Iterator[tuple[str, dict[str, Any], Any]]:
     """(suffix, setting, rows) of each file: split by machine, device, scope, b, h, d and `by`, where values exist.
 
     The suffix names what several files differ in; it is empty for a single one.
@@ -71,9 +69,9 @@ def sheets(rows: pandas.DataFrame, *, by: Sequence[str] = ()) -> Iterator[tuple[
 class Paper:
     """A figure being made: its axes, its looks, its legend."""
 
-    def __init__(self, where: dict[str, Any], rows: pandas.DataFrame, run: Run) -> None:
+    def __init__(self, where: dict[str, Any], rows: Frame, run: Run) -> None:
         self.where, self.rows, self.run = where, rows, run
-        self.looks = Looks(run.frame)
+        self.looks = Looks(run.whole)
         self.legend: dict[tuple[str, Any], Line2D] = {}
         self.figure, self.tall = Figure(figsize=(WIDTH, 4), layout="constrained"), 4.0
 
@@ -83,11 +81,14 @@ class Paper:
         self.figure.set_size_inches(WIDTH, tall)
         return self.figure.subplots(lines, columns, squeeze=False, **how)
 
-    def panels(self, *, height: float = 2.35, share_y: bool = True) -> list[Panel]:
-        """A panel for each phase and dtype with values: phases across and dtypes down, or one row of either."""
+    def panels(self, *, height: float = 2.45, single: float = 1.45) -> list[Panel]:
+        """A panel for each phase and dtype with values: phases across and dtypes down, or one row of either.
+
+        height: of a panel in inches; `single` times that where one panel has the whole width.
+        """
         found = [(v, g) for v, g in settings(self.rows, PANEL) if (g["status"] == "ok").any()]
         phases = sorted({v["phase"] for v, _ in found}, key=lambda name: place(name, PHASES))
-        dtypes = sorted({v["dtype"] for v, _ in found})
+        dtypes = sorted({v["dtype"] for v, _ in found}, key=lambda name: place(name, DTYPES))
         if len(phases) > 1 and len(dtypes) > 1:
             columns, lines = len(phases), len(dtypes)
             cells = [(dtypes.index(v["dtype"]), phases.index(v["phase"])) for v, _ in found]
@@ -95,8 +96,8 @@ class Paper:
             columns = min(3, len(found))
             lines = -(-len(found) // columns)
             cells = [divmod(at, columns) for at in range(len(found))]
-        tall = lines * (height if columns > 1 else height * 1.45)
-        grid = self.grid(lines, columns, tall=tall, sharex=True, sharey=share_y)
+        tall = lines * (height if columns > 1 else height * single)
+        grid = self.grid(lines, columns, tall=tall, sharex=True, sharey=True)
         panels = []
         for (values, group), (line, column) in zip(found, cells, strict=True):
             axes, low = grid[line, column], (line + 1, column) not in cells
@@ -126,39 +127,51 @@ class Paper:
         handle = Line2D([], [], color="#666666", linestyle="none", marker=marker, markersize=7, markeredgewidth=1.6)
         self.legend[text, (2, status)] = handle
 
-    def finish(self, notes: Sequence[str], *, suffix: str = "", interval: str = INTERVAL) -> Sheet:
+    def finish(self, notes: Sequence[str], *, suffix: str = "") -> Sheet:
         """Add the legend and the caption under the panels and hand the sheet over."""
-        caption = [self._setting(), " ".join(filter(None, [interval, MASKS]))]
-        caption = [*_wrapped(caption), *_wrapped([" ".join(note for note in [*notes, self._absent()] if note)])]
-        below = 0.08 + len(caption) * CAPTION_POINTS * 1.42 / 72
-        legend_height, legend = 0.0, None
-        if self.legend:
-            legend = self._legend()
-            legend_height = legend.get_window_extent().height / self.figure.dpi + 0.06
-        tall = self.tall + below + legend_height
+        sentences = " ".join(filter(None, [*notes, MASKS, self._absent()]))
+        caption = self._caption([self._setting(), sentences])
+        dpi = self.figure.dpi
+        below = caption.get_window_extent().height / dpi + 0.12
+        rows = [self._legend([label for label in sorted(self.legend, key=lambda e: e[1]) if label[1][0] in kinds])
+                for kinds in ((0,), (1, 2))]  # fmt: skip
+        for row in reversed([row for row in rows if row is not None]):
+            row.set_bbox_to_anchor((0.5 * WIDTH, below), transform=self.figure.dpi_scale_trans)
+            below += row.get_window_extent().height / dpi + 0.03
+        below += 0.03
+        tall = self.tall + below
         self.figure.set_size_inches(WIDTH, tall)
         engine: Any = self.figure.get_layout_engine()
-        engine.set(rect=(0, (below + legend_height) / tall, 1, 1 - (below + legend_height) / tall), w_pad=0.05)
-        if legend is not None:
-            legend.set_bbox_to_anchor((0.5, below / tall), transform=self.figure.transFigure)
-        self.figure.text(
-            0.008, 0.05 / tall, "\n".join(caption), fontsize=CAPTION_POINTS, color="#555555", va="bottom",
-            linespacing=1.25,
-        )  # fmt: skip
+        engine.set(rect=(0, below / tall, 1, 1 - below / tall), w_pad=0.05)
         return Sheet(self.figure, suffix)
 
-    def _legend(self) -> Any:
-        """The legend with as many columns as fit the width, so as few rows as possible."""
-        entries = sorted(self.legend.items(), key=lambda item: item[0][1])
-        labels = [printable(label, limit=40) for (label, _), _ in entries]
-        handles = [handle for _, handle in entries]
+    def _caption(self, paragraphs: Sequence[str]) -> Any:
+        """The caption in lines as long as fit the width."""
+        text = self.figure.text(
+            0.06, 0.05, "", transform=self.figure.dpi_scale_trans, fontsize=CAPTION_POINTS, color="#555555",
+            va="bottom", linespacing=1.25,
+        )  # fmt: skip
+        for letters in range(CAPTION_LETTERS, 40, -6):
+            text.set_text("\n".join(line for words in paragraphs for line in textwrap.wrap(words, letters)))
+            if text.get_window_extent().width <= (WIDTH - 0.12) * self.figure.dpi:
+                break
+        return text
+
+    def _legend(self, entries: Sequence[tuple[str, Any]]) -> Any:
+        """A legend of these entries with as many columns as fit the width, or None for no entries."""
+        handles = [self.legend[entry] for entry in entries]
+        labels = [printable(label, limit=40) for label, _ in entries]
+        legend = None
         for columns in range(len(handles), 0, -1):
             legend = self.figure.legend(
-                handles, labels, loc="lower center", bbox_to_anchor=(0.5, 0), ncols=columns, handlelength=2.2,
-                columnspacing=1.4, handletextpad=0.5, borderpad=0.1, borderaxespad=0.1,
+                handles, labels, loc="lower center", bbox_to_anchor=(0, 0), ncols=columns, handlelength=2.2,
+                columnspacing=1.4, handletextpad=0.5, borderpad=0.1, borderaxespad=0.0,
+                bbox_transform=self.figure.dpi_scale_trans,
             )  # fmt: skip
             legend.set_in_layout(False)
-            if columns == 1 or legend.get_window_extent().width <= (WIDTH - 0.15) * self.figure.dpi:
+            fits = columns == 1 or legend.get_window_extent().width <= (WIDTH - 0.15) * self.figure.dpi
+            even = -(-len(handles) // -(-len(handles) // columns))  # fewest columns for as many rows
+            if fits and columns == even:
                 break
             legend.remove()
         return legend
@@ -167,11 +180,11 @@ class Paper:
         """Device, scope, phases, dtypes and shape: what a reader must know to compare."""
         ok = self.rows[self.rows["status"] == "ok"]
         phases = sorted(set(ok["phase"]), key=lambda name: place(name, PHASES))
-        dtypes = sorted(set(ok["dtype"]))
+        dtypes = sorted(set(ok["dtype"]), key=lambda name: place(name, DTYPES))
         where = self.where
         device = device_name(self.run, where["device"], where["machine"])
         shape = f"b={where['b']} h={where['h']} d={where['d']}"
-        return " · ".join([printable(device), where["scope"], ", ".join(phases), ", ".join(dtypes), shape])
+        return " · ".join([printable(device), f"scope {where['scope']}", ", ".join(phases), ", ".join(dtypes), shape])
 
     def _absent(self) -> str:
         """The variants without a value on this sheet, with the first reason given."""
@@ -184,15 +197,14 @@ class Paper:
         return f"Not drawn: {'; '.join(told[:4])}{'; …' if len(told) > 4 else ''}." if told else ""
 
 
-def reference_line(axes: Axes, *, y: float) -> None:
-    """A thin dark horizontal line to compare with."""
-    axes.axhline(y, color=INK, linewidth=1.0, zorder=1.5)
+def reference_line(axes: Axes, *, x: float | None = None, y: float | None = None) -> None:
+    """A thin dark line to compare with, at an x or a y."""
+    if y is not None:
+        axes.axhline(y, color=INK, linewidth=1.0, zorder=1.5)
+    if x is not None:
+        axes.axvline(x, color=INK, linewidth=1.0, zorder=1.5)
 
 
 def faint(axes: Axes, x: float, y: float, text: str, **how: Any) -> None:
     """A small remark inside a panel, in axes coordinates."""
     axes.text(x, y, text, transform=axes.transAxes, fontsize=8, color=how.pop("color", FAINT), **how)
-
-
-def _wrapped(paragraphs: Sequence[str]) -> list[str]:
-    return [line for text in paragraphs for line in textwrap.wrap(text, CAPTION_LETTERS)]

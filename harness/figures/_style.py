@@ -6,31 +6,31 @@ Figures are 8 inches wide and saved at 200 dots an inch: at 800 pixels, a README
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.colors as colors
+import matplotlib.style as style
 import matplotlib.ticker as ticker
-import seaborn
 
-from harness.selection import size, sort_key
+from harness.selection import Frame, size, sort_key
 
 if TYPE_CHECKING:
-    import pandas
-
     from harness.figures import Run
 
-WIDTH = 8.0
+WIDTH, LETTER_INCHES = 8.0, 0.075  # of a tick's digit
+FINE = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0)
 INK, FAINT = "#333333", "#8a8a8a"
 
 # Okabe and Ito's colours, then Paul Tol's muted ones: told apart under the common kinds of colour blindness.
 LOOKS = {
     "full": ("#222222", "o"), "flash": ("#0072B2", "s"), "xformers": ("#56B4E9", "^"),
-    "linformer": ("#009E73", "v"), "nystrom": ("#CC79A7", "P"), "anchor": ("#D55E00", "D"),
+    "linformer": ("#009E73", "v"), "nystrom": ("#CC79A7", "p"), "anchor": ("#D55E00", "D"),
 }  # fmt: skip
 FURTHER = ("#332288", "#E69F00", "#882255", "#44AA99", "#999933", "#6699CC", "#AA4499", "#661100", "#117733")
-FURTHER_MARKERS = ("X", "p", "<", ">", "h", "*", "d")
+FURTHER_MARKERS = ("X", "<", ">", "h", "*", "d")
 FILLS = ("full", "none", "left", "top", "right", "bottom")
 DASHES: dict[int, tuple[Any, ...]] = {
     1: ("-",), 2: ((0, (4, 1.6)), "-"), 3: ((0, (1, 1.4)), (0, (4, 1.6)), "-"),
@@ -39,8 +39,8 @@ DASHES: dict[int, tuple[Any, ...]] = {
     6: ((0, (1, 2.4)), (0, (1, 1.1)), (0, (4, 1.6)), (0, (5, 1.4, 1, 1.4)), (0, (8, 1.4, 1, 1.4, 1, 1.4)), "-"),
 }  # fmt: skip
 
-RC: dict[str, Any] = {
-    **seaborn.axes_style("whitegrid"),
+RC: Any = {
+    **style.library["seaborn-v0_8-whitegrid"],
     "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 9.5, "axes.labelsize": 9.5,
     "axes.titlesize": 9.5, "axes.titlelocation": "left", "xtick.labelsize": 8.5, "ytick.labelsize": 8.5,
     "legend.fontsize": 9, "legend.frameon": False, "axes.edgecolor": FAINT, "axes.linewidth": 0.8,
@@ -72,7 +72,8 @@ class Look:
         """Keyword arguments of Axes.plot for the marker alone."""
         return {
             "color": self.color, "marker": self.marker, "markersize": markersize, "fillstyle": self.fill,
-            "markeredgewidth": 0.9, "markeredgecolor": self.color, "markerfacecoloralt": "white",
+            "markeredgewidth": 1.0, "markeredgecolor": self.color, "markerfacecoloralt": "white",
+            **({"markeredgewidth": 0.4, "markeredgecolor": "white"} if self.fill == "full" else {}),
             **({"markerfacecolor": "white", "fillstyle": "full"} if self.fill == "none" else {}),
         }  # fmt: skip
 
@@ -80,7 +81,7 @@ class Look:
 class Looks:
     """The looks of a whole run, so that all its figures agree: hue and marker the variant, fill the backend, dash m."""
 
-    def __init__(self, frame: pandas.DataFrame) -> None:
+    def __init__(self, frame: Frame) -> None:
         attentions = sorted(set(frame["attention"]))
         plugins = [name for name in attentions if name not in LOOKS]
         self.hues = dict(LOOKS)
@@ -116,7 +117,7 @@ class Looks:
         return 1.1 + 0.6 * self.sizes.index(int(m)) / (len(self.sizes) - 1)
 
 
-def lines_of(rows: pandas.DataFrame) -> list[tuple[str, str, int | None, pandas.DataFrame]]:
+def lines_of(rows: Frame) -> list[tuple[str, str, int | None, Frame]]:
     """(attention, series, m or None, its rows by n), exact variants first."""
     found = [
         (attention, series, None if m < 0 else int(m), group.sort_values("n"))
@@ -137,40 +138,52 @@ def number(value: float) -> str:
     return f"10{digits}" if mantissa == "1" else f"{mantissa}·10{digits}"
 
 
-def log_ticks(axis: Any, low: float, high: float) -> None:
-    """Decades on a log axis, with 2 and 5 between where there are few decades, as plain numbers."""
-    span = math.log10(high / low) if high > low > 0 else 0
-    subs = (1.0, 2.0, 5.0) if span < 2.2 else (1.0, 3.0) if span < 3.4 else (1.0,)
-    if span < 0.5:
-        subs = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0)
-    axis.set_major_locator(ticker.LogLocator(base=10, subs=subs, numticks=12))
-    axis.set_major_formatter(ticker.FuncFormatter(lambda value, at: number(float(f"{value:.6g}"))))
+def short(value: float) -> str:
+    """Three digits: 0.00120, 1.23, 12.3, 123, 12,345."""
+    if value >= 100:
+        return f"{value:,.0f}" if value < 1e6 else number(float(f"{value:.3g}"))
+    return f"{value:#.3g}" if value >= 1e-3 else number(float(f"{value:.2g}"))
+
+
+def log_ticks(axis: Any, low: float, high: float, *, inches: float = 3.0) -> None:
+    """Decades of low..high on a log axis, with 2 and 5 between where few, as plain numbers; what fits in `inches`."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    choices = [FINE, (1.0, 2.0, 5.0), (1.0, 3.0), (1.0,)]
+    span = math.log10(high / low)
+    choices = choices[0 if span < 0.5 else 1 if span < 2.2 else 2 if span < 3.4 else 3 :]
+    ladders = [[float(f"{sub}e{power}") for power in powers for sub in subs] for subs in choices]
+    ladders += [[float(f"1e{power}") for power in powers if power % step == 0] for step in (2, 3, 4, 6)]
+    across = axis.axis_name == "x"
+    places: list[float] = []
+    for ladder in ladders:
+        places = [value for value in ladder if low * 0.999 <= value <= high * 1.001]
+        texts = [number(value) for value in places]
+        need = max([sum(map(len, pair)) / 2 for pair in pairwise(texts)], default=0) * LETTER_INCHES + 0.1
+        gap = min([math.log10(b / a) for a, b in pairwise(places)], default=span) / span * inches if span else inches
+        if gap >= (need if across else 0.2):
+            break
+    axis.set_major_locator(ticker.FixedLocator(places))
+    axis.set_major_formatter(ticker.FixedFormatter([number(value) for value in places]))
     axis.set_minor_locator(ticker.NullLocator())
 
 
 def token_ticks(axes: Any, sizes: Iterable[int], *, inches: float) -> None:
-    """The measured token counts on a log x axis; as many labelled as fit in `inches`."""
+    """The measured token counts on a log x axis; as many labelled as fit in `inches`, from the largest down."""
     measured = sorted({int(n) for n in sizes})
-    kept = thin(measured, max(2, int(inches / 0.42)))
+    span = math.log(measured[-1] / measured[0]) or 1.0
+    kept = measured[-1:]
+    for n in reversed(measured[:-1]):
+        letters = (len(size(n)) + len(size(kept[-1]))) / 2
+        if math.log(kept[-1] / n) / span * 0.92 * inches >= letters * LETTER_INCHES + 0.06:
+            kept.append(n)
     axes.set_xscale("log", base=2)
+    kept.sort()
     axes.xaxis.set_major_locator(ticker.FixedLocator(kept))
     axes.xaxis.set_major_formatter(ticker.FixedFormatter([size(n) for n in kept]))
     axes.xaxis.set_minor_locator(ticker.FixedLocator([n for n in measured if n not in kept]))
     axes.xaxis.set_minor_formatter(ticker.NullFormatter())
     margin = 1.12 if len(measured) < 2 else (measured[-1] / measured[0]) ** 0.045
     axes.set_xlim(measured[0] / margin, measured[-1] * margin)
-
-
-def thin(values: Sequence[int], most: int) -> list[int]:
-    """Some of the sorted values, the largest among them, evenly spread on a log axis."""
-    if len(values) < 2:
-        return list(values)
-    gap = math.log(values[-1] / values[0]) / most
-    kept = [values[-1]]
-    for value in reversed(values[:-1]):
-        if math.log(kept[-1] / value) >= gap * 0.999:
-            kept.append(value)
-    return kept[::-1]
 
 
 def device_name(run: Run, device: str, machine: str) -> str:

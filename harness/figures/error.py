@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import pandas
@@ -9,8 +10,8 @@ import pandas
 from harness.figures import Run, Sheet, Skip
 from harness.figures._lines import register
 from harness.figures._sheet import Paper, sheets
-from harness.figures._style import lines_of, log_ticks, thin
-from harness.selection import PANEL, metric_rows, printable, size
+from harness.figures._style import WIDTH, lines_of, log_ticks
+from harness.selection import PANEL, Frame, metric_rows, printable, size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,15 +35,16 @@ def draw(run: Run) -> list[Sheet]:
         for name in ("value", "ci_low", "ci_high"):
             rows[f"latency_{name}"] = latency[name].reindex(at).to_numpy()
         found.append(rows[rows["latency_value"].notna() | (rows["status"] != "ok")])
-    rows = pandas.concat(found)
+    rows: Frame = pandas.concat(found)
     if not (rows["value"] > 0).any():  # failed rows have no value
         raise Skip("no approximation_error or numeric_error above zero with a latency beside it")
     drawn = (_sheet(run, suffix, where, group) for suffix, where, group in sheets(rows, by=PANEL))
     return [sheet for sheet in drawn if sheet is not None]
 
 
-def _sheet(run: Run, suffix: str, where: dict[str, Any], rows: pandas.DataFrame) -> Sheet | None:
-    everything, zero, rows = rows, rows[rows["value"] <= 0], rows[rows["value"] > 0]
+def _sheet(run: Run, suffix: str, where: dict[str, Any], rows: Frame) -> Sheet | None:
+    everything, exact = rows, (rows["metric"] == "approximation_error") & rows["m"].isna() & (rows["status"] == "ok")
+    zero, rows = rows[(rows["value"] <= 0) & ~exact], rows[(rows["value"] > 0) | exact]
     metrics = [metric for metric in METRICS if (rows["metric"] == metric).any()]
     if not metrics:
         return None
@@ -62,19 +64,22 @@ def _sheet(run: Run, suffix: str, where: dict[str, Any], rows: pandas.DataFrame)
         _log(grid[line, 0].yaxis, own["value"], "y", grid[line, 0])
         grid[line, 0].set_ylabel(METRICS[metric])
     for column, n in enumerate(sizes):
-        _log(grid[-1, column].xaxis, rows.loc[rows["n"] == n, "latency_value"], "x", grid[-1, column])
+        _log(
+            grid[-1, column].xaxis, rows.loc[rows["n"] == n, "latency_value"], "x", grid[-1, column], columns=len(sizes)
+        )
     measured = len(set(rows["n"]))
     notes = [
+        "Median latency; bars are 95 % intervals.",
         f"{len(sizes)} of {measured} token counts are shown." if len(sizes) < measured else "",
         "Larger mark: larger m. Lower left is better.",
-        "Vertical lines: exact variants." if "approximation_error" in metrics else "",
+        "Vertical lines: exact variants (their error is rounding)." if "approximation_error" in metrics else "",
         f"Error exactly 0, not on a log axis: {', '.join(map(printable, sorted(set(zero['series']))))}."
         if len(zero) else "",
     ]  # fmt: skip
-    return paper.finish(notes, suffix=suffix, interval="Median latency; bars are 95 % intervals.")
+    return paper.finish(notes, suffix=suffix)
 
 
-def _panel(paper: Paper, axes: Axes, rows: pandas.DataFrame, metric: str) -> None:
+def _panel(paper: Paper, axes: Axes, rows: Frame, metric: str) -> None:
     """One line a variant through its m, from small to large; exact variants as lines at their latency."""
     chains: dict[tuple[str, str], list[Any]] = {}
     for attention, series, m, line in lines_of(rows):
@@ -107,23 +112,21 @@ def _mark(paper: Paper, m: int | None) -> float:
     return SMALLEST_MARK + (LARGEST_MARK - SMALLEST_MARK) * sizes.index(m) / (len(sizes) - 1)
 
 
-def _sizes(rows: pandas.DataFrame) -> list[int]:
+def _sizes(rows: Frame) -> list[int]:
     """At most three token counts, those that hold the most variants first; all of them where there are few."""
     held = rows.groupby("n")["series"].nunique()
     full = sorted(int(n) for n in held.index if held[n] == held.max())
     everything = sorted(int(n) for n in held.index)
     if len(everything) <= MOST_SIZES:
         return everything
-    middle = thin(full, MOST_SIZES)[-2:-1] or full[:1]
-    return sorted({full[0], *middle, everything[-1]})
+    middle = min(full, key=lambda n: abs(math.log(n * n / (full[0] * full[-1]))))
+    return sorted({full[0], middle, everything[-1]})
 
 
-def _log(axis: Any, values: pandas.Series, which: str, axes: Axes) -> None:
+def _log(axis: Any, values: Frame, which: str, axes: Axes, columns: int = 3) -> None:
     """A log axis around the values with room at both ends."""
     low, high = float(values.min()), float(values.max())
     room = max((high / low) ** 0.12, 1.25)
     getattr(axes, f"set_{which}scale")("log")
     getattr(axes, f"set_{which}lim")(low / room, high * room)
-    log_ticks(axis, low / room, high * room)
-
-
+    log_ticks(axis, low / room, high * room, inches=WIDTH / columns - 0.5 if which == "x" else 1.9)

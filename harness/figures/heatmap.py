@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy
 import seaborn
@@ -12,13 +12,10 @@ from matplotlib.colors import LogNorm
 from matplotlib.patches import Rectangle
 
 from harness.figures import Run, Sheet, Skip
+from harness.figures._lines import base_of
 from harness.figures._sheet import Paper, sheets
-from harness.figures._style import INK, log_ticks, number
-from harness.figures.speedup import base_of
-from harness.selection import ORDER, PANEL, place, printable, size
-
-if TYPE_CHECKING:
-    import pandas
+from harness.figures._style import INK, log_ticks, short
+from harness.selection import ORDER, PANEL, Frame, place, printable, size
 
 ROW_INCHES = 0.42
 SHORT = {"unsupported": "n/a", "unavailable": "n/a"}
@@ -31,6 +28,8 @@ def draw(run: Run) -> list[Sheet]:
     rows = run.rows("latency")
     if not (rows["m"].notna() & (rows["status"] == "ok")).any():
         raise Skip("no variant with an m has a latency")
+    if rows.loc[rows["m"].notna(), ["n", "m"]].drop_duplicates().shape[0] == 1:
+        raise Skip("there is only one n and one m")
     drawn = []
     for suffix, where, group in sheets(rows, by=PANEL):
         ok = group[group["status"] == "ok"]
@@ -42,7 +41,7 @@ def draw(run: Run) -> list[Sheet]:
 
 
 def _sheet(
-    run: Run, suffix: str, where: dict[str, Any], rows: pandas.DataFrame, base: str | None, by_n: dict[int, float]
+    run: Run, suffix: str, where: dict[str, Any], rows: Frame, base: str | None, by_n: dict[int, float]
 ) -> Sheet:
     narrow = rows[rows["m"].notna()]
     good = set(narrow.loc[narrow["status"] == "ok", "series"])
@@ -62,14 +61,18 @@ def _sheet(
         if at == len(series) - 1:
             axes.set_xlabel("n (tokens)")
     over = printable(base or "", limit=40)
-    _bar(paper, grid, norm, palette, f"speed-up over {over} (×)" if by_n else "latency (ms)")
+    _bar(paper, grid, colours, norm, palette, f"speed-up over {over} (×)" if by_n else "latency (ms)")
     second = f"Second line: speed-up over {over} at the same n, above 1 is faster." if by_n else ""
     if base is not None and not base.startswith("flash"):
         second += " No flash in this run: full is the base."
-    return paper.finish(["Cells: median latency in ms.", second], suffix=suffix, interval="")
+    missing = set(narrow["status"]) & set(SHORT)
+    lonely = bool(by_n) and not narrow.loc[narrow["status"] == "ok", "n"].isin(list(by_n)).all()
+    second += f" Grey cells: {over} has no latency there." if lonely else ""
+    told = f"n/a: {', '.join(sorted(missing))}." if missing else ""
+    return paper.finish(["Cells: median latency in ms.", second, told], suffix=suffix)
 
 
-def _table(rows: pandas.DataFrame, ns: list[int], ms: list[int]) -> tuple[numpy.ndarray, list[list[str]]]:
+def _table(rows: Frame, ns: list[int], ms: list[int]) -> tuple[numpy.ndarray, list[list[str]]]:
     """Latencies (NaN without one) and the status of each cell, m descending from the top."""
     found = {(row.m, row.n): row for row in rows.itertuples()}
     values = numpy.full((len(ms), len(ns)), math.nan)
@@ -88,12 +91,12 @@ def _ratios(values: numpy.ndarray, ns: list[int], by_n: dict[int, float]) -> num
 
 
 def _scale(tables: list[numpy.ndarray], *, ratio: bool) -> tuple[LogNorm, Any]:
-    """Log colours; for ratios symmetric around 1 with blue for faster and at most a factor 32 either way."""
+    """Log colours; for ratios symmetric around 1 with blue for faster and at most a factor 64 either way."""
     found = numpy.concatenate([table[numpy.isfinite(table) & (table > 0)] for table in tables])
     if not ratio:
         low, high = (found.min(), found.max()) if found.size else (1.0, 10.0)
         return LogNorm(low, max(high, low * 1.01)), seaborn.color_palette("viridis", as_cmap=True)
-    reach = float(numpy.clip(max(found.max(), 1 / found.min()) if found.size else 2, 2, 32))
+    reach = float(numpy.clip(max(found.max(), 1 / found.min()) if found.size else 2, 2, 64))
     return LogNorm(1 / reach, reach), seaborn.color_palette("RdBu", as_cmap=True)
 
 
@@ -103,9 +106,9 @@ def _cells(
 ) -> None:  # fmt: skip
     axes.set_facecolor(EMPTY)
     axes.grid(visible=False)
-    masked = numpy.ma.masked_invalid(shown)
+    absent = ~numpy.isfinite(shown)
     seaborn.heatmap(
-        masked.filled(1.0), mask=masked.mask, ax=axes, norm=norm, cmap=palette, cbar=False, linewidths=1.0,
+        numpy.where(absent, 1.0, shown), mask=absent, ax=axes, norm=norm, cmap=palette, cbar=False, linewidths=1.0,
         linecolor="white", xticklabels=[size(int(n)) for n in ns], yticklabels=[str(m) for m in reversed(ms)],
     )  # fmt: skip
     axes.tick_params(length=0)
@@ -120,9 +123,9 @@ def _cells(
                 continue
             if len(ns) > MOST_FOR_TEXT:
                 continue
-            text = _short(value)
+            text = short(value)
             if ratio and len(ns) <= MOST_FOR_TWO_LINES and math.isfinite(share):
-                text += f"\n{_short(share)}×"
+                text += f"\n{short(share)}×"
             axes.text(
                 column + 0.5, line + 0.5, text, ha="center", va="center", fontsize=points, linespacing=1.1,
                 color=_ink(palette(norm(share))) if math.isfinite(share) else INK,
@@ -142,22 +145,19 @@ def _blank(axes: Any, column: int, line: int, status: str, points: float) -> Non
     )  # fmt: skip
 
 
-def _bar(paper: Paper, grid: Any, norm: LogNorm, palette: Any, label: str) -> None:
-    """The colour scale beside all panels."""
-    bar = paper.figure.colorbar(ScalarMappable(norm, palette), ax=list(grid[:, 0]), pad=0.01, fraction=0.03, aspect=30)
-    log_ticks(bar.ax.yaxis, *norm_limits(norm))
+def _bar(
+    paper: Paper, grid: Any, shown: list[numpy.ndarray], norm: LogNorm, palette: Any, label: str
+) -> None:  # fmt: skip
+    """The colour scale beside all panels, with pointed ends where a value lies beyond it."""
+    low, high = float(norm.vmin or 1), float(norm.vmax or 10)
+    beyond = any(((table > high) | (table < low)).any() for table in shown)
+    bar = paper.figure.colorbar(
+        ScalarMappable(norm, palette), ax=list(grid[:, 0]), pad=0.01, fraction=0.03, aspect=30,
+        extend="both" if beyond else "neither", extendfrac=0.03,
+    )  # fmt: skip
+    log_ticks(bar.ax.yaxis, low, high)
     bar.set_label(label)
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
-
-
-def norm_limits(norm: LogNorm) -> tuple[float, float]:
-    """The values at the ends of the colour scale."""
-    return float(norm.vmin or 1), float(norm.vmax or 10)
-
-
-def _short(value: float) -> str:
-    """Three digits: 0.0123, 1.23, 12.3, 123, 12,345."""
-    return number(float(f"{value:.3g}")) if value < 100 else f"{value:,.0f}"
 
 
 def _ink(colour: Any) -> str:

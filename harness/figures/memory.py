@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from harness.figures import Run, Sheet
 from harness.figures._lines import against_n, first_failures
-from harness.selection import printable
-
-if TYPE_CHECKING:
-    import pandas
+from harness.selection import Frame, printable
 
 
 def draw(run: Run) -> list[Sheet]:
@@ -17,7 +12,7 @@ def draw(run: Run) -> list[Sheet]:
     return against_n(run.rows("peak_memory"), run, label="peak memory (MiB)", notes=_notes)
 
 
-def _notes(rows: pandas.DataFrame) -> list[str]:
+def _notes(rows: Frame) -> list[str]:
     told = [printable(text, limit=110) for text in first_failures(rows, "oom")]
     first = f"Did not fit: {'; '.join(told[:3])}{'; …' if len(told) > 3 else ''}." if told else ""
     return ["Memory above the inputs, output and gradients included.", first]

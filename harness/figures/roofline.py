@@ -11,9 +11,9 @@ from harness.figures import Run, Sheet, Skip
 from harness.figures._lines import register
 from harness.figures._sheet import Panel, Paper, faint, sheets
 from harness.figures._style import INK, lines_of, log_ticks, number
-from harness.selection import metric_rows
+from harness.selection import Frame, metric_rows
 
-SMALLEST_MARK, LARGEST_MARK = 3.0, 7.5
+SMALLEST_MARK, LARGEST_MARK = 3.6, 7.5
 
 
 def draw(run: Run) -> list[Sheet]:
@@ -42,13 +42,13 @@ def draw(run: Run) -> list[Sheet]:
                     convention if set(group["phase"]) - {"forward"} else "",
                     "" if all(roofs) else "No ceilings were measured for a panel without a roof.",
                 ],
-                suffix=suffix, interval="",
+                suffix=suffix,
             )
         )  # fmt: skip
     return drawn
 
 
-def _points(run: Run) -> pandas.DataFrame:
+def _points(run: Run) -> Frame:
     """The rows of flops_rate with `intensity`: the FLOPs behind that rate over the least bytes."""
     rate = run.rows("flops_rate")
     key = ["machine", "case_id"]
@@ -71,11 +71,12 @@ def _roof(run: Run, device: str, dtype: str) -> tuple[float, float] | None:
     if not isinstance(own, dict) or not isinstance(own.get("matmul_tflops"), dict):
         return None
     copy, product = own.get("copy_gb_per_s"), own["matmul_tflops"].get(dtype)
-    numbers = all(isinstance(value, int | float) and value > 0 for value in (copy, product))
-    return (copy / 1e3, product) if numbers else None
+    if isinstance(copy, int | float) and isinstance(product, int | float) and copy > 0 and product > 0:
+        return copy / 1e3, product
+    return None
 
 
-def _axes(panels: list[Panel], rows: pandas.DataFrame, roofs: list[tuple[float, float] | None]) -> None:
+def _axes(panels: list[Panel], rows: Frame, roofs: list[tuple[float, float] | None]) -> None:
     """The same log axes for all panels, wide enough for every point and every ridge."""
     ok = rows[rows["status"] == "ok"]
     known = [roof for roof in roofs if roof]
@@ -84,8 +85,8 @@ def _axes(panels: list[Panel], rows: pandas.DataFrame, roofs: list[tuple[float, 
     x_low, x_high, y_low, y_high = min(xs) / 1.6, max(xs) * 1.6, min(ys) / 1.6, max(ys) * 2.2
     for panel in panels:
         panel.axes.set(xscale="log", yscale="log", xlim=(x_low, x_high), ylim=(y_low, y_high))
-        log_ticks(panel.axes.xaxis, x_low, x_high)
-        log_ticks(panel.axes.yaxis, y_low, y_high)
+        log_ticks(panel.axes.xaxis, x_low, x_high, inches=panel.inches)
+        log_ticks(panel.axes.yaxis, y_low, y_high, inches=2.0)
         if panel.left:
             panel.axes.set_ylabel("TFLOP/s")
         if panel.bottom:

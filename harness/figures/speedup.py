@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas
 
 from harness import stats
 from harness.figures import Run, Sheet, Skip
-from harness.figures._lines import draw_failures, draw_line, failure_rows, finish_axes, register
-from harness.figures._sheet import Paper, faint, reference_line, sheets
-from harness.figures._style import lines_of
-from harness.selection import PANEL, printable, settings
+from harness.figures._lines import base_of, sheet_over_n
+from harness.figures._sheet import Paper, sheets
+from harness.selection import PANEL, Frame, printable, settings
 
-if TYPE_CHECKING:
-    import pandas
-
-BASES = ("flash", "full")
 DRAWN_VALUES = 2_000_000
 
 
@@ -28,35 +25,17 @@ def draw(run: Run) -> list[Sheet]:
         parts = [part for part in parts if part is not None]
         if not parts:
             continue
-        import pandas
-
-        ratio = pandas.concat(parts)
+        ratio: Frame = pandas.concat(parts)
         if not (ratio["status"] == "ok").any():
             continue
-        paper = Paper(where, ratio, run)
-        marks = failure_rows(ratio)
-        bases = sorted(set(ratio["base"]))
-        panels = paper.panels()
-        for panel in panels:
-            reference_line(panel.axes, y=1.0)
-            for attention, series, m, line in lines_of(panel.rows):
-                if (line["status"] == "ok").any():
-                    draw_line(panel, paper.looks.of(attention, series, m), line)
-                    register(paper, attention, series, m)
-            draw_failures(paper, panel, marks)
-            base = printable(panel.rows["base"].iloc[0], limit=40)
-            if panel.left:
-                over = base if len(bases) == 1 else "the base"
-                panel.axes.set_ylabel(f"speed-up over {over} (×)")
-            if len(bases) > 1:
-                faint(panel.axes, 0.02, 0.03, f"1 = {base}")
-        finish_axes(paper, panels, marks=len(marks), include=1.0)
+        bases = [printable(base, limit=40) for base in sorted(set(ratio["base"]))]
         lacking = "" if any(base.startswith("flash") for base in bases) else "No flash in this run: full is the base."
-        named = ", ".join(printable(base, limit=40) for base in bases)
+        told = f"Ratio of medians; {_bands(ratio)}. The line at 1 is {', '.join(bases)}; above it is faster."
         drawn.append(
-            paper.finish(
-                [f"The line at 1 is {named}; above it is faster.", lacking], suffix=suffix,
-                interval="Ratio of medians; bands are 95 % bootstrap intervals (of the two intervals without samples).",
+            sheet_over_n(
+                Paper(where, ratio, run), label=f"speed-up over {bases[0] if len(bases) == 1 else 'the base'} (×)",
+                notes=[told, lacking], suffix=suffix, words=lambda value: f"{value:.3g}×", reference=1.0,
+                remark=_base_remark if len(bases) > 1 else None,
             )
         )  # fmt: skip
     if not drawn:
@@ -64,7 +43,7 @@ def draw(run: Run) -> list[Sheet]:
     return drawn
 
 
-def ratios(rows: pandas.DataFrame, run: Run) -> pandas.DataFrame | None:
+def ratios(rows: Frame, run: Run) -> Frame | None:
     """The rows of one panel with value and interval turned into speed-ups over its base, named in column `base`."""
     ok = rows[rows["status"] == "ok"]
     base = base_of(ok)
@@ -73,32 +52,33 @@ def ratios(rows: pandas.DataFrame, run: Run) -> pandas.DataFrame | None:
     by_n = {row.n: row for row in ok[ok["series"] == base].itertuples()}
     others = rows[rows["series"] != base].assign(base=base)
     speed = [_ratio(by_n.get(row.n), row, run) for row in others.itertuples()]
-    for at, name in enumerate(("value", "ci_low", "ci_high")):
+    for at, name in enumerate(("value", "ci_low", "ci_high", "resampled")):
         others[name] = [triple[at] for triple in speed]
     without = (others["status"] == "ok") & others["value"].isna()
     return others[~without]
 
 
-def base_of(ok: pandas.DataFrame) -> str | None:
-    """The flash series, else the full one, with the most sizes; the first by name among equals."""
-    for attention in BASES:
-        own = ok[ok["attention"] == attention]
-        if len(own):
-            sizes = own.groupby("series")["n"].nunique()
-            return str(sizes.index[sizes.to_numpy().argmax()])
-    return None
+def _base_remark(rows: Frame) -> str:
+    return f"1 = {printable(rows['base'].iloc[0], limit=40)}"
 
 
-def _ratio(base: Any, row: Any, run: Run) -> tuple[float, float, float]:
-    """(ratio of medians, low, high); from the raw samples where both are kept."""
-    nothing = (math.nan, math.nan, math.nan)
+def _bands(ratio: Frame) -> str:
+    kinds = {True: "95 % bootstrap intervals", False: "the ratio of both 95 % intervals where samples are missing"}
+    told = set(ratio.loc[ratio["ci_low"].notna(), "resampled"])
+    parts = [kinds[kind] for kind in (True, False) if kind in told]
+    return f"bands are {', or '.join(parts)}" if parts else "no intervals"
+
+
+def _ratio(base: Any, row: Any, run: Run) -> tuple[float, float, float, bool]:
+    """(ratio of medians, low, high, whether by resampling): from the raw samples where both are kept."""
+    nothing = (math.nan, math.nan, math.nan, False)
     if base is None or not row.value > 0 or not base.value > 0:
         return nothing
     top, bottom = run.samples(base), run.samples(row)
     if top is not None and bottom is not None and (bottom > 0).all():
         draws = min(2000, max(200, DRAWN_VALUES // (len(top) + len(bottom))))
-        return stats.ratio_interval(top, bottom, draws=draws)
+        return *stats.ratio_interval(top, bottom, draws=draws), True
     ratio = base.value / row.value
     if not (row.ci_low > 0 and row.ci_high > 0 and base.ci_low > 0 and base.ci_high > 0):
-        return ratio, math.nan, math.nan
-    return ratio, base.ci_low / row.ci_high, base.ci_high / row.ci_low
+        return ratio, math.nan, math.nan, False
+    return ratio, base.ci_low / row.ci_high, base.ci_high / row.ci_low, False

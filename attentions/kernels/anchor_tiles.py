@@ -1,0 +1,50 @@
+"""Tiles for each role, shape class and GPU generation, chosen ahead of time: the first of a list of candidates, most
+promising first, that the compiler fits into registers (no spills) and shared memory with ragged n, m and d.
+
+`scripts/aot_report.py` prints registers, spills and shared memory of all of them. Timings on a device, through
+attentions.kernels.anchor_tune, override this table.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Tile(NamedTuple):
+    """Tokens and anchors a tile holds (anchors 0: all of them), warps a program, depth of the load pipeline, and the
+    programs that a multiprocessor holds at once by registers and shared memory."""
+
+    tokens: int
+    anchors: int
+    warps: int
+    stages: int
+    resident: int
+
+
+# (role, bits of the dtype, padded m or 0 where anchors come in blocks, padded d): compute capability × 10 → tile. Roles:
+#   gather, scatter             AᵀV and Aᵀ1; O = A W
+#   differentiate               dK, dV and partial dU
+#   persistent_forward/backward all of it in one launch
+#   denominator, …_blocked, tokens (dK and dV), anchors (dU)    where m × d does not fit one tile
+TILES: dict[tuple[str, int, int, int], dict[int, Tile]] = {
+    ("gather", 16, 16, 64): {90: Tile(64, 0, 4, 3, 2), 80: Tile(64, 0, 4, 3, 2)},
+    ("gather", 16, 64, 32): {90: Tile(64, 0, 4, 3, 3), 80: Tile(64, 0, 4, 3, 3)},
+    ("gather", 16, 64, 64): {90: Tile(64, 0, 4, 3, 3), 80: Tile(64, 0, 4, 3, 3)},
+    ("gather", 16, 64, 128): {90: Tile(128, 0, 8, 2, 1), 80: Tile(128, 0, 8, 2, 1)},
+    ("scatter", 16, 16, 64): {90: Tile(64, 0, 4, 3, 5), 80: Tile(64, 0, 4, 3, 5)},
+    ("scatter", 16, 64, 32): {90: Tile(64, 0, 4, 3, 6), 80: Tile(64, 0, 4, 3, 6)},
+    ("scatter", 16, 64, 64): {90: Tile(64, 0, 4, 3, 4), 80: Tile(64, 0, 4, 3, 4)},
+    ("scatter", 16, 64, 128): {90: Tile(128, 0, 8, 2, 1), 80: Tile(128, 0, 8, 2, 1)},
+    ("differentiate", 16, 16, 64): {90: Tile(64, 0, 4, 3, 2), 80: Tile(64, 0, 4, 3, 2)},
+    ("differentiate", 16, 64, 32): {90: Tile(64, 0, 4, 3, 3), 80: Tile(64, 0, 4, 3, 3)},
+    ("differentiate", 16, 64, 64): {90: Tile(64, 0, 4, 3, 2), 80: Tile(64, 0, 4, 3, 2)},
+    ("differentiate", 16, 64, 128): {90: Tile(32, 0, 8, 2, 1), 80: Tile(32, 0, 8, 2, 1)},
+    ("persistent_forward", 16, 16, 64): {90: Tile(32, 0, 4, 3, 2), 80: Tile(32, 0, 4, 3, 2)},
+    ("persistent_forward", 16, 64, 32): {90: Tile(64, 0, 4, 3, 2), 80: Tile(64, 0, 4, 3, 2)},
+    ("persistent_forward", 16, 64, 64): {90: Tile(64, 0, 4, 3, 2), 80: Tile(64, 0, 4, 3, 2)},
+    ("persistent_forward", 16, 64, 128): {90: Tile(128, 0, 8, 2, 1), 80: Tile(128, 0, 8, 2, 1)},
+    ("persistent_backward", 16, 16, 64): {90: Tile(64, 0, 4, 3, 2), 80: Tile(64, 0, 4, 3, 2)},
+    ("persistent_backward", 16, 64, 32): {90: Tile(64, 0, 4, 3, 2), 80: Tile(64, 0, 4, 3, 2)},
+    ("persistent_backward", 16, 64, 64): {90: Tile(32, 0, 8, 2, 1), 80: Tile(32, 0, 8, 2, 1)},
+    ("persistent_backward", 16, 64, 128): {90: Tile(32, 0, 8, 1, 1), 80: Tile(32, 0, 8, 1, 1)},
+}

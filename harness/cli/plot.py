@@ -1,0 +1,41 @@
+"""harness plot results/cpu --figure latency,roofline"""
+
+from pathlib import Path
+
+import typer
+
+
+def command(
+    run: Path | None = typer.Argument(None, help="A run's folder; the newest one under results/ by default."),
+    figure: list[str] = typer.Option([], "--figure", help="Figures to draw, comma-separated; all by default."),
+    out: Path | None = typer.Option(None, "--out", help="Where to write; the run's own figures/ by default."),
+    format: list[str] = typer.Option(["png,svg"], "--format", help="png, svg or both."),
+    as_json: bool = typer.Option(False, "--json", help="Print one JSON document instead of the files' names."),
+) -> None:
+    """Draw a run's figures as PNG and SVG, and print the files written."""
+    import json
+    import sys
+
+    from harness import figures, store
+    from harness.errors import NothingToCompare
+
+    chosen = figures.check_names(figure, what="figure", valid=figures.names()) or figures.names()
+    formats = figures.check_names(format, what="format", valid=figures.FORMATS)
+    folder = run if run is not None else store.newest_run(Path("results"))
+    loaded = figures.load(folder)
+    outcome = figures.write(loaded, chosen, out if out is not None else loaded.folder / "figures", formats=formats)
+    for name, reason in outcome.skipped.items():
+        print(f"harness: skipped {name}: {reason}", file=sys.stderr)
+    if not outcome.figures:
+        raise NothingToCompare(f"{folder} holds nothing that {', '.join(chosen)} could draw")
+    if as_json:
+        document = {
+            "run": str(folder),
+            "figures": [{"name": name, "files": list(map(str, files))} for name, files in outcome.figures.items()],
+            "skipped": [{"name": name, "reason": reason} for name, reason in outcome.skipped.items()],
+        }
+        print(json.dumps(document, indent=2))
+        return
+    for files in outcome.figures.values():
+        for file in files:
+            print(file)

@@ -1,0 +1,278 @@
+"""What every implementation of every variant must do, whatever it computes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+import attentions
+
+SIZES = [(2, 3, 64, 16, 8), (1, 2, 197, 8, 30), (2, 1, 12, 8, 12), (1, 2, 10, 16, 16), (1, 1, 1, 8, 1)]
+SIZES_IDS = ["divisible", "n197-m30", "m-equals-n", "m-above-n", "one-token"]
+AGREEMENT = 4.0  # times the error of the reference in the same precision, both against float64
+DTYPES = [torch.float32, torch.bfloat16]
+
+sizes = pytest.mark.parametrize("size", SIZES, ids=SIZES_IDS)
+dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)
+
+
+def gradients(core: nn.Module, q: Tensor, k: Tensor, v: Tensor, upstream: Tensor) -> dict[str, Tensor]:
+    """The output and every gradient of one forward and backward pass, in float64."""
+    named = {"q": q, "k": k, "v": v, **dict(core.named_parameters())}
+    out = core(q, k, v)
+    found = torch.autograd.grad(out, list(named.values()), upstream.to(out.dtype), allow_unused=True)
+    return {"out": out.detach().double()} | {
+        name: grad.double() for name, grad in zip(named, found, strict=True) if grad is not None
+    }
+
+
+def error(found: dict[str, Tensor], exact: dict[str, Tensor]) -> dict[str, float]:
+    """Relative error of each tensor; of each the largest is meant to count, so they are kept apart."""
+    assert found.keys() == exact.keys()
+    return {name: ((found[name] - exact[name]).norm() / exact[name].norm().clamp_min(1e-30)).item() for name in exact}
+
+
+def upstream_of(implementation: Any, b: int, h: int, n: int, d: int) -> Tensor:
+    return torch.randn(b, h, n, d, generator=torch.Generator().manual_seed(2)).to(implementation.device)
+
+
+@sizes
+@dtypes
+def test_shape_dtype_and_finite(implementation: Any, size: tuple[int, ...], dtype: torch.dtype) -> None:
+    b, h, n, d, m = size
+    implementation.skip_unless_runs(b, h, n, d, m, dtype=dtype)
+    core = implementation.build(h, n, d, m, dtype=dtype)
+    q, k, v = implementation.inputs(b, h, n, d, dtype=dtype)
+    out = core(q, k, v)
+    assert out.shape == (b, h, n, d)
+    assert out.dtype == dtype
+    assert out.device.type == implementation.device
+    found = gradients(core, q, k, v, upstream_of(implementation, b, h, n, d))
+    assert all(torch.isfinite(tensor).all() for tensor in found.values())
+
+
+@sizes
+@dtypes
+def test_agrees_with_float64(implementation: Any, size: tuple[int, ...], dtype: torch.dtype) -> None:
+    b, h, n, d, m = size
+    implementation.skip_unless_runs(b, h, n, d, m, dtype=dtype)
+    upstream = upstream_of(implementation, b, h, n, d)
+    reference = implementation.sibling("reference")
+
+    def run(which: Any, precision: torch.dtype) -> dict[str, Tensor]:
+        core = which.build(h, n, d, m, dtype=dtype).to(precision)  # parameters rounded to dtype first
+        inputs = (x.detach().to(precision).requires_grad_() for x in which.inputs(b, h, n, d, dtype=dtype))
+        return gradients(core, *inputs, upstream.to(dtype))
+
+    exact = run(reference, torch.float64)
+    allowed, found = error(run(reference, dtype), exact), error(run(implementation, dtype), exact)
+    for name in exact:
+        assert found[name] <= AGREEMENT * max(allowed[name], torch.finfo(dtype).eps), (name, found, allowed)
+
+
+@sizes
+def test_float64_backends_are_the_same_function(implementation: Any, size: tuple[int, ...]) -> None:
+    b, h, n, d, m = size
+    implementation.skip_unless_runs(b, h, n, d, m, dtype=torch.float64)
+    upstream = upstream_of(implementation, b, h, n, d)
+    results = [
+        gradients(
+            which.build(h, n, d, m, dtype=torch.float64), *which.inputs(b, h, n, d, dtype=torch.float64), upstream
+        )
+        for which in (implementation, implementation.sibling("reference"))
+    ]
+    assert all(value < 1e-12 for value in error(*results).values())
+
+
+def test_gradcheck(variant: Any) -> None:
+    b, h, n, d, m = 1, 2, 5, 3, 2
+    core = variant.build(h, n, d, m, dtype=torch.float64)
+    q, k, v = variant.inputs(b, h, n, d, dtype=torch.float64)
+    names = [name for name, _ in core.named_parameters()]
+
+    def call(q: Tensor, k: Tensor, v: Tensor, *parameters: Tensor) -> Tensor:
+        return functional_call(core, dict(zip(names, parameters, strict=True)), (q, k, v))
+
+    assert torch.autograd.gradcheck(call, (q, k, v, *core.parameters()))
+
+
+def test_deterministic(implementation: Any) -> None:
+    b, h, n, d, m = 2, 3, 64, 16, 8
+    dtype = _some_dtype(implementation, b, h, n, d, m)
+    core = implementation.build(h, n, d, m, dtype=dtype)
+    upstream = upstream_of(implementation, b, h, n, d)
+    first, second = (
+        gradients(core, *implementation.inputs(b, h, n, d, dtype=dtype), upstream) for _ in range(2)
+    )
+    checked = first if implementation.device == "cpu" else ("out",)  # a GPU's fused backward may add in any order
+    assert all(torch.equal(first[name], second[name]) for name in checked)
+
+
+def test_batch_invariance(implementation: Any) -> None:
+    b, h, n, d, m = 3, 2, 50, 16, 8
+    dtype = _some_dtype(implementation, b, h, n, d, m)
+    core = implementation.build(h, n, d, m, dtype=dtype)
+    inputs = [x.detach() for x in implementation.inputs(b, h, n, d, dtype=dtype)]
+    with torch.no_grad():
+        together = core(*inputs)
+        for i in range(b):
+            alone = core(*(x[i : i + 1] for x in inputs))
+            torch.testing.assert_close(together[i : i + 1], alone)
+
+
+@pytest.mark.parametrize("layout", ["tokens-first", "strided", "expanded"])
+def test_non_contiguous(implementation: Any, layout: str) -> None:
+    b, h, n, d, m = 2, 3, 20, 16, 8
+    dtype = _some_dtype(implementation, b, h, n, d, m)
+    core = implementation.build(h, n, d, m, dtype=dtype)
+    dense = [x.detach() for x in implementation.inputs(b, h, n, d, dtype=dtype)]
+    if layout == "expanded":
+        dense = [x[:1].expand(b, -1, -1, -1).contiguous() for x in dense]
+    views = {
+        "tokens-first": lambda x: x.transpose(1, 2).contiguous().transpose(1, 2),
+        "strided": lambda x: torch.stack((x, x), dim=-1).flatten(-2)[..., ::2],
+        "expanded": lambda x: x[:1].expand(b, -1, -1, -1),
+    }
+    views_of = [views[layout](x).requires_grad_() for x in dense]
+    upstream = views[layout](upstream_of(implementation, b, h, n, d))
+    plain = upstream.contiguous()
+    found = gradients(core, *views_of, upstream)
+    expected = gradients(core, *(x.requires_grad_() for x in dense), plain)
+    limit = 10 * torch.finfo(dtype).eps
+    assert all(value < limit for value in error(found, expected).values())
+
+
+def test_writes_all_it_allocates(implementation: Any, poisoned: None) -> None:
+    b, h, n, d, m = 1, 2, 37, 16, 8
+    dtype = _some_dtype(implementation, b, h, n, d, m)
+    core = implementation.build(h, n, d, m, dtype=dtype)
+    found = gradients(
+        core, *implementation.inputs(b, h, n, d, dtype=dtype), upstream_of(implementation, b, h, n, d)
+    )
+    assert all(torch.isfinite(tensor).all() for tensor in found.values())
+
+
+def test_fewer_tokens_than_built_for(implementation: Any) -> None:
+    b, h, n, d, m = 1, 2, 24, 16, 8
+    dtype = _some_dtype(implementation, b, h, n, d, m)
+    core = implementation.build(h, 2 * n, d, m, dtype=dtype)
+    assert core(*implementation.inputs(b, h, n, d, dtype=dtype)).shape == (b, h, n, d)
+
+
+@sizes
+def test_exact_variants_equal_full(exact: Any, size: tuple[int, ...]) -> None:
+    b, h, n, d, m = size
+    dtype = _some_dtype(exact, b, h, n, d, m)
+    full = attentions.build("full:reference", heads=h, head_dim=d, tokens=n).to(exact.device, torch.float64)
+    upstream = upstream_of(exact, b, h, n, d)
+    inputs = exact.inputs(b, h, n, d, dtype=dtype)
+    expected = gradients(full, *(x.detach().double().requires_grad_() for x in inputs), upstream.to(dtype))
+    found = gradients(exact.build(h, n, d, m, dtype=dtype), *inputs, upstream)
+    limit = 40 * torch.finfo(dtype).eps
+    assert all(value < limit for value in error(found, expected).values())
+
+
+@pytest.mark.slow
+def test_compiled_backend(compiled: Any) -> None:
+    b, h, n, d, m = 1, 2, 197, 16, 30
+    reference = compiled.sibling("reference")
+    q, k, v = compiled.inputs(b, h, n, d)
+    with torch.no_grad():
+        exact = reference.build(h, n, d, m, dtype=torch.float64)(q.double(), k.double(), v.double())
+        found = compiled.build(h, n, d, m)(q, k, v)
+    assert found.shape == (b, h, n, d)
+    assert (found.double() - exact).norm() / exact.norm() < 20 * torch.finfo(torch.float32).eps
+
+
+def test_backends_share_parameters(variant: Any) -> None:
+    definition = variant.spec
+    running = [x for x in definition.backends if attentions.why_unavailable(f"{definition.name}:{x.name}") is None]
+    states = [variant.sibling(x.name).build(2, 16, 8, 4).state_dict() for x in running]
+    states.append(attentions.build(definition.name, heads=2, head_dim=8, tokens=16, anchors=4).state_dict()) if any(
+        x.automatic for x in running
+    ) else None
+    shapes = [{name: tuple(tensor.shape) for name, tensor in state.items()} for state in states]
+    assert all(shape == shapes[0] for shape in shapes)
+
+
+def test_bare_name_takes_the_best_that_runs(variant: Any) -> None:
+    definition = variant.spec
+    work = attentions.Work(b=1, h=2, n=16, d=8, m=4, options=dict(definition.defaults))
+    cpu = torch.device("cpu")
+    running = [
+        x for x in definition.candidates(work, torch.float32, cpu)
+        if attentions.why_unavailable(f"{definition.name}:{x.name}", device="cpu", dtype=torch.float32, work=work) is None
+    ]  # fmt: skip
+    if not running:
+        with pytest.raises(attentions.Unavailable, match=definition.name):
+            attentions.resolve(definition.name, device="cpu", dtype=torch.float32, work=work)
+        return
+    assert attentions.resolve(definition.name, device="cpu", dtype=torch.float32, work=work) is running[0]
+    torch.manual_seed(0)
+    bare = attentions.build(definition.name, heads=2, head_dim=8, tokens=16, anchors=4)
+    q, k, v = variant.inputs(1, 2, 16, 8)
+    named = variant.sibling(running[0].name).build(2, 16, 8, 4)
+    with torch.no_grad():
+        torch.testing.assert_close(bare(q, k, v), named(q, k, v), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"heads": 0}, "heads must be a whole number of at least 1, not 0"),
+        ({"head_dim": -4}, "head_dim must be a whole number of at least 1, not -4"),
+        ({"tokens": 2.5}, "tokens must be a whole number of at least 1, not 2.5"),
+        ({"tokens": True}, "tokens must be a whole number"),
+        ({"colour": "red"}, "unknown option of .* 'colour'; valid: "),
+    ],
+)
+def test_bad_sizes_and_options(variant: Any, wrong: dict[str, Any], message: str) -> None:
+    given = {"heads": 2, "head_dim": 8, "tokens": 16, "anchors": 4} | wrong
+    with pytest.raises(attentions.AttentionError, match=message):
+        attentions.build(variant.name, **given)
+
+
+@pytest.mark.parametrize("anchors", [None, 0, -1, 1.5, "8"])
+def test_bad_anchors(variant: Any, anchors: Any) -> None:
+    definition = variant.spec
+    if definition.exact:
+        core = attentions.build(variant.name, heads=2, head_dim=8, tokens=16, anchors=anchors)
+        assert not list(core.parameters())  # exact variants ignore anchors
+        return
+    with pytest.raises(attentions.AttentionError, match=rf"{definition.name}: anchors \(its {definition.bottleneck}\)"):
+        attentions.build(variant.name, heads=2, head_dim=8, tokens=16, anchors=anchors)
+
+
+def test_every_option_is_validated(variant: Any) -> None:
+    for option in variant.spec.options:
+        assert option.parse(option.default, variant=variant.name) == option.default
+        assert option.parse(str(option.default), variant=variant.name) == option.default
+        with pytest.raises(attentions.AttentionError, match=rf"option {option.name}="):
+            option.parse("no such value", variant=variant.name)
+
+
+def test_declares_itself(variant: Any) -> None:
+    definition = variant.spec
+    assert definition.title
+    assert definition.paper
+    assert definition.model is not None
+    assert definition.exponents is not None
+    assert bool(definition.bottleneck) != definition.exact
+    assert all(backend.summary for backend in definition.backends)
+    assert all(option.help for option in definition.options)
+
+
+def _some_dtype(implementation: Any, b: int, h: int, n: int, d: int, m: int) -> torch.dtype:
+    """The widest precision that this implementation trains in."""
+    definition = implementation.spec
+    for dtype in (torch.float64, torch.float32, torch.bfloat16):
+        work = attentions.Work(
+            b=b, h=h, n=n, d=d, m=m, phase="train", itemsize=dtype.itemsize, options=dict(definition.defaults)
+        )
+        if attentions.why_unavailable(implementation.name, device=implementation.device, dtype=dtype, work=work) is None:
+            return dtype
+    pytest.skip(f"{implementation.name} trains in no precision at this size")
