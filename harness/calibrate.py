@@ -33,6 +33,16 @@ def canary(device: str) -> float:
     return 1e3 * _median_seconds(lambda: torch.mm(left, right, out=out), torch.device(device))
 
 
+def canary_sample(device: str) -> float:
+    """Milliseconds of one call of the canary's matrix product."""
+    left, right, out = _canary_matrices(device)
+    _wait(torch.device(device))
+    started = time.perf_counter_ns()
+    torch.mm(left, right, out=out)
+    _wait(torch.device(device))
+    return (time.perf_counter_ns() - started) / 1e6
+
+
 def _copy(device: torch.device, size: int) -> float:
     source = torch.randn(size // 4, device=device)
     target = torch.empty_like(source)

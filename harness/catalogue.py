@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
 import sys
@@ -112,7 +113,13 @@ def _describe(spec: Any, devices: list[str]) -> dict[str, Any]:
     import attentions
 
     def refusals(name: str) -> dict[str, str | None]:
-        return {device: attentions.why_unavailable(name, device=device) for device in devices}
+        return {device: refusal(name, device) for device in devices}
+
+    def refusal(name: str, device: str) -> str | None:
+        try:
+            return attentions.why_unavailable(name, device=device)
+        except Exception as error:  # a plugin's own `missing`; one variant's fault must not hide the others
+            return f"fails to tell whether it runs on {device}: {type(error).__name__}: {error}"
 
     return {
         "title": spec.title,
@@ -120,7 +127,10 @@ def _describe(spec: Any, devices: list[str]) -> dict[str, Any]:
         "exact": spec.exact,
         "bottleneck": spec.bottleneck,
         "shares_query_key": spec.shares_query_key,
-        "options": {o.name: {"default": o.default, "choices": list(o.choices), "help": o.help} for o in spec.options},
+        "options": {
+            o.name: {"default": _plain(o.default), "choices": [_plain(c) for c in o.choices], "help": o.help}
+            for o in spec.options
+        },
         "exponents": asdict(spec.exponents) if spec.exponents else None,
         "unavailable": refusals(spec.name),
         "best": {device: _best(spec, device) for device in devices},
@@ -129,6 +139,12 @@ def _describe(spec: Any, devices: list[str]) -> dict[str, Any]:
             for b in spec.backends
         },
     }
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON has it, or as text."""
+    known = isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)) or value is None
+    return value if known else str(value)
 
 
 def _best(spec: Any, device: str) -> str | None:
@@ -140,12 +156,15 @@ def _best(spec: Any, device: str) -> str | None:
     work = attentions.Work(b=1, h=6, n=4096, d=64, m=64, itemsize=dtype.itemsize, options=spec.defaults)
     try:
         return attentions.resolve(spec.name, device=device, dtype=dtype, work=work).name
-    except attentions.Unavailable:
+    except Exception:  # attentions.Unavailable, or a plugin's own failure, which `unavailable` tells
         return None
 
 
 def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "attention-harness"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "attention-harness"
+    except RuntimeError:  # this user has no home
+        return Path(os.devnull)
 
 
 def _cache_key(plugins: Sequence[str]) -> str:

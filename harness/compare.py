@@ -7,6 +7,7 @@ Times are compared only between runs of one machine; everything else always. A c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,7 @@ def compare(a: Path, b: Path, *, metrics: tuple[str, ...] = ("latency",)) -> lis
     Raises UsageError for an unknown metric, StoreError for a folder that is no run, NothingToCompare when the runs
     share no case.
     """
-    for name in metrics:
+    for name in metrics or ("",):
         if name not in UNITS:
             raise UsageError(unknown("metric", name, UNITS))
     frames = [store.read(folder) for folder in (a, b)]
@@ -59,6 +60,8 @@ def compare(a: Path, b: Path, *, metrics: tuple[str, ...] = ("latency",)) -> lis
     samples = [_samples(folder) for folder in (a, b)]
     tables = [_table(frame) for frame in frames]
     keys = [key for key in dict.fromkeys([*tables[1], *tables[0]]) if key[1] in metrics]
+    if not keys:
+        raise NothingToCompare(f"neither {a} nor {b} holds {', '.join(metrics)}")
     return [_line(key, tables[0].get(key), tables[1].get(key), samples) for key in keys]
 
 
@@ -69,7 +72,10 @@ def _line(key: tuple[str, str], a: Any, b: Any, samples: list[dict[tuple[str, st
         "case_id": key[0], "metric": key[1], "unit": row.unit,
         "case": f"{row.attention}:{row.backend} {size} {row.dtype} {row.phase} {row.scope}",
     }  # fmt: skip
-    figures = [None if side is None or side.status != "ok" else float(side.value) for side in (a, b)]
+    figures = [
+        None if side is None or side.status != "ok" or not math.isfinite(side.value) else float(side.value)
+        for side in (a, b)
+    ]
     nothing: dict[str, Any] = {"a": figures[0], "b": figures[1], "ratio": None, "low": None, "high": None}
     for side, name in ((a, "A"), (b, "B")):
         if side is None:
@@ -77,6 +83,8 @@ def _line(key: tuple[str, str], a: Any, b: Any, samples: list[dict[tuple[str, st
         if side.status != "ok":
             reason = f"{side.status} in run {name}: {side.note}"
             return Line(**facts, **nothing, verdict="not comparable", reason=reason)
+        if not math.isfinite(side.value):
+            return Line(**facts, **nothing, verdict="not comparable", reason=f"no finite figure in run {name}")
     return Line(**facts, **_judge(key, a, b, samples))
 
 
@@ -100,7 +108,10 @@ def _judge(key: tuple[str, str], a: Any, b: Any, samples: list[dict[tuple[str, s
         return judged | {"verdict": "not comparable", "reason": f"other machines: {a.machine} and {b.machine}"}
     if metric != "latency" or any(len(table.get(key, ())) < FEWEST for table in samples):
         return judged | {"verdict": "inconclusive", "reason": f"needs at least {FEWEST} raw samples in both runs"}
-    ratio, low, high = stats.ratio_interval(samples[1][key], samples[0][key])
+    try:
+        ratio, low, high = stats.ratio_interval(samples[1][key], samples[0][key])
+    except ValueError as error:
+        return judged | {"verdict": "inconclusive", "reason": f"the raw samples are damaged: {error}"}
     judged |= {"ratio": ratio, "low": low, "high": high}
     reason = f"against ±{100 * THRESHOLD:g} %; two runs differ by drift too, which samples of one run do not show"
     if low > 1 + THRESHOLD:
@@ -113,12 +124,14 @@ def _judge(key: tuple[str, str], a: Any, b: Any, samples: list[dict[tuple[str, s
 
 
 def _table(frame: pandas.DataFrame) -> Mapping[tuple[str, str], Any]:
-    return {(row.case_id, row.metric): row for row in frame.itertuples(index=False)}
+    rows: Any = frame.itertuples(index=False)
+    return {(row.case_id, row.metric): row for row in rows}
 
 
 def _samples(folder: Path) -> dict[tuple[str, str], Any]:
     frame = store.read_samples(folder)
-    return {key: group["value"].to_numpy() for key, group in frame.groupby(["case_id", "metric"])}
+    groups: Any = frame.groupby(["case_id", "metric"])
+    return {key: group["value"].to_numpy() for key, group in groups}
 
 
 def _none(value: Any) -> bool:

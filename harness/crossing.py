@@ -12,7 +12,7 @@ from harness.engines.local import Engine, WorkerLost
 from harness.errors import Failure, UsageError
 from harness.record import Case
 from harness.space import Sweep, expand, sizes
-from harness.sweep import memory_refusal
+from harness.sweep import check_names, memory_refusal
 
 SINGLE = ("m", "batch", "heads", "head_dim", "dtype", "phase", "scope")
 
@@ -22,16 +22,16 @@ def measure(given: Mapping[str, Any], a: str, b: str, *, low: str, high: str) ->
     for name in ("attention", "n"):
         if name in given:
             raise UsageError(f"crossover chooses {name} itself; leave --{name} out and use A, B, --low and --high")
-    try:
-        first, last = (sizes(text, axis="n")[0] for text in (low, high))
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+    first, last = (_size(name, text) for name, text in (("low", low), ("high", high)))
     if first >= last:
         raise UsageError(f"--low {low} must be below --high {high}")
+    if a == b or any("," in name or not name.strip() for name in (a, b)):
+        raise UsageError(f"crossover compares two different variants, such as anchor flash, not {a!r} and {b!r}")
     sweep = Sweep.parse({**given, "attention": [a, b], "n": [first]})
     for name in SINGLE:
         if len(getattr(sweep, name)) > 1:
             raise UsageError(f"crossover compares one size at a time: give one --{name.replace('_', '-')}")
+    check_names(sweep)
     with Engine(plugins=sweep.plugin, device=sweep.device) as engine:
         session = engine.open()
         cases, _ = expand(sweep, session["catalogue"], device=session["device"])
@@ -40,8 +40,18 @@ def measure(given: Mapping[str, Any], a: str, b: str, *, low: str, high: str) ->
         return answer, session["device"]
 
 
+def _size(name: str, text: str) -> int:
+    try:
+        found = sizes(text, axis="n")
+    except ValueError as error:
+        raise UsageError(f"--{name}: {error}") from None
+    if len(found) > 1:
+        raise UsageError(f"--{name} takes one n, not {text!r}")
+    return found[0]
+
+
 def _names(case: Case, name: str) -> bool:
-    variant, _, backend = name.partition(":")
+    variant, _, backend = name.strip().partition(":")
     return (case.attention, case.backend) == (variant, backend)
 
 
@@ -59,8 +69,12 @@ def _probe(engine: Engine, sweep: Sweep, pair: list[Case], n: int) -> Probe:
         answer = engine.pair([r.case for r in resolutions], budget_s=sweep.budget, timeout_s=sweep.timeout)
     except WorkerLost as lost:
         raise Failure(f"at n = {n}: {lost.note}; choose a smaller --high or a larger --timeout") from None
-    if "failure" in answer:
-        raise Failure(f"at n = {n}: {answer['failure']['note']}")
+    if failure := answer.get("failure"):
+        which = failure["which"]
+        note = f"{pair[which].label}: {failure['note']}" if which is not None else failure["note"]
+        if failure["status"] in ("oom", "unsupported") and which is not None:
+            return one_sided(n, a_runs=which == 1, b_runs=which == 0, note=note)
+        raise Failure(f"at n = {n}: {note}")
     probe = compare(*answer["samples"], n=n)
     print(f"n={n}: {probe.ratio:.3f} ({probe.low:.3f} to {probe.high:.3f}), {probe.winner}", file=sys.stderr)
     return probe

@@ -1,5 +1,7 @@
 """From which n does A beat B? A doubling scan upwards, then bisection, on interleaved A/B measurements. No torch.
 
+The scan ends where A wins twice in a row: nothing beyond that n is tried, and the answer says how far it went.
+
 answer = find(probe, low=128, high=65536)      # probe(n) -> Probe: the latency ratio A/B with its interval
 print(answer.sentence("anchor", "flash"))
 """
@@ -37,7 +39,7 @@ class Probe:
 
 @dataclass(frozen=True, kw_only=True)
 class Crossover:
-    """kind: 'found', 'always' (A wins from the first n on) or 'never' (A wins at no n of the range).
+    """kind: 'found', 'always' (A wins from the first n on) or 'never' (A does not win at the end of the range).
 
     n is the estimate, low and high enclose it: the nearest n at which B, and from which A, wins beyond doubt; None
     where the range holds no such n.
@@ -52,31 +54,37 @@ class Crossover:
     def sentence(self, a: str, b: str) -> str:
         """The answer in words."""
         first, last = self.probes[0].n, self.probes[-1].n
+        early = [p.n for p in self.probes if p.winner == "A" and (self.kind == "never" or p.n < (self.low or 0))]
+        wins = ", ".join(map(str, early))
         if self.kind == "always":
-            return f"{a} beats {b} already at n = {first}: the crossover lies below the range"
+            return (
+                f"{a} beats {b} at every n tried, {first} to {last}: a crossover, if there is one, lies below {first}"
+            )
+        if self.kind == "never" and early:
+            return f"no crossover: {a} beats {b} at n = {wins} but not at n = {last}, the largest tried"
         if self.kind == "never":
             return f"no crossover: {a} does not beat {b} at any n tried from {first} to {last}"
-        interval = f"{self.low if self.low is not None else f'below {first}'} to {self.high}"
-        return f"{a} beats {b} from about n = {self.n} on (between {interval})"
+        interval = f"between {self.low if self.low is not None else f'below {first}'} and {self.high}"
+        also = f", and also at n = {wins}" if early else ""
+        return f"{a} beats {b} from about n = {self.n} on ({interval}; tried up to {last}){also}"
 
 
 def find(probe: Callable[[int], Probe], *, low: int, high: int) -> Crossover:
-    """Double n from `low` until A wins beyond doubt, then bisect that stretch to within 5 % of n."""
+    """Double n from `low` until A wins beyond doubt twice, then bisect the stretch of its lead to within 5 % of n."""
     scanned: list[Probe] = []
     n = low
     while True:
         scanned.append(probe(n))
-        if scanned[-1].winner == "A" or n >= high:
+        if n >= high or [p.winner for p in scanned[-2:]] == ["A", "A"]:
             break
         n = min(2 * n, high)
     if scanned[-1].winner != "A":
         return Crossover(kind="never", n=None, low=None, high=None, probes=tuple(scanned))
-    if len(scanned) == 1:
+    lead = _lead(scanned)
+    if lead == 0 and scanned[0].winner == "A":
         return Crossover(kind="always", n=None, low=None, high=low, probes=tuple(scanned))
     probes = list(scanned)
-    above = _first_win(scanned)
-    below = scanned[above - 1] if above else scanned[0]
-    upper = scanned[above]
+    below, upper = scanned[max(lead, 1) - 1], scanned[max(lead, 1)]
     while upper.n / below.n > PRECISION and (middle := round(math.sqrt(upper.n * below.n))) not in (upper.n, below.n):
         probes.append(probe(middle))
         if probes[-1].ratio < 1:
@@ -108,10 +116,10 @@ def one_sided(n: int, *, a_runs: bool, b_runs: bool, note: str) -> Probe:
     return Probe(n=n, ratio=ratio, low=ratio, high=ratio, note=note)
 
 
-def _first_win(scanned: Sequence[Probe]) -> int:
+def _lead(scanned: Sequence[Probe]) -> int:
     """The index from which every later probe has A ahead."""
     index = len(scanned) - 1
-    while index > 1 and scanned[index - 1].ratio < 1:
+    while index > 0 and scanned[index - 1].ratio < 1:
         index -= 1
     return index
 

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from harness.errors import UsageError, unknown
 from harness.record import DTYPES, PHASES, parse_options
 
 Frame = Any  # a pandas.DataFrame: type checkers lose track of one at the first boolean index
@@ -40,6 +41,8 @@ def labelled(frame: Frame) -> Frame:
 def metric_rows(frame: Frame, metric: str) -> Frame:
     """The rows of a metric; a case that failed as a whole stands in with its status. Failed rows carry no value."""
     rows = frame[frame["metric"] == metric]
+    if frame.empty:
+        return rows
     key = ["machine", "case_id"]
     measured = frame.groupby(key)["status"].transform(lambda status: (status == "ok").any())
     failed = frame[~measured].drop_duplicates(key)
@@ -64,6 +67,38 @@ def settings(rows: Frame, names: Sequence[str]) -> Iterator[tuple[dict[str, Any]
         yield dict(zip(names, key, strict=True)), group
 
 
+def only(
+    frame: Frame, *, attention: Sequence[str] = (), n: Sequence[str] = (), m: Sequence[str] = (),
+    batch: Sequence[str] = (), **texts: Sequence[str],
+) -> Frame:  # fmt: skip
+    """The rows that a command line asks for: comma-separated words by axis, all where there are none.
+
+    attention: `anchor`, or one implementation, `anchor:sdpa`; n, m, batch: 4096 or 4k; m leaves exact variants in;
+    texts: phase, dtype, scope, device. Raises UsageError for what the run does not hold, saying what it does.
+    """
+    own = frame["attention"] + ":" + frame["backend"]
+    names = list(dict.fromkeys([*frame["attention"], *own[frame["backend"] != ""]]))
+    wanted = words(attention, what="attention in this run", valid=names)
+    keep = frame["attention"].isin(wanted or names) | own.isin(wanted)
+    for name, given in texts.items():
+        held = list(dict.fromkeys(frame[name]))
+        keep &= frame[name].isin(words(given, what=f"{name} in this run", valid=held) or held)
+    for name, option, given in (("n", "n", n), ("m", "m", m), ("b", "batch", batch)):
+        wanted = _sizes(given, option, sorted({int(value) for value in frame[name].dropna()}))
+        if wanted:
+            keep &= frame[name].isin(wanted) | frame[name].isna()
+    return frame[keep]
+
+
+def words(texts: Sequence[str], *, what: str, valid: Sequence[str]) -> list[str]:
+    """The comma-separated words in `texts`, once each. Raises UsageError for one that is not valid."""
+    found = list(dict.fromkeys(word.strip() for text in texts for word in text.split(",")))
+    for word in found:
+        if word not in valid:
+            raise UsageError(unknown(what, word, valid))
+    return found
+
+
 def sort_key(attention: str, label: str = "", m: int | None = None) -> tuple[Any, ...]:
     """Exact variants first, then those of ORDER, then plugins by name; a variant's backends together, m ascending."""
     return place(attention, ORDER), label, -1 if m is None else m
@@ -83,6 +118,19 @@ def printable(text: str, *, limit: int = 120) -> str:
     if len(text) <= limit:
         return text
     return f"{text[: limit - limit // 3 - 1]}…{text[-(limit // 3) :]}"
+
+
+def _sizes(texts: Sequence[str], option: str, held: Sequence[int]) -> list[int]:
+    from harness.space import sizes  # imports pydantic
+
+    try:
+        wanted = [value for text in texts for value in sizes(text, axis="n")]
+    except ValueError as error:
+        raise UsageError(f"--{option}: {error}") from None
+    for value in wanted:
+        if value not in held:
+            raise UsageError(f"--{option} {value} is not in this run; it holds {', '.join(map(str, held)) or 'none'}")
+    return wanted
 
 
 def _in_order(names: Sequence[str], values: Sequence[Any]) -> tuple[Any, ...]:

@@ -69,8 +69,7 @@ class Sweep(BaseModel):
     @classmethod
     def _names(cls, value: Any, info: Any) -> tuple[str, ...]:
         found = _unique(word.strip() for text in _words(value) for word in str(text).split(",") if word.strip())
-        if any("\ud800" <= letter <= "\udfff" for name in found for letter in name):
-            raise ValueError("a name is not valid UTF-8; rename the file")
+        _encodable(found)
         if not found and any(str(text).strip() for text in _words(value)):
             raise ValueError(f"{value!r} names nothing")
         valid = {"metrics": tuple(UNITS), "dtype": ("auto", *DTYPES), "phase": PHASES, "scope": SCOPES}
@@ -97,6 +96,7 @@ class Sweep(BaseModel):
         for key in value:
             if str(key).count(".") != 1 or not all(str(key).split(".")):
                 raise ValueError(f"{key!r} is not of the form variant.option, such as anchor.init")
+        _encodable([str(text) for pair in value.items() for text in pair])
         return {str(key): str(text) for key, text in value.items()}
 
     @classmethod
@@ -136,7 +136,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UsageError(f"sweep file {path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"sweep file {path} cannot be read: {error}") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageError(f"sweep file {path} is not valid TOML: {error}") from None
     if isinstance(document.get("set"), dict):
         nested = document["set"]
@@ -243,6 +243,12 @@ def _size(text: str, *, axis: str, whole: str) -> int:
     if not 1 <= value <= most:
         raise ValueError(f"{whole!r} is out of range: {rule}")
     return value
+
+
+def _encodable(texts: Iterable[str]) -> None:
+    for text in texts:
+        if any("\ud800" <= letter <= "\udfff" for letter in text):  # how Python takes in bytes that are no UTF-8
+            raise ValueError(f"{text!r} is not valid UTF-8")
 
 
 def _rule(axis: str) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,6 +33,8 @@ TEXT_COLUMNS = (
     "run_id", "case_id", "time_utc", "machine", "commit", "attention", "backend", "scope", "phase", "dtype", "device",
     "options", "metric", "unit", "status", "note",
 )  # fmt: skip
+WHOLE_COLUMNS = ("b", "h", "n", "d", "m", "seed", "samples")
+REAL_COLUMNS = ("value", "ci_low", "ci_high", "p20", "p80")
 
 
 class Store:
@@ -87,7 +90,7 @@ class Store:
             (case_id, metric, i, repr(float(v))) for metric, values in samples.items() for i, v in enumerate(values)
         )
         # A case's first row tells whether it was measured: only a failed one starts with a failure of the first metric
-        ordered = sorted(rows, key=lambda row: (row.status != "ok", row.metric == self.metrics[0]))
+        ordered = sorted(rows, key=lambda row: (row.status != "ok") * (1 + (row.metric == self.metrics[0])))
         self._measurements.append(row.cells() for row in ordered)
         self.done.add(case_id)
 
@@ -182,12 +185,9 @@ def read(folder: Path) -> pandas.DataFrame:
     try:
         frame = pandas.read_csv(
             io.StringIO(text), dtype=dict.fromkeys(TEXT_COLUMNS, str), keep_default_na=False,
-            na_values={name: [""] for name in COLUMNS if name not in TEXT_COLUMNS}, float_precision="round_trip",
+            converters=dict.fromkeys(WHOLE_COLUMNS, _whole) | dict.fromkeys(REAL_COLUMNS, _real),
         )  # fmt: skip
-        for name in ("b", "h", "n", "d", "m", "seed", "samples"):
-            frame[name] = frame[name].astype("Int64")
-        for name in ("value", "ci_low", "ci_high", "p20", "p80"):
-            frame[name] = frame[name].astype("float64")
+        frame = frame.astype(dict.fromkeys(WHOLE_COLUMNS, "Int64") | dict.fromkeys(REAL_COLUMNS, "float64"))
     except (ValueError, TypeError) as error:
         raise StoreError(f"{path} is damaged: {error}") from None
     return frame
@@ -202,7 +202,7 @@ def read_samples(folder: Path) -> pandas.DataFrame:
     try:
         return pandas.read_csv(
             io.StringIO(text), dtype={"case_id": str, "metric": str}, keep_default_na=False,
-            na_values={"value": [""]}, float_precision="round_trip",
+            converters={"index": int, "value": _real},
         )  # fmt: skip
     except ValueError as error:
         raise StoreError(f"{path} is damaged: {error}") from None
@@ -228,6 +228,15 @@ def newest_run(results: Path) -> Path:
     if not runs:
         raise StoreError(f"no run under {results}/; make one with: harness run --n 4096 --m 64")
     return max(runs, key=lambda path: path.stat().st_mtime_ns).parent
+
+
+def _whole(text: str) -> int | None:
+    return int(text) if text else None
+
+
+def _real(text: str) -> float:
+    """As Python reads it: exactly, whichever way this version of pandas does."""
+    return float(text) if text else math.nan
 
 
 def _whole_lines(path: Path, columns: Sequence[str]) -> str:

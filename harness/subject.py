@@ -108,10 +108,13 @@ class Subject:
 
 
 class Trace:
-    """peak_bytes: most bytes alive above the inputs during one call; launches: kernels (GPU) or operators (CPU)."""
+    """peak_bytes: most bytes alive above the inputs during one call; launches: kernels (GPU) or operators (CPU).
 
-    def __init__(self, peak_bytes: int, launches: int, names: list[str]) -> None:
-        self.peak_bytes, self.launches, self.names = peak_bytes, launches, names
+    names: of those, in order; output: the call's result, `1x6x1024x64 float32`.
+    """
+
+    def __init__(self, peak_bytes: int, launches: int, names: list[str], output: str) -> None:
+        self.peak_bytes, self.launches, self.names, self.output = peak_bytes, launches, names, output
 
 
 def work_of(case: Case) -> attentions.Work:
@@ -141,28 +144,32 @@ def trace(subject: Subject) -> Trace:
         subject.synchronise()
         peak = torch.cuda.max_memory_allocated(subject.device) - before
         with profile(activities=[ProfilerActivity.CUDA]) as recorded:
-            _discard(subject.call)
+            output = _described(subject.call())
             subject.synchronise()
         kernels = [e.name() for e in _events(recorded) if e.device_type().name == "CUDA"]
         names = [name for name in kernels if not name.startswith(("Memcpy", "Memset"))]
-        return Trace(peak, len(names), names)
+        return Trace(peak, len(names), names, output)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         out = subject.call()
     live = peak = 0
-    for event in _events(recorded):
-        if event.name() == "[memory]":
-            live += event.nbytes()
-            peak = max(peak, live)
+    for event in sorted((e for e in _events(recorded) if e.name() == "[memory]"), key=lambda e: e.start_ns()):
+        live += event.nbytes()
+        peak = max(peak, live)
+    output = _described(out)
     del out
     names = [
         event.name for event in recorded.events() or []
         if event.name.startswith("aten::") and not any(c.name.startswith("aten::") for c in event.cpu_children)
     ]  # fmt: skip
-    return Trace(peak, len(names), names)
+    return Trace(peak, len(names), names, output)
 
 
 def _events(recorded: Any) -> Any:
     return recorded.profiler.kineto_results.events()
+
+
+def _described(out: Tensor) -> str:
+    return f"{'x'.join(map(str, out.shape))} {str(out.dtype).removeprefix('torch.')}"
 
 
 def _discard(call: Callable[[], Tensor]) -> None:

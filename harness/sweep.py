@@ -27,6 +27,7 @@ from harness.store import ENVIRONMENT, SWEEP, Store, StoreFull, read_environment
 CANARY_EVERY_S = 5.0
 CANARY_TOLERANCE = 0.05
 CHECKS = ("numeric_error",)
+CEILINGS_FOR = {"roofline_fraction", "flops_rate", "bytes_moved"}  # what is read against the device's ceilings
 
 
 class Listener(Protocol):
@@ -40,17 +41,12 @@ class Listener(Protocol):
 
 @dataclass(kw_only=True)
 class Result:
-    """What a sweep did: its folder, cases by status, and where its time went."""
+    """What a session of a sweep did: its folder, the cases it measured by status, and where its time went."""
 
     folder: Path
     statuses: Counter[str] = field(default_factory=Counter)
     wall_s: float = 0.0
     measuring_s: float = 0.0
-
-    @property
-    def all_failed(self) -> bool:
-        """Whether there were cases and none of them is ok."""
-        return bool(self.statuses) and not self.statuses["ok"]
 
 
 def prepare(sweep: Sweep, engine: Engine) -> tuple[dict[str, Any], list[Resolution], list[str]]:
@@ -82,7 +78,7 @@ def run(sweep: Sweep, folder: Path, *, engine: Engine, listener: Listener, resum
         result = Result(folder=folder)
         try:
             if todo:
-                ceilings = journal.calibrate(engine, todo)
+                ceilings = journal.calibrate(engine, todo) if CEILINGS_FOR & set(sweep.metrics) else {}
                 for resolution in todo:
                     journal.look(engine, listener)
                     listener.start(resolution.case)

@@ -25,7 +25,7 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the profiler's library writes 
 import torch
 
 import attentions
-from harness import calibrate, catalogue, environment, metrics
+from harness import calibrate, catalogue, environment, metrics, probe
 from harness.memory import free_bytes
 from harness.metrics import latency
 from harness.metrics.error import WrongResult
@@ -117,6 +117,11 @@ OPERATIONS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "pair": pair,
     "free": lambda request: free_bytes(request["device"]),
     "ceilings": lambda request: calibrate.ceilings(request["device"], request["dtypes"]),
+    "load": probe.load,
+    "burst": lambda request: _guarded(probe.burst, request),
+    "probe": lambda request: _guarded(probe.probe, request),
+    "definition": lambda request: _guarded(probe.definition, request),
+    "toolchain": probe.toolchain,
     "canary": lambda request: calibrate.canary(request["device"]),
 }
 
@@ -167,6 +172,15 @@ def _classify(error: Exception) -> tuple[str, str]:
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(s in text.lower() for s in OUT_OF_MEMORY):
         return "oom", text
     return "error", f"{type(error).__name__}: {text}"
+
+
+def _guarded(operation: Callable[[dict[str, Any]], Any], request: dict[str, Any]) -> dict[str, Any]:
+    """What the operation returns as {"value": ...}, or a case's failure as {"failure": {"status", "note"}}."""
+    try:
+        return {"value": operation(request)}
+    except Exception as error:
+        status, text = _classify(error)
+        return {"failure": {"status": status, "note": text}}
 
 
 def _limit_memory(device: str) -> None:

@@ -47,7 +47,9 @@ def main() -> None:
         candidates["compile"] = attentions.spec("anchor").backend("compile").compute
     b, h, d, m = options.b, options.h, options.d, options.m
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, b{b} h{h} d{d} m{m}; time over `released`")
-    print(f"{'n':>7} {'dtype':9} {'phase':8} {'released':>11}  " + "  ".join(f"{name:>10}" for name in [*candidates][1:]))
+    print(
+        f"{'n':>7} {'dtype':9} {'phase':8} {'released':>11}  " + "  ".join(f"{name:>10}" for name in [*candidates][1:])
+    )
     with Path(options.out).open("w", newline="") as file:
         table = csv.DictWriter(file, COLUMNS)
         table.writeheader()
@@ -61,7 +63,9 @@ def main() -> None:
                     for row in rows:
                         table.writerow(row | {"candidate": "default" if row["backend"] == default else ""})
                     file.flush()
-                    ratios = [f"{row['ratio_to_released']:>9.2f}{'*' if row['backend'] == default else ' '}" for row in rows]
+                    ratios = [
+                        f"{row['ratio_to_released']:>9.2f}{'*' if row['backend'] == default else ' '}" for row in rows
+                    ]
                     print(
                         f"{n:>7} {dtype_name:9} {phase:8} {rows[0]['latency_ms']:>8.2f} ms  " + "  ".join(ratios[1:]),
                         flush=True,

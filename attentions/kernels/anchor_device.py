@@ -1,4 +1,4 @@
-"""Anchor attention on the GPU: the Triton code. attentions.kernels.anchor holds the operators, anchor_plan the launches.
+"""Anchor attention on the GPU: the Triton code. kernels.anchor holds the operators, kernels.anchor_plan the launches.
 
     A = softmax_j(k_i · u_j / √d)    M = Aᵀ V    δ = Aᵀ 1    W = Δ⁻¹ M    O = A W
 
@@ -25,6 +25,8 @@ Conventions: token tensors have any batch, head and token strides and a contiguo
 formed in 64 bits, offsets inside it in 32. d is padded to a power of two and m to a block with anchors of logit −inf.
 Logits, softmax, degrees and all sums are float32; A and dS are rounded to the inputs' dtype for the tensor cores.
 """
+
+# ruff: noqa: SIM108 - Triton compiles an `if` on a constant to one branch; of `x if c else y` it must type both.
 
 from __future__ import annotations
 
@@ -233,7 +235,7 @@ def _sum_splits(
     rows = tl.arange(0, BLOCK_M)
     total = tl.zeros((BLOCK_M, D_PAD), dtype=tl.float32)
     degree = tl.zeros((BLOCK_M,), dtype=tl.float32)
-    for split in range(0, splits):
+    for split in range(splits):
         at = head.to(tl.int64) * splits + split
         total += _load_rows(partial + at * m * D, 0, m, BLOCK_M, D, D_PAD, CACHE)
         if DEGREE:
@@ -331,7 +333,7 @@ def _differentiate(
     return du * root
 
 
-# Launches, one operation each ----------------------------------------------------------------------------------------
+# Launches, one operation each.
 
 
 @triton.jit
@@ -470,7 +472,7 @@ def backward_kernel(
     _store_rows(grad_partial + part.to(tl.int64) * m * D, du, 0, m, BLOCK_M, D, D_PAD)
 
 
-# Blocked: m × d is too large for one tile ------------------------------------------------------------------------------
+# Blocked: m × d is too large for one tile.
 
 
 @triton.jit
@@ -628,7 +630,7 @@ def backward_anchors_kernel(
     _store_rows(grad_partial + part.to(tl.int64) * m * D, du * root, first, m, BLOCK_M, D, D_PAD)
 
 
-# Persistent: one launch; the second reading of K (and of G) finds it in L2 --------------------------------------------
+# Persistent: one launch; the second reading of K (and of G) finds it in L2.
 #
 # Heads go through in groups small enough for L2. Work is cut into items, numbered in an order in which an item waits
 # only for items of lower number; programs take numbers from a counter ("tickets") until there are none. In step t:

@@ -23,7 +23,7 @@ from torch import Tensor
 from attentions.kernels import anchor_device as device_code
 from attentions.kernels.anchor_tiles import TILES, Tile
 
-HEAD_DIMS = (32, 64, 80, 96, 128)
+HEAD_DIMS = (32, 64, 80, 96, 128)  # those with tests and reports; any from 1 to the last is taken
 MAX_ANCHORS = 512
 MAX_TOKENS = 2**22
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
@@ -142,7 +142,7 @@ def shape_class(k: Tensor, anchors: Tensor, phase: str) -> ShapeClass:
 
 
 def _class(d: int, m: int, bits: int, phase: str) -> ShapeClass:
-    return ShapeClass(d, max(16, triton.next_power_of_2(d)), max(16, triton.next_power_of_2(m)), bits, phase)
+    return ShapeClass(d, max(HEAD_DIMS[0], triton.next_power_of_2(d)), max(16, triton.next_power_of_2(m)), bits, phase)
 
 
 def unsupported(k: Tensor, v: Tensor, anchors: Tensor) -> str | None:
@@ -158,12 +158,37 @@ def unsupported(k: Tensor, v: Tensor, anchors: Tensor) -> str | None:
     return None
 
 
+def workspace(*, b: int, h: int, n: int, d: int, m: int, dtype: torch.dtype, phase: str, device: Device) -> int:
+    """Bytes a forward or backward pass allocates beside its results."""
+    k, anchors = torch.empty(b, h, n, d, dtype=dtype, device="meta"), torch.empty(m, d, device="meta")
+    if phase == "forward":
+        return forward(k, k, anchors, device=device).workspace_bytes
+    means, degree = torch.empty(b * h, m, d, device="meta"), torch.empty(b * h, m, device="meta")
+    return backward(k, k, k, anchors, means, degree, device=device).workspace_bytes
+
+
+def why_missing(device: torch.device) -> str | None:
+    """Why the kernels cannot run on a device here, or None."""
+    if device.type == "cpu":
+        return None if INTERPRETED else "needs a CUDA device (on the CPU only Triton's interpreter: TRITON_INTERPRET=1)"
+    if device.type != "cuda":
+        return f"needs a CUDA device, not {device.type}"
+    found = torch.cuda.get_device_properties(device)
+    shared = getattr(found, "shared_memory_per_block_optin", 163 * 1024)
+    if found.major < 8 or shared < 163 * 1024:
+        return (
+            f"needs a data-centre GPU from A100 on (163 KiB of shared memory a program), and {found.name} has "
+            f"{shared // 1024} KiB at compute capability {found.major}.{found.minor}"
+        )
+    return None
+
+
 def limits(*, n: int, d: int, m: int, dtype: torch.dtype) -> str | None:
     """Why these kernels do not take a size, or None."""
     if dtype not in DTYPES:
         return f"takes float16, bfloat16 and float32, not {str(dtype).removeprefix('torch.')}"
-    if d not in HEAD_DIMS:
-        return f"takes head_dim {', '.join(map(str, HEAD_DIMS))}, not {d}"
+    if not 1 <= d <= HEAD_DIMS[-1]:
+        return f"takes head_dim 1 to {HEAD_DIMS[-1]}, not {d}"
     if not 1 <= m <= MAX_ANCHORS:
         return f"takes 1 to {MAX_ANCHORS} anchors, not {m}"
     if not 1 <= n <= MAX_TOKENS:
@@ -270,7 +295,7 @@ def forward(
                 {"ROWS": rows, "WIDE": wide, "D": d, "D_PAD": kind.d_pad},
                 4,
                 2,
-            )  # fmt: skip
+            )
         )
     if whole(kind):
         tile = choice.tiles["scatter"]
@@ -299,7 +324,7 @@ def forward(
                     *_strides(k, out),
                 ),
                 REDUCED=reduced,
-            )  # fmt: skip
+            )
         )
     else:
         tile = choice.tiles["scatter_blocked"]
@@ -309,7 +334,7 @@ def forward(
                 tile,
                 parts * -(-n // tile.tokens),
                 (k, anchors, means, lse, out, scale, n, m, h, *_strides(k, out)),
-            )  # fmt: skip
+            )
         )
     return _plan(tuple(launches), (out, means, degree), held, choice)
 
@@ -376,7 +401,7 @@ def backward(
                 {"ROWS": rows, "WIDE": wide, "D": d, "D_PAD": kind.d_pad},
                 4,
                 2,
-            )  # fmt: skip
+            )
         )
     if whole(kind):
         tile = choice.tiles["differentiate"]
@@ -411,7 +436,7 @@ def backward(
                     *strides,
                 ),
                 REDUCED=reduced,
-            )  # fmt: skip
+            )
         )
     else:
         balance, tile = _floats(k, parts, n), choice.tiles["tokens"]
@@ -440,7 +465,7 @@ def backward(
                     h,
                     *strides,
                 ),
-            )  # fmt: skip
+            )
         )
         tile = choice.tiles["anchors"]
         span, chunks = _span(n, choice.chunks, tile.tokens)
@@ -470,7 +495,7 @@ def backward(
                     span,
                     *_strides(k, v, g),
                 ),
-            )  # fmt: skip
+            )
         )
     held.append(grad_partial)
     launches.append(_anchor_gradient(grad_partial, grad_anchors, parts * chunks))
@@ -539,9 +564,10 @@ def _gather(
 
 def _anchor_gradient(partial: Tensor, grad_anchors: Tensor, parts: int) -> Launch:
     size = grad_anchors.numel()
+    block = 64 if size <= 8192 else 256
     return Launch(
-        device_code.anchor_gradient_kernel, -(-size // 64), (partial, grad_anchors, parts, size),
-        {"BLOCK": 64, "WIDE": 32}, 4, 2,
+        device_code.anchor_gradient_kernel, -(-size // block), (partial, grad_anchors, parts, size),
+        {"BLOCK": block, "WIDE": 32}, 4, 2,
     )  # fmt: skip
 
 

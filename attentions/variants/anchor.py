@@ -15,10 +15,13 @@ in docs/anchor.md. `scale` multiplies the initial anchors and sharpens A.
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import math
 import shutil
 from collections.abc import Callable
 from functools import cache
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F
@@ -133,6 +136,42 @@ def _graph() -> Callable[..., Tensor]:
     return torch.compile(reference, dynamic=False)  # on first use: importing the compiler takes seconds
 
 
+def _no_triton(device: torch.device) -> str | None:
+    if importlib.util.find_spec("triton") is None:
+        return "needs the package triton, which comes with PyTorch on Linux and CUDA"
+    return _plan().why_missing(device)
+
+
+def _triton(k: Tensor, v: Tensor, anchors: Tensor) -> Tensor:
+    from attentions.kernels.anchor import anchor_attention
+
+    return anchor_attention(k, v, anchors)
+
+
+def _triton_limits(work: Work, dtype: torch.dtype, device: torch.device) -> str | None:
+    return _plan().limits(n=work.n, d=work.d, m=work.m or 0, dtype=dtype)
+
+
+def _triton_flops(work: Work) -> int:
+    dtype = torch.float32 if work.itemsize == 4 else torch.float16
+    phases = ("forward", "backward") if work.phase == "train" else (work.phase,)
+    return sum(_plan().flops(tokens=work.tokens, d=work.d, m=work.m or 0, dtype=dtype, phase=x) for x in phases)
+
+
+def _triton_peak(work: Work) -> int:
+    """Results and workspace of the phase, for the first CUDA device here, else an H100."""
+    plan, dtype = _plan(), torch.float32 if work.itemsize == 4 else torch.float16
+    device = plan.device_of(torch.device("cuda", 0)) if torch.cuda.is_available() else plan.H100
+    size = {"b": work.b, "h": work.h, "n": work.n, "d": work.d, "m": work.m or 0, "dtype": dtype, "device": device}
+    tensor, means = work.tokens * work.d * work.itemsize, work.b * work.h * (work.m or 0) * (work.d + 1) * 4
+    kept = {"forward": tensor + means, "backward": 2 * tensor, "train": 3 * tensor + means}[work.phase]
+    return kept + plan.workspace(**size, phase="forward" if work.phase == "forward" else "backward")
+
+
+def _plan() -> ModuleType:
+    return importlib.import_module("attentions.kernels.anchor_plan")  # on first use: importing Triton takes a second
+
+
 SPEC = Spec(
     name="anchor",
     title="Anchor attention (AnchorFormer)",
@@ -144,7 +183,17 @@ SPEC = Spec(
         Option("scale", 1.0, "factor on the initial anchors; larger is sharper", minimum=0.0),
     ),
     module=Anchor,
+    rank=lambda work, dtype, device: (*(("triton",) if device.type == "cuda" else ()), "reference", "sdpa"),
     backends=(
+        Backend(
+            "triton",
+            _triton,
+            "fused Triton kernels, nothing of size n × m stored",
+            missing=_no_triton,
+            limits=_triton_limits,
+            flops=_triton_flops,
+            peak=_triton_peak,
+        ),
         Backend("reference", reference, "eager PyTorch: three matrix products and a softmax"),
         Backend(
             "compile", _compiled, "torch.compile of the reference", missing=_no_compiler, automatic=False, opaque=True
@@ -161,6 +210,7 @@ SPEC = Spec(
             "eager PyTorch, blocks of tokens that stay in cache",
             flops=lambda work: matmuls(work, 8 * work.tokens * (work.m or 0) * work.d),
             peak=_chunked_peak,
+            automatic=False,
         ),
     ),
     model=cost,

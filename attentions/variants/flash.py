@@ -93,7 +93,7 @@ def sdpa(
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     with sdpa_kernel(getattr(SDPBackend, kernel)):
-        return F.scaled_dot_product_attention(q, k, v)
+        return F.scaled_dot_product_attention(_rows(q), _rows(k), _rows(v))
 
 
 def packaged(
@@ -101,8 +101,13 @@ def packaged(
 ) -> Float[Tensor, "b h n d"]:
     """`flash_attn_func` of one of the FlashAttention packages, whose layout is (b, n, h, d)."""
     attend = importlib.import_module(module).flash_attn_func
-    out = attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+    out = attend(*(_rows(x).transpose(1, 2) for x in (q, k, v)))
     return (out[0] if isinstance(out, tuple) else out).transpose(1, 2)  # some releases also return the log-sum-exp
+
+
+def _rows(x: Tensor) -> Tensor:
+    """The kernels read a token's vector in one piece; a view that steps through it is copied."""
+    return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def flex(

@@ -98,9 +98,14 @@ def pseudo_inverse(a: Float[Tensor, "b h m m"], iterations: int) -> Float[Tensor
 
 def depthwise(v: Float[Tensor, "b h n d"], weight: Float[Tensor, "h 1 kernel 1"]) -> Float[Tensor, "b h n d"]:
     """Each head's filter over its tokens, centred, zeros beyond the ends."""
-    if v.device.type == "cpu":  # oneDNN would copy v to blocks of 16 heads, whatever h is
-        v = v.contiguous(memory_format=torch.channels_last)
-    return F.conv2d(v, weight.to(v.dtype), padding=(weight.shape[-2] // 2, 0), groups=v.shape[1])
+    h, d, padding = v.shape[1], v.shape[3], (weight.shape[-2] // 2, 0)
+    weight = weight.to(v.dtype)
+    if v.device.type != "cpu":
+        return F.conv2d(v, weight, padding=padding, groups=h)
+    if h == 1:  # with one channel and a filter longer than the input, oneDNN's weight gradient writes out of bounds
+        return F.conv2d(v.transpose(1, 3), weight.expand(d, -1, -1, -1), padding=padding, groups=d).transpose(1, 3)
+    # In any other order oneDNN would copy v to blocks of 16 heads, whatever h is.
+    return F.conv2d(v.contiguous(memory_format=torch.channels_last), weight, padding=padding, groups=h)
 
 
 def _weights(q: Float[Tensor, "b h i d"], k: Float[Tensor, "b h j d"]) -> Float[Tensor, "b h i j"]:
@@ -113,8 +118,8 @@ def _weights(q: Float[Tensor, "b h i d"], k: Float[Tensor, "b h j d"]) -> Float[
 
 def cost(work: Work) -> Cost:
     """Forward holds one softmax's scores and weights; backward both softmaxes' weights, two gradients of that size and
-    the pseudo-inverse's steps. Weights are in at least float32, beside a copy in the inputs' precision.
-    With one head, a CPU's convolution adds a copy of v and of its result in blocks of 16 heads, not counted here.
+    the pseudo-inverse's steps. Weights are in at least float32, beside a copy in the inputs' precision. With one head
+    a CPU's convolution holds up to two more tensors of v's size.
     """
     m, kernel, steps = work.m or 0, work.options["residual_kernel"], work.options["iterations"]
     tensor, heads = work.tokens * work.d, work.b * work.h

@@ -54,7 +54,7 @@ def efficient(
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     with sdpa_kernel(SDPBackend.EFFICIENT_ATTENTION):
-        return F.scaled_dot_product_attention(q, k, v)
+        return F.scaled_dot_product_attention(_rows(q), _rows(k), _rows(v))
 
 
 def package(
@@ -62,7 +62,12 @@ def package(
 ) -> Float[Tensor, "b h n d"]:
     """`xformers.ops.memory_efficient_attention`, whose layout is (b, n, h, d)."""
     attend = _operators().memory_efficient_attention
-    return attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)).transpose(1, 2)
+    return attend(*(_rows(x).transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
+
+
+def _rows(x: Tensor) -> Tensor:
+    """The kernels read a token's vector in one piece; a view that steps through it is copied."""
+    return x if x.stride(-1) == 1 else x.contiguous()
 
 
 @cache

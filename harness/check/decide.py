@@ -14,8 +14,8 @@ samples of one process share its memory layout and its moment, so they are not i
     ok             upper bound < log(1 + δ)
     inconclusive   else
 
-What is regressed or inconclusive is measured again on fresh processes. Then it is regressed if all pairs together say so
-and the median of either set lies beyond the limit: a regression recurs, or it is inconclusive.
+What is regressed or inconclusive is measured again on fresh processes. Then it is regressed if all pairs together say
+so and the median of either set lies beyond the limit: a regression recurs, or it is inconclusive.
 
 A slowdown that is certain even against a floor over 15 % is still a regression. The bootstrap draws each resample and
 its mirror image, so that exchanging base and head exchanges the bounds exactly; values are sorted first, so that their

@@ -12,9 +12,20 @@ from typing import Literal, get_args
 from harness.errors import FAILURE, INCONCLUSIVE, NOTHING, OK, REGRESSION
 
 Verdict = Literal[
-    "failed", "regressed", "void", "inconclusive", "not gateable", "changed", "accepted", "new", "not comparable", "ok"
+    "failed",
+    "regressed",
+    "implausible",
+    "void",
+    "inconclusive",
+    "not gateable",
+    "changed",
+    "accepted",
+    "new",
+    "not comparable",
+    "ok",
 ]
 WORST_FIRST: tuple[Verdict, ...] = get_args(Verdict)
+WORSE: tuple[Verdict, ...] = ("regressed", "implausible")
 OPEN = ("void", "inconclusive", "not gateable", "changed")
 EMPTY = ("new", "not comparable")
 
@@ -45,18 +56,18 @@ def accept(findings: Iterable[Finding], variants: Sequence[str]) -> list[Finding
     """The findings with every change of the named variants accepted. What failed outright stays failed."""
     return [
         replace(finding, verdict="accepted", reason=f"accepted by --accept {finding.variant}: {finding.reason}")
-        if finding.variant in variants and finding.verdict in ("regressed", "changed")
+        if finding.variant in variants and finding.verdict in (*WORSE, "changed")
         else finding
         for finding in findings
     ]
 
 
 def exit_code(findings: Sequence[Finding], *, strict: bool) -> int:
-    """5 failed, 1 regressed, 4 nothing was compared, 3 something stayed open (with strict), else 0."""
+    """5 failed, 1 regressed or implausible, 4 nothing was compared, 3 something stayed open (with strict), else 0."""
     verdicts = {finding.verdict for finding in findings}
     if "failed" in verdicts:
         return FAILURE
-    if "regressed" in verdicts:
+    if verdicts & set(WORSE):
         return REGRESSION
     if verdicts <= set(EMPTY):
         return NOTHING

@@ -51,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         code = getattr(error, "code", None) or getattr(error, "exit_code", None)
         if isinstance(code, int):
-            return _say(error.format_message() if hasattr(error, "format_message") else str(error), code)
+            format_message = getattr(error, "format_message", error.__str__)  # typer's own errors have one
+            return _say(format_message(), code)
         if type(error).__name__ == "AttentionError":  # attentions is not imported here: that would cost seconds
             return _say(str(error), USAGE)
         hint = "this is a fault of harness; HARNESS_DEBUG=1 shows where"

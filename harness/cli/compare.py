@@ -12,7 +12,7 @@ def command(
     b: Path = typer.Argument(help="The other run folder; ratios are B over A."),
     metrics: str = typer.Option("latency", "--metrics", help="Metrics by comma."),
     as_json: bool = typer.Option(False, "--json", help="One JSON document on stdout."),
-) -> None:
+) -> int:
     """Compare two stored runs case by case: the ratio B/A with its interval, and what it does not show."""
     import json
     import sys
@@ -20,19 +20,24 @@ def command(
     from dataclasses import asdict
 
     from harness.compare import compare
+    from harness.errors import NOTHING, OK
+    from harness.table import write
 
     lines = compare(a, b, metrics=tuple(name.strip() for name in metrics.split(",") if name.strip()))
+    code = NOTHING if all(line.verdict in ("missing", "not comparable") for line in lines) else OK
     if as_json:
-        json.dump({"a": str(a), "b": str(b), "lines": [asdict(line) for line in lines]}, sys.stdout, indent=2)
+        document = {"a": str(a), "b": str(b), "lines": [asdict(line) for line in lines]}
+        json.dump(document, sys.stdout, indent=2, allow_nan=False)
         print()
-        return
+        return code
     for line in lines:
         figures = " → ".join("-" if value is None else f"{value:.4g}" for value in (line.a, line.b))
         ratio = "" if line.ratio is None else f"  ×{line.ratio:.3f}"
         interval = "" if line.low is None else f" ({line.low:.3f} to {line.high:.3f})"
         reason = f"  [{line.reason}]" if line.verdict in ("missing", "not comparable") else ""
-        print(f"{line.verdict:<14} {line.case}  {line.metric} {figures} {line.unit}{ratio}{interval}{reason}")
+        write(f"{line.verdict:<14} {line.case}  {line.metric} {figures} {line.unit}{ratio}{interval}{reason}\n")
     counted = Counter(line.verdict for line in lines)
-    print("\n" + ", ".join(f"{count} {verdict}" for verdict, count in counted.most_common()))
+    write("\n" + ", ".join(f"{count} {verdict}" for verdict, count in counted.most_common()) + "\n")
     for reason in dict.fromkeys(line.reason for line in lines if line.verdict in ("slower", "faster", "same")):
-        print(reason)
+        write(reason + "\n")
+    return code

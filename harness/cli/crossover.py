@@ -31,7 +31,7 @@ def command(
         document = {"a": a, "b": b, "device": device, "answer": answer.sentence(a, b), **asdict(answer)}
         for probe in document["probes"]:
             probe.update({k: None for k in ("ratio", "low", "high") if probe[k] in (0.0, float("inf"))})
-        json.dump(document, sys.stdout, indent=2)
+        json.dump(document, sys.stdout, indent=2, allow_nan=False)
         print()
         return OK
     for probe in answer.probes:

@@ -17,9 +17,9 @@ def command(
 
     from harness.catalogue import cached
 
-    found = cached(plugin or [])
+    found = cached(plugin or []) or {}
     if as_json:
-        json.dump(found, sys.stdout, indent=2)
+        json.dump(found, sys.stdout, indent=2, allow_nan=False)
         print()
         return
     print("\n\n".join(_text(name, entry) for name, entry in found["attentions"].items()))

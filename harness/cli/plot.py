@@ -10,19 +10,28 @@ def command(
     figure: list[str] = typer.Option([], "--figure", help="Figures to draw, comma-separated; all by default."),
     out: Path | None = typer.Option(None, "--out", help="Where to write; the run's own figures/ by default."),
     format: list[str] = typer.Option(["png,svg"], "--format", help="png, svg or both."),
+    attention: list[str] = typer.Option([], "--attention", help="Only these: anchor, anchor:sdpa."),
+    n: list[str] = typer.Option([], "--n", help="Only these token counts: 1024,4k."),
+    m: list[str] = typer.Option([], "--m", help="Only these m, and the exact variants."),
+    phase: list[str] = typer.Option([], "--phase", help="Only these phases."),
+    dtype: list[str] = typer.Option([], "--dtype", help="Only these dtypes."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON document instead of the files' names."),
 ) -> None:
     """Draw a run's figures as PNG and SVG, and print the files written."""
     import json
     import sys
+    from dataclasses import replace
 
     from harness import figures, store
     from harness.errors import NothingToCompare
+    from harness.selection import only, words
 
-    chosen = figures.check_names(figure, what="figure", valid=figures.names()) or figures.names()
-    formats = figures.check_names(format, what="format", valid=figures.FORMATS)
+    chosen = words(figure, what="figure", valid=figures.names()) or figures.names()
+    formats = words(format, what="format", valid=figures.FORMATS)
     folder = run if run is not None else store.newest_run(Path("results"))
     loaded = figures.load(folder)
+    chosen_rows = only(loaded.frame, attention=attention, n=n, m=m, phase=phase, dtype=dtype)
+    loaded = replace(loaded, frame=chosen_rows)
     outcome = figures.write(loaded, chosen, out if out is not None else loaded.folder / "figures", formats=formats)
     for name, reason in outcome.skipped.items():
         print(f"harness: skipped {name}: {reason}", file=sys.stderr)

@@ -48,7 +48,7 @@ def command(
         progress.close()
     frame = store.read(folder)
     _report(folder, result, frame, as_json=as_json)
-    return OK if frame.empty or (frame["status"] == "ok").any() else FAILURE
+    return OK if frame.empty or "ok" in set(frame["status"]) else FAILURE
 
 
 def _fresh(results: Path) -> Path:
@@ -72,9 +72,10 @@ def _report(folder: Path, result: Any, frame: Any, *, as_json: bool) -> None:
         rows = frame.astype(object).where(frame.notna(), None).to_dict(orient="records")
         for row in rows:
             row.update({name: None for name, value in row.items() if isinstance(value, float) and math.isinf(value)})
+        cases = frame.groupby("case_id", sort=False)["status"].agg(lambda s: "ok" if (s == "ok").any() else s.iloc[0])
         document = {
-            "run": str(folder), "statuses": dict(result.statuses), "wall_s": result.wall_s,
-            "measuring_s": result.measuring_s, "rows": rows,
+            "run": str(folder), "statuses": {str(k): int(v) for k, v in cases.value_counts().items()},
+            "wall_s": result.wall_s, "measuring_s": result.measuring_s, "rows": rows,
         }  # fmt: skip
         json.dump(document, sys.stdout, indent=2, allow_nan=False)
         print()

@@ -51,10 +51,12 @@ class WorkerLost(RuntimeError):
 
 
 class Engine:
-    """One worker process, started when first needed."""
+    """One worker process, started when first needed, by `python` and with `path` before this checkout's own."""
 
-    def __init__(self, *, plugins: Sequence[str], device: str) -> None:
-        self.plugins, self.device = list(plugins), device
+    def __init__(
+        self, *, plugins: Sequence[str], device: str, python: str = sys.executable, path: Sequence[str] = ()
+    ) -> None:
+        self.plugins, self.device, self.python, self.path = list(plugins), device, python, list(path)
         self._process: subprocess.Popen[bytes] | None = None
         self._log: Any = None
         self._pending = b""
@@ -129,6 +131,14 @@ class Engine:
             self.stop(kill=True)
         return answer
 
+    def ask(self, operation: str, timeout_s: float, **arguments: Any) -> Any:
+        """One operation of the worker, which is started if there is none. Raises WorkerLost after ending it."""
+        try:
+            return self._ask(operation, timeout_s, **arguments)
+        except WorkerLost:
+            self.stop(kill=True)
+            raise
+
     def stop(self, *, kill: bool = False) -> None:
         """End the worker: by closing its stdin, or at once with every process it has started."""
         process, self._process, self._pending = self._process, None, b""
@@ -191,8 +201,8 @@ class Engine:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
         self._oom_kills = _oom_kills()
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "harness.worker"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=_import_path(),
+            [self.python, "-P", "-m", "harness.worker"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=_import_path(self.path),
             start_new_session=True,
         )  # fmt: skip
         _volunteer(self._process.pid)
@@ -243,11 +253,11 @@ def _failed(metrics: Sequence[str], status: str, note: str) -> Outcome:
     return Outcome(readings=[Reading(metric=metrics[0], status=status, note=note)])
 
 
-def _import_path() -> dict[str, str]:
-    """The environment with this checkout importable, whatever the current folder is."""
+def _import_path(first: Sequence[str]) -> dict[str, str]:
+    """The environment with this checkout importable, whatever the current folder is; `first` goes before it."""
     root = str(Path(__file__).resolve().parents[2])
     known = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([root, known] if known else [root])}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([*first, root, *([known] if known else [])])}
 
 
 def _volunteer(pid: int) -> None:

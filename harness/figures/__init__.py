@@ -12,7 +12,7 @@ import importlib
 import os
 import pkgutil
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import store
-from harness.errors import UsageError, unknown
+from harness.errors import UsageError
 from harness.selection import Frame, labelled, metric_rows
 
 if TYPE_CHECKING:
@@ -84,15 +84,6 @@ class Outcome:
 def names() -> list[str]:
     """The figures there are, in alphabetical order."""
     return sorted(info.name for info in pkgutil.iter_modules(__path__) if not info.name.startswith("_"))
-
-
-def check_names(wanted: Iterable[str], *, what: str, valid: Sequence[str]) -> list[str]:
-    """The comma-separated names in `wanted`, once each. Raises UsageError for an unknown or missing one."""
-    chosen = [name.strip() for text in wanted for name in text.split(",")]
-    for name in chosen:
-        if name not in valid:
-            raise UsageError(unknown(what, name, valid))
-    return list(dict.fromkeys(chosen))
 
 
 def load(path: Path) -> Run:

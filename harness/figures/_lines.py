@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy
 
 from harness.figures import Run, Sheet
 from harness.figures._rows import value_rows
-from harness.figures._sheet import FAILED, Panel, Paper, faint, reference_line, sheets
+from harness.figures._sheet import FAILED, Panel, Paper, brief, faint, reference_line, sheets
 from harness.figures._style import Look, lines_of, log_ticks, short, token_ticks
 from harness.selection import Frame, size
 
-INTERVAL = "Medians; bands are 95 % intervals."
+INTERVAL = "Medians with 95\u00a0% intervals."
 BASES = ("flash", "full")
-DEEPEST_MARK, TOP_MARK, DEEPEST_WIDTH = 7.6, 4.6, 2.0
+DEEPEST_MARK, TOP_MARK, DEEPEST_WIDTH = 6.6, 4.4, 1.6
 STEP = 0.055  # of the panel's height, between two rows of failure marks
 
 
 def against_n(rows: Frame, run: Run, *, label: str, notes: Callable[[Any], Sequence[str]]) -> list[Sheet]:
-    """The sheets of a metric over n, panels by phase and dtype; `notes` gives a sheet's remarks."""
+    """The sheets of a metric over n, panels by phase and dtype; `label` lacks the unit, `notes` gives remarks."""
     drawn = []
     for suffix, where, group in sheets(rows):
         told = [INTERVAL if group["ci_low"].notna().any() else "", *notes(group)]
-        drawn.append(sheet_over_n(Paper(where, group, run), label=label, notes=told, suffix=suffix))
+        paper, unit = Paper(where, group, run), group["unit"].iloc[0]
+        words = partial(_with_unit, unit=unit)
+        drawn.append(sheet_over_n(paper, label=f"{label} ({unit})", notes=told, suffix=suffix, words=words))
     return drawn
 
 
@@ -58,6 +61,10 @@ def sheet_over_n(
     return paper.finish(notes, suffix=suffix)
 
 
+def _with_unit(value: float, *, unit: str) -> str:
+    return f"{short(value)} {unit}"
+
+
 def register(paper: Paper, attention: str, series: str, m: int | None) -> None:
     """Put a drawn line's variant and m in the legend."""
     paper.entry(attention, series)
@@ -74,8 +81,10 @@ def draw_line(panel: Panel, look: Look, line: Frame, *, depth: float = 1.0) -> N
     y, low, high = (line[name].to_numpy(dtype=float) for name in ("value", "ci_low", "ci_high"))
     y = numpy.where(y > 0, y, math.nan)
     with_interval = (low > 0) & numpy.isfinite(high) & numpy.isfinite(y)
-    style = look.line(markersize=DEEPEST_MARK + (TOP_MARK - DEEPEST_MARK) * depth)
-    panel.axes.plot(x, y, **{**style, "linewidth": look.width * (DEEPEST_WIDTH + (1 - DEEPEST_WIDTH) * depth)})
+    scale = min(1.0, 0.4 + panel.inches / 5)
+    style = look.line(markersize=scale * (DEEPEST_MARK + (TOP_MARK - DEEPEST_MARK) * depth))
+    style["linewidth"] = scale * look.width * (DEEPEST_WIDTH + (1 - DEEPEST_WIDTH) * depth)
+    panel.axes.plot(x, y, **style)
     panel.axes.fill_between(
         x, low, high, where=with_interval, color=look.color, alpha=0.22, linewidth=0, zorder=1.6
     )  # fmt: skip
@@ -111,7 +120,8 @@ def draw_failures(paper: Paper, panel: Panel, marks: Sequence[tuple[str, str]]) 
 def finish_axes(paper: Paper, panels: Sequence[Panel], *, marks: int = 0, include: float | None = None) -> None:
     """Log axes over the values of all panels, with room at the top for the failure marks."""
     ok = paper.rows[(paper.rows["status"] == "ok") & (paper.rows["value"] > 0)]
-    values = [*ok["value"], *([include] if include else [])]
+    values = [*ok["value"], *ok["ci_low"], *ok["ci_high"], *([include] if include else [])]
+    values = [value for value in values if value > 0 and math.isfinite(value)]
     low, high = min(values), max(values)
     span = max(math.log10(high / low), 0.3)
     top = STEP * min(marks, 7) + 0.05
@@ -146,5 +156,5 @@ def first_failures(rows: Frame, status: str) -> list[str]:
     for _, series, m, line in lines_of(failed):
         first = line.iloc[0]
         at = f"{series} n={size(int(first['n']))}" + (f" m={m}" if m is not None else "")
-        told.append(f"{at}: {first['note']}" if first["note"] else at)
+        told.append(f"{at}: {brief(first['note'])}" if first["note"] else at)
     return told

@@ -192,9 +192,14 @@ class Paper:
         told = []
         for attention, group in self.rows[~self.rows["attention"].isin(good)].groupby("attention"):
             first = group.iloc[0]
-            note = f" ({printable(first['note'], limit=90)})" if first["note"] else ""
+            note = f" ({brief(first['note'])})" if first["note"] else ""
             told.append(f"{printable(attention, limit=40)}: {first['status']}{note}")
         return f"Not drawn: {'; '.join(told[:4])}{'; …' if len(told) > 4 else ''}." if told else ""
+
+
+def brief(note: str, *, limit: int = 100) -> str:
+    """The first clause of a note, ended by … where it is too long for a caption."""
+    return textwrap.shorten(printable(note.split(";")[0], limit=1000), limit, placeholder=" …")
 
 
 def reference_line(axes: Axes, *, x: float | None = None, y: float | None = None) -> None:

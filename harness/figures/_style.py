@@ -126,11 +126,11 @@ def lines_of(rows: Frame) -> list[tuple[str, str, int | None, Frame]]:
     return sorted(found, key=lambda line: sort_key(*line[:3]))
 
 
-def number(value: float) -> str:
-    """A tick as plain text: 0.05, 1, 10,000; powers of ten beyond that."""
+def number(value: float, *, compact: bool = False) -> str:
+    """A tick as plain text: 0.05, 1, 10,000; powers of ten beyond 0.001 and a million (compact: ten thousand)."""
     if value == 0:
         return "0"
-    if 1e-3 <= abs(value) < 1e6:
+    if 1e-3 <= abs(value) < (1e4 if compact else 1e6):
         return f"{value:,.10g}"
     mantissa, exponent = f"{value:.3e}".split("e")
     digits = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
@@ -152,19 +152,26 @@ def log_ticks(axis: Any, low: float, high: float, *, inches: float = 3.0) -> Non
     span = math.log10(high / low)
     choices = choices[0 if span < 0.5 else 1 if span < 2.2 else 2 if span < 3.4 else 3 :]
     ladders = [[float(f"{sub}e{power}") for power in powers for sub in subs] for subs in choices]
-    ladders += [[float(f"1e{power}") for power in powers if power % step == 0] for step in (2, 3, 4, 6)]
-    across = axis.axis_name == "x"
-    places: list[float] = []
-    for ladder in ladders:
+    strides = [[float(f"1e{power}") for power in powers if power % step == 0] for step in (1, 2, 3, 4, 6)]
+    tries = [*((ladder, False) for ladder in ladders), *((ladder, True) for ladder in strides)]
+    places, texts = [], []
+    for ladder, compact in tries:
         places = [value for value in ladder if low * 0.999 <= value <= high * 1.001]
-        texts = [number(value) for value in places]
-        need = max([sum(map(len, pair)) / 2 for pair in pairwise(texts)], default=0) * LETTER_INCHES + 0.1
-        gap = min([math.log10(b / a) for a, b in pairwise(places)], default=span) / span * inches if span else inches
-        if gap >= (need if across else 0.2):
+        texts = [number(value, compact=compact) for value in places]
+        if _fit(places, texts, inches / span if span else math.inf, across=axis.axis_name == "x"):
             break
     axis.set_major_locator(ticker.FixedLocator(places))
-    axis.set_major_formatter(ticker.FixedFormatter([number(value) for value in places]))
+    axis.set_major_formatter(ticker.FixedFormatter(texts))
     axis.set_minor_locator(ticker.NullLocator())
+
+
+def _fit(places: list[float], texts: list[str], decade: float, *, across: bool) -> bool:
+    """Whether tick labels at these places stay apart where a decade is so many inches."""
+    for (low, high), pair in zip(pairwise(places), pairwise(texts), strict=True):
+        need = sum(map(len, pair)) / 2 * LETTER_INCHES + 0.1 if across else 0.2
+        if math.log10(high / low) * decade < need:
+            return False
+    return True
 
 
 def token_ticks(axes: Any, sizes: Iterable[int], *, inches: float) -> None:
@@ -188,9 +195,9 @@ def token_ticks(axes: Any, sizes: Iterable[int], *, inches: float) -> None:
 
 def device_name(run: Run, device: str, machine: str) -> str:
     """`NVIDIA H200 (cuda:0)` or `AMD EPYC 7B13, 2 cores (cpu)` from environment.json; else what the rows say."""
-    environment = run.environment
-    alone = len(run.frame[["machine", "device"]].drop_duplicates()) == 1 and environment.get("device") == device
-    part = environment.get("gpu" if device.startswith("cuda") else "cpu") if alone else None
+    stored = run.environment.get("environment")
+    alone = len(run.whole[["machine", "device"]].drop_duplicates()) == 1 and run.environment.get("device") == device
+    part = stored.get("gpu" if device.startswith("cuda") else "cpu") if alone and isinstance(stored, dict) else None
     part = part if isinstance(part, dict) else {}
     name = part.get("name") or part.get("model")
     cores = f", {part['affinity_cores']} cores" if part.get("affinity_cores") else ""

@@ -64,12 +64,11 @@ def _sheet(run: Run, suffix: str, where: dict[str, Any], rows: Frame) -> Sheet |
         _log(grid[line, 0].yaxis, own["value"], "y", grid[line, 0])
         grid[line, 0].set_ylabel(METRICS[metric])
     for column, n in enumerate(sizes):
-        _log(
-            grid[-1, column].xaxis, rows.loc[rows["n"] == n, "latency_value"], "x", grid[-1, column], columns=len(sizes)
-        )
+        times = rows.loc[rows["n"] == n, ["latency_value", "latency_ci_low", "latency_ci_high"]].to_numpy(float).ravel()
+        _log(grid[-1, column].xaxis, times, "x", grid[-1, column], columns=len(sizes))
     measured = len(set(rows["n"]))
     notes = [
-        "Median latency; bars are 95 % intervals.",
+        "Medians with 95\u00a0% intervals of latency.",
         f"{len(sizes)} of {measured} token counts are shown." if len(sizes) < measured else "",
         "Larger mark: larger m. Lower left is better.",
         "Vertical lines: exact variants (their error is rounding)." if "approximation_error" in metrics else "",
@@ -123,8 +122,9 @@ def _sizes(rows: Frame) -> list[int]:
     return sorted({full[0], middle, everything[-1]})
 
 
-def _log(axis: Any, values: Frame, which: str, axes: Axes, columns: int = 3) -> None:
+def _log(axis: Any, values: Any, which: str, axes: Axes, columns: int = 3) -> None:
     """A log axis around the values with room at both ends."""
+    values = values[values > 0]  # without the missing ones, too
     low, high = float(values.min()), float(values.max())
     room = max((high / low) ** 0.12, 1.25)
     getattr(axes, f"set_{which}scale")("log")

@@ -128,7 +128,7 @@ def _cells(
                 text += f"\n{short(share)}×"
             axes.text(
                 column + 0.5, line + 0.5, text, ha="center", va="center", fontsize=points, linespacing=1.1,
-                color=_ink(palette(norm(share))) if math.isfinite(share) else INK,
+                color=_ink(palette(norm(share))) if math.isfinite(share) else INK, in_layout=False,
             )  # fmt: skip
 
 

@@ -8,4 +8,4 @@ from harness.figures._lines import against_n
 
 def draw(run: Run) -> list[Sheet]:
     """The median of one call in ms."""
-    return against_n(run.rows("latency"), run, label="latency (ms)", notes=lambda rows: [])
+    return against_n(run.rows("latency"), run, label="latency", notes=lambda rows: [])

@@ -13,6 +13,7 @@ from harness.figures._sheet import Panel, Paper, faint, sheets
 from harness.figures._style import INK, lines_of, log_ticks, number
 from harness.selection import Frame, metric_rows
 
+ROOM_FOR_WORDS = 0.36  # above the roof, as a share of the height below it
 SMALLEST_MARK, LARGEST_MARK = 3.6, 7.5
 
 
@@ -82,7 +83,8 @@ def _axes(panels: list[Panel], rows: Frame, roofs: list[tuple[float, float] | No
     known = [roof for roof in roofs if roof]
     xs = [*ok["intensity"], *(product / copy for copy, product in known)]
     ys = [*ok["value"], *(product for _, product in known)]
-    x_low, x_high, y_low, y_high = min(xs) / 1.6, max(xs) * 1.6, min(ys) / 1.6, max(ys) * 2.2
+    x_low, x_high, y_low = min(xs) / 1.6, max(xs) * 1.6, min(ys) / 1.6
+    y_high = max(ys) * max(1.6, (max(ys) / y_low) ** ROOM_FOR_WORDS)
     for panel in panels:
         panel.axes.set(xscale="log", yscale="log", xlim=(x_low, x_high), ylim=(y_low, y_high))
         log_ticks(panel.axes.xaxis, x_low, x_high, inches=panel.inches)

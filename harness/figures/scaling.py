@@ -17,6 +17,7 @@ from harness.selection import PANEL, Frame, metric_rows
 
 METRICS = {"latency": ("latency", "flops_n"), "flops": ("FLOPs", "flops_n"), "peak_memory": ("peak memory", "peak_n")}
 FEWEST = 3
+LIMIT = "n\u00a0≫\u00a0m\u00a0≫\u00a0d"
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def _sheet(run: Run, suffix: str, where: dict[str, Any], rows: Frame, fits: dict
         axes.set_xlabel("exponent of n")
         axes.grid(visible=False, axis="y")
     name_rows(grid[0, 0], lines, paper)
-    declared = f"Dark bars: declared for n ≫ m ≫ d{', latency by its FLOPs' if 'latency' in metrics else ''}."
+    declared = f"Dark bars: declared for {LIMIT}{', latency by its FLOPs' if 'latency' in metrics else ''}."
     return paper.finish(
         [
             "Marks: fit over the upper half of each line's own n (three sizes or more if measured), ± standard error.",

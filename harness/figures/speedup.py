@@ -30,7 +30,7 @@ def draw(run: Run) -> list[Sheet]:
             continue
         bases = [printable(base, limit=40) for base in sorted(set(ratio["base"]))]
         lacking = "" if any(base.startswith("flash") for base in bases) else "No flash in this run: full is the base."
-        told = f"Ratio of medians; {_bands(ratio)}. The line at 1 is {', '.join(bases)}; above it is faster."
+        told = f"Ratio of medians{_intervals(ratio)}. The line at 1 is {', '.join(bases)}; more is faster."
         drawn.append(
             sheet_over_n(
                 Paper(where, ratio, run), label=f"speed-up over {bases[0] if len(bases) == 1 else 'the base'} (×)",
@@ -62,11 +62,14 @@ def _base_remark(rows: Frame) -> str:
     return f"1 = {printable(rows['base'].iloc[0], limit=40)}"
 
 
-def _bands(ratio: Frame) -> str:
-    kinds = {True: "95 % bootstrap intervals", False: "the ratio of both 95 % intervals where samples are missing"}
+def _intervals(ratio: Frame) -> str:
+    kinds = {
+        True: "95\u00a0% bootstrap intervals",
+        False: "the ratio of both 95\u00a0% intervals where samples are missing",
+    }
     told = set(ratio.loc[ratio["ci_low"].notna(), "resampled"])
     parts = [kinds[kind] for kind in (True, False) if kind in told]
-    return f"bands are {', or '.join(parts)}" if parts else "no intervals"
+    return f" with {', or '.join(parts)}" if parts else ""
 
 
 def _ratio(base: Any, row: Any, run: Run) -> tuple[float, float, float, bool]:

@@ -6,6 +6,7 @@ PyTorch's dispatcher is counted beside it; a disagreement, a silent zero include
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -53,14 +54,15 @@ def declared_flops(subject: Subject, *, executed: bool) -> int | None:
     core = own(work) if own else model(work).flops
     if case.scope == "core":
         return core
-    weights = subject.module.projection.weight.numel() + subject.module.output.weight.numel()
+    layer: Any = subject.module
+    weights = layer.projection.weight.numel() + layer.output.weight.numel()
     return core + matmuls(work, 2 * case.b * case.n * weights)
 
 
 def count(subject: Subject) -> int:
     """FLOPs that the dispatcher sees in one call; only the backward pass of phase `backward`."""
     state = subject.prepare()
-    with FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION) as counter:
+    with FlopCounterMode(display=False, custom_mapping=_CORRECTED) as counter:
         subject.run(state)
     return counter.get_total_flops()
 
@@ -74,7 +76,15 @@ def _attention_backward(gradient: Any, query: Any, key: Any, value: Any, *rest: 
     return int(2.5 * _attention(query, key, value))
 
 
-_CPU_ATTENTION = {  # PyTorch before 2.15 knows no formula for its own CPU flash kernel and counts 0
+def _convolution_backward(gradient: Any, x: Any, weight: Any, *rest: Any, **keywords: Any) -> int:
+    """As many products for each wanted gradient as forward; rest ends with which are: (input, weight, bias)."""
+    return 2 * math.prod(gradient) * math.prod(weight[1:]) * sum(rest[-1][:2])
+
+
+_CORRECTED = {
+    # PyTorch before 2.15 knows no formula for its own CPU flash kernel and counts 0
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+    # PyTorch counts the weight's gradient of a grouped convolution for every pair of groups
+    torch.ops.aten.convolution_backward: _convolution_backward,
 }

@@ -29,28 +29,9 @@ LOOK_EVERY_S = 0.1
 
 
 def measure(subject: Subject, readings: dict[str, Reading], settings: Settings) -> Iterator[Reading]:
-    """Sample calls in batches and look at the interval between batches."""
+    """Sample calls until there is evidence enough."""
     sample, notes = _sampler(subject)
-    samples: list[float] = []
-    widths: list[tuple[int, float]] = []
-    batch, stopped, started = 1, "budget", time.perf_counter()
-    while (elapsed := time.perf_counter() - started) < settings.budget_s or len(samples) < settings.min_samples:
-        if elapsed > OVERDRAWN * settings.budget_s and len(samples) >= FEWEST_SAMPLES:
-            break  # a call so slow that min_samples would take many times the budget: the row shows how few there are
-        before = time.perf_counter()
-        samples += sample(batch)
-        spent = time.perf_counter() - before
-        batch = max(1, min(1000, round(batch * LOOK_EVERY_S / spent)))
-        if len(samples) < settings.min_samples or elapsed > settings.budget_s:
-            continue
-        width = stats.summarise(samples).half_width
-        widths.append((len(samples), width))
-        if width < settings.precision:
-            stopped = "converged"
-            break
-        if _stable(widths):
-            stopped = "stable"
-            break
+    samples, stopped = until_evidence(sample, settings)
     summary = stats.summarise(samples)
     settings.samples["latency"] = samples
     notes.append(f"stopped: {stopped} at ±{100 * summary.half_width:.2g} %")
@@ -60,6 +41,42 @@ def measure(subject: Subject, readings: dict[str, Reading], settings: Settings) 
     )  # fmt: skip
     yield latency
     yield latency.per(1e3 * subject.case.b * subject.case.n, metric="throughput")
+
+
+def until_evidence(
+    sample: Callable[[int], list[float]], settings: Settings, *, clock: Callable[[], float] = time.perf_counter
+) -> tuple[list[float], str]:
+    """Samples taken in batches, and why they ended: converged, stable or budget, looked at between batches.
+
+    A call so slow that min_samples would take OVERDRAWN times the budget gets FEWEST_SAMPLES: its row shows how few.
+    """
+    samples: list[float] = []
+    widths: list[tuple[int, float]] = []
+    batch, started = 1, clock()
+    while (elapsed := clock() - started) < settings.budget_s or len(samples) < settings.min_samples:
+        if elapsed > OVERDRAWN * settings.budget_s and len(samples) >= FEWEST_SAMPLES:
+            break
+        before = clock()
+        samples += sample(batch)
+        batch = max(1, min(1000, round(batch * LOOK_EVERY_S / max(clock() - before, 1e-9))))
+        if len(samples) < settings.min_samples:
+            continue
+        widths.append((len(samples), stats.summarise(samples).half_width))
+        if widths[-1][1] < settings.precision:
+            return samples, "converged"
+        if _stable(widths):
+            return samples, "stable"
+    return samples, "budget"
+
+
+def burst(subject: Subject, *, seconds: float, fewest: int) -> list[float]:
+    """Samples in ms for `seconds`, at least `fewest`, after a warm-up: what one process adds to a paired comparison."""
+    sample, _ = _sampler(subject)
+    samples: list[float] = []
+    started = time.perf_counter()
+    while time.perf_counter() - started < seconds or len(samples) < fewest:
+        samples += sample(fewest)
+    return samples
 
 
 def in_turns(a: Subject, b: Subject, *, budget_s: float) -> tuple[list[float], list[float]]:

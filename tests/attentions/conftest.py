@@ -38,7 +38,9 @@ class Implementation:
         """Another backend of the same variant, on the same device."""
         return Implementation(f"{self.spec.name}:{backend}", self.device)
 
-    def build(self, h: int, n: int, d: int, m: int = 8, *, dtype: torch.dtype = torch.float32, **options: Any) -> nn.Module:
+    def build(
+        self, h: int, n: int, d: int, m: int = 8, *, dtype: torch.dtype = torch.float32, **options: Any
+    ) -> nn.Module:
         """The core with parameters that depend on its sizes alone, the same for every backend."""
         torch.manual_seed(0)
         core = attentions.build(self.name, heads=h, head_dim=d, tokens=n, anchors=m, **options)
@@ -94,6 +96,21 @@ def _parameter(implementation: Implementation) -> Any:
     return pytest.param(implementation, id=f"{implementation.name}-{implementation.device}", marks=marks)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> Iterator[None]:
+    """On tensors this small, threads that wait for each other cost six times what they compute."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def make() -> Callable[..., Implementation]:
+    """An implementation by its name, for a test about one variant."""
+    return Implementation
+
+
 @pytest.fixture
 def poisoned() -> Iterator[None]:
     """Memory that is allocated and not written holds NaN."""
@@ -122,9 +139,7 @@ def measure_peak() -> Callable[[Callable[[], Any]], int]:
     """Most bytes alive above what there was before a call on the CPU, from the allocator's events."""
 
     def measure(call: Callable[[], Any]) -> int:
-        with torch.profiler.profile(
-            activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
-        ) as recorded:
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as recorded:
             kept = call()
         events = [e for e in recorded.profiler.kineto_results.events() if e.name() == "[memory]"]
         alive = peak = 0

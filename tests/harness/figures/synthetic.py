@@ -31,8 +31,7 @@ DECLARED = {
 ENVIRONMENT = {
     "schema": 1,
     "device": "cpu",
-    "cpu": {"model": "AMD EPYC 7B13 64-Core Processor", "affinity_cores": 2},
-    "gpu": None,
+    "environment": {"cpu": {"model": "AMD EPYC 7B13 64-Core Processor", "affinity_cores": 2}, "gpu": None},
     "ceilings": {"cpu": {"copy_gb_per_s": 21.4, "matmul_tflops": {"float32": 0.105, "bfloat16": 0.21}}},
     "declared": DECLARED,
 }

@@ -1,0 +1,262 @@
+"""Values of the anchor kernels under Triton's interpreter; run by test_anchor.py in a process of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import triton
+import triton.language as tl
+from problems import Problem, distance, gradients
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from attentions.kernels import anchor_device, anchor_plan
+from attentions.kernels.anchor import anchor_attention, anchor_attention_fused
+
+# Times the error of the eager reference in the same dtype. The interpreter cuts float32 to bfloat16 by truncation, not
+# rounding, which makes errors of one sign that add up: allow for it here; on a GPU the limit is that of float16.
+AGREEMENT = {torch.float32: 3.0, torch.float16: 1.5, torch.bfloat16: 8.0}
+
+PROBLEMS = [
+    Problem(2, 2, 100, 32, 10),  # ragged in n and m
+    Problem(1, 2, 96, 64, 64, torch.float16),  # whole tiles, nothing padded
+    Problem(1, 1, 70, 80, 33, torch.bfloat16, "tokens"),
+    Problem(1, 2, 40, 96, 8, torch.float16),
+    Problem(2, 1, 1, 32, 1, torch.float16),  # one token, one anchor
+    Problem(1, 1, 50, 128, 30, torch.bfloat16),
+    Problem(1, 1, 20, 64, 300, torch.bfloat16, "tokens"),
+    Problem(1, 1, 20, 128, 512, torch.float16),  # blocks of anchors
+    Problem(1, 1, 40, 64, 40),  # float32 in blocks
+]
+TICKETS = [(5, 2, 3, 2), (4, 1, 4, 1), (3, 3, 1, 4), (1, 1, 2, 2), (7, 3, 2, 1)]  # b·h, group, splits, slices
+
+
+@pytest.fixture(autouse=True)
+def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All outputs and workspaces start as NaN."""
+    monkeypatch.setattr(
+        anchor_plan, "allocate", lambda *shape, **keywords: torch.empty(*shape, **keywords).fill_(float("nan"))
+    )
+
+
+@pytest.fixture
+def cut(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Cut every problem into given splits and groups, which the heuristic would do for large ones only."""
+    heuristic = anchor_plan.default_choice
+
+    def use(splits: int, chunks: int, group: int = 0) -> None:
+        def choose(kind: Any, **keywords: Any) -> anchor_plan.Choice:
+            choice = heuristic(kind, **keywords)
+            extra = {"group": group, "programs": 2} if choice.schedule == "persistent" else {}
+            return replace(choice, splits=splits, chunks=chunks, **extra)
+
+        monkeypatch.setattr(anchor_plan, "default_choice", choose)
+
+    return use
+
+
+def check(problem: Problem, **settings: Any) -> None:
+    for name, (error, eager) in problem.errors(lambda *x: anchor_attention(*x, **settings)).items():
+        assert error <= AGREEMENT[problem.dtype] * max(eager, torch.finfo(problem.dtype).eps), (name, error, eager)
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=str)
+def test_agrees_with_float64(problem: Problem) -> None:
+    check(problem)
+
+
+@pytest.mark.parametrize(("splits", "chunks"), [(2, 3), (10, 2)])  # sums in the next launch; in one of their own
+def test_splits_agree_with_float64(cut: Any, splits: int, chunks: int) -> None:
+    cut(splits, chunks)
+    check(Problem(1, 2, 650, 32, 20, torch.float16))
+
+
+def test_blocked_splits_agree_with_float64(cut: Any) -> None:
+    cut(3, 2)
+    check(Problem(1, 1, 200, 32, 130, torch.float32))
+
+
+@pytest.mark.parametrize("group", [1, 2, 5])
+def test_persistent_agrees_with_float64(cut: Any, group: int) -> None:
+    cut(3, 3, group)
+    problem = Problem(1, 5, 190, 32, 20, torch.float16, "tokens")
+    assert _persistent(problem)
+    check(problem, schedule="persistent")
+
+
+def test_schedules_are_the_same_function(cut: Any) -> None:
+    """Equal tiles and splits make equal sums: the two schedules then differ in order only."""
+    cut(3, 3, 1)
+    k, v, anchors, g = Problem(1, 2, 190, 32, 20, torch.float32).tensors()
+    split, persistent = (
+        gradients(lambda *x, s=s: anchor_attention(*x, schedule=s), k, v, anchors, g) for s in anchor_plan.SCHEDULES
+    )
+    for name in split:
+        assert distance(persistent[name], split[name].double()) < 1e-6, name
+
+
+@pytest.mark.parametrize("schedule", anchor_plan.SCHEDULES)
+def test_repeats_bit_for_bit(cut: Any, schedule: str) -> None:
+    cut(3, 2, 2)
+    k, v, anchors, g = Problem(1, 3, 150, 32, 10, torch.float16).tensors()
+    first, second = (gradients(lambda *x: anchor_attention(*x, schedule=schedule), k, v, anchors, g) for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("m", [10, 512])
+def test_anchor_of_zero_degree_gives_zero(m: int) -> None:
+    k, v, anchors, g = Problem(1, 1, 40, 32, m, torch.float32).tensors()
+    k = k.abs()
+    anchors[3] = -1e4  # its logits are far below the others': no token chooses it
+    found = gradients(anchor_attention, k, v, anchors, g)
+    assert all(torch.isfinite(x).all() for x in found.values())
+    without = torch.cat([anchors[:3], anchors[4:]])
+    assert distance(anchor_attention(k, v, anchors), anchor_attention(k, v, without).double()) < 1e-6
+
+
+def test_strided_inputs_are_read_and_written_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slices of a wider tensor, heads inside tokens: none of them is copied, and the output is laid out alike."""
+    seen: list[Tensor] = []
+    plan = anchor_plan.forward
+    monkeypatch.setattr(anchor_plan, "forward", lambda k, v, *x, **kw: seen.extend((k, v)) or plan(k, v, *x, **kw))
+    wide = torch.randn(2, 40, 3, 2, 48, generator=torch.Generator().manual_seed(0))
+    k, v = (wide[..., i, 8:40].transpose(1, 2) for i in (0, 1))
+    anchors = torch.randn(9, 32, generator=torch.Generator().manual_seed(1))
+    out = anchor_attention(k, v, anchors)
+    assert [x.data_ptr() for x in seen] == [k.data_ptr(), v.data_ptr()]
+    assert [x.stride() for x in seen] == [k.stride(), v.stride()]
+    assert out.transpose(1, 2).is_contiguous()
+    exact = gradients(anchor_attention, k.contiguous(), v.contiguous(), anchors, torch.ones(2, 3, 40, 32))
+    assert torch.equal(out, exact["out"])
+
+
+def test_fused_projection_is_neither_copied_nor_transposed(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Tensor] = {}
+    plan, differentiate = anchor_plan.forward, anchor_plan.backward
+
+    def forward(k: Tensor, v: Tensor, anchors: Tensor, **keywords: Any) -> Any:
+        given.update(k=k, v=v)
+        return plan(k, v, anchors, **keywords)
+
+    def backward(*tensors: Tensor, **keywords: Any) -> Any:
+        given.update(grad_k=keywords["grad_k"], grad_v=keywords["grad_v"])
+        return differentiate(*tensors, **keywords)
+
+    monkeypatch.setattr(anchor_plan, "forward", forward)
+    monkeypatch.setattr(anchor_plan, "backward", backward)
+    kv = torch.randn(2, 40, 2, 3, 32, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    anchors = torch.randn(9, 32, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    out = anchor_attention_fused(kv, anchors)
+    g = torch.randn(out.shape, generator=torch.Generator().manual_seed(2))
+    grad, grad_anchors = torch.autograd.grad(out, (kv, anchors), g)
+    size, width = kv.element_size(), 3 * 32
+    assert given["k"].data_ptr() == kv.data_ptr()
+    assert given["v"].data_ptr() == kv.data_ptr() + width * size
+    assert given["grad_k"].data_ptr() == grad.data_ptr()
+    assert given["grad_v"].data_ptr() == grad.data_ptr() + width * size
+    k, v = (kv.detach()[:, :, i].transpose(1, 2) for i in (0, 1))
+    apart = gradients(anchor_attention, k, v, anchors, g.transpose(1, 2))
+    assert torch.equal(out, apart["out"].transpose(1, 2))
+    assert torch.equal(grad[:, :, 0].transpose(1, 2), apart["k"])
+    assert torch.equal(grad[:, :, 1].transpose(1, 2), apart["v"])
+    assert torch.equal(grad_anchors, apart["anchors"])
+
+
+def test_expanded_gradient_and_strided_last_dimension() -> None:
+    k, v, anchors, _ = Problem(1, 2, 40, 32, 10).tensors()
+    k = k.transpose(2, 3).contiguous().transpose(2, 3).requires_grad_()
+    anchor_attention(k, v, anchors).sum().backward()
+    again = k.detach().contiguous().requires_grad_()
+    anchor_attention(again, v, anchors).backward(torch.ones_like(v))
+    assert torch.equal(k.grad, again.grad)
+
+
+def test_operators_are_registered_correctly() -> None:
+    """PyTorch's own checks: schema, gradient registration, fake tensors, ahead-of-time dispatch with dynamic shapes."""
+    k, v, anchors, _ = Problem(1, 2, 20, 32, 5, layout="tokens").tensors()
+    leaves = [x.requires_grad_() for x in (k, v, anchors)]
+    torch.library.opcheck(torch.ops.attentions.anchor.default, (*leaves, "", "ieee"))
+    kv = torch.randn(1, 20, 2, 2, 32, requires_grad=True)
+    torch.library.opcheck(torch.ops.attentions.anchor_fused.default, (kv, leaves[2], "", "ieee"))
+
+
+@pytest.mark.parametrize(("m", "forward", "backward"), [(20, 8, 16), (512, 10, 30)])  # 512: in blocks of anchors
+def test_flops_are_counted(m: int, forward: int, backward: int) -> None:
+    k, v, anchors, g = Problem(1, 2, 20, 32, m).tensors()
+    unit = 2 * 20 * m * 32
+    k.requires_grad_()
+    with FlopCounterMode(display=False) as counter:
+        out = anchor_attention(k, v, anchors)
+    assert counter.get_total_flops() == forward * unit
+    with FlopCounterMode(display=False) as counter:
+        out.backward(g)
+    assert counter.get_total_flops() == backward * unit
+
+
+def test_autocast_casts_tokens_and_keeps_anchors() -> None:
+    k, v, anchors, g = Problem(1, 1, 40, 32, 10).tensors()
+    anchors.requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = anchor_attention(k, v, anchors)
+    assert out.dtype == torch.bfloat16
+    out.backward(g.bfloat16())
+    assert anchors.grad is not None
+    assert anchors.grad.dtype == torch.float32
+
+
+def test_wrong_requests_say_what_is_valid() -> None:
+    k, v, anchors, _ = Problem(1, 1, 40, 32, 10).tensors()
+    for wrong, words in (
+        (lambda: anchor_attention(k.double(), v.double(), anchors), "float16, bfloat16 and float32"),
+        (lambda: anchor_attention(k, v[:, :, :7], anchors), r"k and v \(b, h, n, d\)"),
+        (lambda: anchor_attention(k, v, torch.randn(513, 32)), "1 to 512 anchors, not 513"),
+        (lambda: anchor_attention(k, v, anchors, schedule="grid"), "split, persistent"),
+        (lambda: anchor_attention(k, v, anchors, precision="fp8"), "ieee, tf32"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            wrong()
+
+
+@triton.jit
+def _decode(out, group, splits, slices):
+    ticket = tl.program_id(0)
+    kind, head, part = anchor_device._item(ticket, group, splits, slices)
+    tl.store(out + 3 * ticket, kind)
+    tl.store(out + 3 * ticket + 1, head)
+    tl.store(out + 3 * ticket + 2, part)
+
+
+@pytest.mark.parametrize(("parts", "group", "splits", "slices"), TICKETS)
+def test_tickets_cover_the_work_and_wait_only_for_lower_ones(parts: int, group: int, splits: int, slices: int) -> None:
+    """The proof in anchor_device.py rests on this order."""
+    count = anchor_plan._tickets(parts, group, splits, slices)
+    out = torch.full((count, 3), -9, dtype=torch.int32)
+    _decode[(count,)](out, group, splits, slices)
+    ticket = {tuple(row): i for i, row in enumerate(out.tolist()) if 0 <= row[1] < parts}
+    gather, reduce, scatter = (x.value for x in (anchor_device.GATHER, anchor_device.REDUCE, anchor_device.SCATTER))
+    expected = {(kind, head, part) for kind in (gather, scatter) for head in range(parts) for part in range(splits)}
+    expected |= {(reduce, head, part) for head in range(parts) for part in range(slices)}
+    assert ticket.keys() == expected
+    for (kind, head, part), place in ticket.items():
+        if kind == reduce:
+            waits = [(gather, head, i) for i in range(splits)]
+        elif kind == scatter:
+            waits = [(reduce, head, i) for i in range(slices)] + [(scatter, head - group, part)] * (head >= group)
+        else:
+            waits = [(reduce, head - 2 * group, i) for i in range(slices) if head >= 2 * group]
+        assert all(ticket[wait] < place for wait in waits)
+
+
+def _persistent(problem: Problem) -> bool:
+    k, _, anchors, _ = problem.tensors()
+    kind = anchor_plan.shape_class(k, anchors, "backward")
+    parts = problem.b * problem.h
+    device = anchor_plan.INTERPRETER
+    choice = anchor_plan.default_choice(
+        kind, n=problem.n, m=problem.m, parts=parts, device=device, schedule="persistent"
+    )
+    return choice.schedule == "persistent"

@@ -1,0 +1,62 @@
+"""Problems for kernel tests, and what they are compared with: the reference in float64 and in their own dtype."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attentions.variants.anchor import reference
+
+Compute = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Tensors k, v, anchors and an upstream gradient; layout `heads` (b, h, n, d) or `tokens` (b, n, h, d)."""
+
+    b: int
+    h: int
+    n: int
+    d: int
+    m: int
+    dtype: torch.dtype = torch.float32
+    layout: str = "heads"
+    device: str = "cpu"
+    spread: float = 1.0
+
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """k, v, anchors (float32, as a layer's parameter) and the output's gradient."""
+        source = torch.Generator().manual_seed(self.n + 7 * self.m + self.d)
+        shape = (self.b, self.h, self.n, self.d)
+
+        def draw() -> Tensor:
+            drawn = torch.randn(shape, generator=source).to(self.device, self.dtype)
+            return drawn.transpose(1, 2).contiguous().transpose(1, 2) if self.layout == "tokens" else drawn
+
+        k, v, g = draw(), draw(), draw()
+        anchors = torch.randn(self.m, self.d, generator=source).to(self.device) * self.spread
+        return k, v, anchors, g
+
+    def errors(self, compute: Compute) -> dict[str, tuple[float, float]]:
+        """Of the output and each gradient: (relative error against float64, the reference's own in this dtype)."""
+        k, v, anchors, g = self.tensors()
+        exact = gradients(reference, k.double(), v.double(), anchors.double(), g.double())
+        plain, found = gradients(reference, k, v, anchors, g), gradients(compute, k, v, anchors, g)
+        return {name: (distance(found[name], exact[name]), distance(plain[name], exact[name])) for name in exact}
+
+
+def gradients(compute: Compute, k: Tensor, v: Tensor, anchors: Tensor, g: Tensor) -> dict[str, Tensor]:
+    """The output and the gradients of k, v and the anchors."""
+    leaves = [x.detach().requires_grad_() for x in (k, v, anchors)]
+    out = compute(*leaves)
+    found = torch.autograd.grad(out, leaves, g)
+    return {"out": out.detach(), "k": found[0], "v": found[1], "anchors": found[2]}
+
+
+def distance(found: Tensor, exact: Tensor) -> float:
+    """‖found − exact‖ / ‖exact‖ in float64, of a gradient that is zero its norm; NaN passes no comparison."""
+    norm = exact.norm()
+    return ((found.double() - exact).norm() / torch.where(norm > 0, norm, 1)).item()

@@ -1,0 +1,228 @@
+"""The anchor kernels: values under the interpreter, resources ahead of time, and both on a GPU where there is one."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from problems import Problem, gradients
+
+from attentions.kernels import anchor_plan, anchor_tune
+from attentions.kernels.anchor_tiles import TILES
+
+ahead = pytest.importorskip("attentions.kernels.ahead", reason="needs Triton with its compiler for NVIDIA GPUs")
+not_interpreted = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="kernels are interpreted here")
+
+GENERATIONS = {80: anchor_plan.A100, 90: anchor_plan.H100}
+BF16, FP32 = torch.bfloat16, torch.float32
+
+
+@not_interpreted
+def test_values_under_the_interpreter(interpreted: Callable[[str], None]) -> None:
+    interpreted("interpreted_anchor.py")
+
+
+def launches(
+    n: int, d: int, m: int, dtype: torch.dtype, device: anchor_plan.Device, schedule: str, phase: str
+) -> tuple[anchor_plan.Launch, ...]:
+    """What a device that is not here would run, from tensors without memory."""
+    b, h = 8, 12
+    k, v, g = (torch.empty(b, h, n, d, dtype=dtype, device="meta") for _ in range(3))
+    anchors = torch.empty(m, d, device="meta")
+    kind = anchor_plan.shape_class(k, anchors, phase)
+    choice = anchor_plan.default_choice(kind, n=n, m=m, parts=b * h, device=device, schedule=schedule)
+    if phase == "forward":
+        return anchor_plan.forward(k, v, anchors, device=device, choice=choice).launches
+    means, degree = torch.empty(b * h, m, d, device="meta"), torch.empty(b * h, m, device="meta")
+    return anchor_plan.backward(g, k, v, anchors, means, degree, device=device, choice=choice).launches
+
+
+CLASSES = [
+    (16384, 64, 64, BF16, "split"),
+    (16384, 64, 64, BF16, "persistent"),
+    (1000, 80, 30, BF16, "split"),
+    (4096, 128, 512, BF16, "split"),
+    (4096, 64, 64, FP32, "split"),
+]
+
+
+@not_interpreted
+@pytest.mark.parametrize("capability", GENERATIONS)
+@pytest.mark.parametrize("phase", ["forward", "backward"])
+@pytest.mark.parametrize("shape", CLASSES, ids=str)
+def test_compiles_without_spills_and_inside_shared_memory(shape: Any, phase: str, capability: int) -> None:
+    n, d, m, dtype, schedule = shape
+    for launch in launches(n, d, m, dtype, GENERATIONS[capability], schedule, phase):
+        found = ahead.compile_launch(launch, capability=capability)
+        assert found.spilled_bytes == 0, found
+        assert found.shared_bytes <= ahead.SHARED_LIMIT[capability], found
+        assert found.resident >= 1, found
+
+
+@pytest.mark.parametrize("n", [1, 1000, 4096, 16384, 65536, 2**20, 2**22])
+@pytest.mark.parametrize(("b", "h"), [(1, 1), (8, 12), (64, 16)])
+def test_plans_cover_every_token_and_stay_small(n: int, b: int, h: int) -> None:
+    m, d = 64, 64
+    k = torch.empty(b, h, n, d, dtype=BF16, device="meta")
+    anchors = torch.empty(m, d, device="meta")
+    for schedule in anchor_plan.SCHEDULES:
+        kind = anchor_plan.shape_class(k, anchors, "forward")
+        choice = anchor_plan.default_choice(kind, n=n, m=m, parts=b * h, device=anchor_plan.H100, schedule=schedule)
+        plan = anchor_plan.forward(k, k, anchors, device=anchor_plan.H100, choice=choice)
+        inputs = 2 * k.numel() * k.element_size()
+        if b * h >= 96 and n >= 65536:
+            assert plan.workspace_bytes < 0.01 * inputs, (schedule, plan.workspace_bytes / inputs)
+        for name in ("splits", "chunks"):
+            tile = next(iter(choice.tiles.values())).tokens
+            span, count = anchor_plan._span(n, getattr(choice, name), tile)
+            assert span % tile == 0
+            assert (count - 1) * span < n <= count * span
+
+
+def test_a_head_beyond_the_cache_runs_split() -> None:
+    k, anchors = torch.empty(1, 1, 2**20, 64, dtype=BF16, device="meta"), torch.empty(64, 64, device="meta")
+    kind = anchor_plan.shape_class(k, anchors, "forward")
+    choice = anchor_plan.default_choice(kind, n=2**20, m=64, parts=1, device=anchor_plan.H100, schedule="persistent")
+    assert choice.schedule == "split"
+
+
+def test_every_class_has_tiles_for_every_role() -> None:
+    """Whatever `limits` lets through can be planned, on every generation."""
+    for dtype in anchor_plan.DTYPES:
+        for d in anchor_plan.HEAD_DIMS:
+            for m in (1, 16, 30, 64, 100, 256, 257, 512):
+                for device in GENERATIONS.values():
+                    for phase in ("forward", "backward"):
+                        for schedule in anchor_plan.SCHEDULES:
+                            assert launches(640, d, m, dtype, device, schedule, phase)
+    assert all(set(tiles) == set(GENERATIONS) for tiles in TILES.values())
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("ATTENTIONS_CACHE", str(tmp_path))
+    anchor_tune.remembered.cache_clear()
+    yield tmp_path / "anchor.json"
+    anchor_tune.remembered.cache_clear()
+
+
+def test_tuning_keeps_the_fastest_and_remembers_it(cache: Path) -> None:
+    k, _, anchors, _ = Problem(1, 2, 640, 64, 64, BF16).tensors()
+
+    def measure(choice: anchor_plan.Choice) -> float:
+        if choice.schedule == "persistent":
+            return 100.0
+        if choice.tiles["gather"].warps == 8 and choice.tiles["gather"].tokens == 64:
+            raise RuntimeError("out of resources")
+        return 10.0 - choice.tiles["gather"].tokens / 128 + abs(choice.chunks - 2)
+
+    best = anchor_tune.tune(k, k, anchors, phase="forward", measure=measure)
+    assert best.tiles["gather"].tokens == 128
+    assert best.chunks in (1, 2)
+    anchor_tune.remembered.cache_clear()
+    assert list(anchor_tune.remembered().values()) == [best]
+    assert json.loads(cache.read_text())["version"] == anchor_tune.VERSION
+    assert list(cache.parent.iterdir()) == [cache]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"version": 99, "choices": {}}', '{"version": 1, "choices": {"a": {}}}']
+)
+def test_an_unreadable_tuning_file_is_ignored(cache: Path, text: str) -> None:
+    cache.write_text(text)
+    assert anchor_tune.remembered() == {}
+
+
+# On a GPU ------------------------------------------------------------------------------------------------------------
+
+ON_DEVICE = [
+    Problem(2, 3, 1000, d, m, dtype, layout, "cuda")
+    for d in anchor_plan.HEAD_DIMS
+    for m in (1, 8, 30, 64, 100, 256, 512)
+    for dtype, layout in ((torch.float16, "heads"), (BF16, "tokens"), (FP32, "heads"))
+] + [Problem(8, 12, 16384, 64, 64, BF16, "tokens", "cuda"), Problem(1, 1, 100_001, 64, 64, BF16, "heads", "cuda")]
+GPU_AGREEMENT = {FP32: 4.0, torch.float16: 1.5, BF16: 1.5}
+
+
+@pytest.fixture
+def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        anchor_plan, "allocate", lambda *shape, **keywords: torch.empty(*shape, **keywords).fill_(float("nan"))
+    )
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("schedule", anchor_plan.SCHEDULES)
+@pytest.mark.parametrize("problem", ON_DEVICE, ids=str)
+def test_agrees_with_float64_on_a_device(problem: Problem, schedule: str) -> None:
+    from attentions.kernels.anchor import anchor_attention
+
+    for name, (error, eager) in problem.errors(lambda *x: anchor_attention(*x, schedule=schedule)).items():
+        assert error <= GPU_AGREEMENT[problem.dtype] * max(eager, torch.finfo(problem.dtype).eps), (name, error, eager)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("schedule", anchor_plan.SCHEDULES)
+def test_repeats_bit_for_bit_on_a_device(schedule: str) -> None:
+    from attentions.kernels.anchor import anchor_attention
+
+    for problem in (
+        Problem(8, 12, 16384, 64, 64, BF16, "tokens", "cuda"),
+        Problem(1, 2, 5000, 128, 512, BF16, device="cuda"),
+    ):
+        k, v, anchors, g = problem.tensors()
+        first = gradients(lambda *x: anchor_attention(*x, schedule=schedule), k, v, anchors, g)
+        for _ in range(5):
+            again = gradients(lambda *x: anchor_attention(*x, schedule=schedule), k, v, anchors, g)
+            assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_offsets_beyond_32_bits_on_a_device() -> None:
+    """2²² tokens of 12 heads inside one token: the last token lies 6·10⁹ elements from the first."""
+    from attentions.kernels.anchor import anchor_attention
+
+    n, h, d, m = 2**22, 12, 64, 16
+    wide = torch.empty(1, n, 2, h, d, dtype=BF16, device="cuda")
+    for part in wide[0].chunk(16):
+        part.normal_()
+    k, v = (wide[:, :, i].transpose(1, 2) for i in (0, 1))
+    anchors = torch.randn(m, d, device="cuda")
+    out = anchor_attention(k, v, anchors)
+    one = anchor_attention(k[:, -1:].contiguous(), v[:, -1:].contiguous(), anchors)
+    assert torch.equal(out[:, -1:], one) or (out[:, -1:] - one).float().norm() / one.float().norm() < 1e-2
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_memory_on_a_device() -> None:
+    """Above inputs and outputs: under 1 % of the inputs."""
+    from attentions.kernels.anchor import anchor_attention
+
+    k, v, anchors, _ = Problem(1, 12, 65536, 64, 64, BF16, device="cuda").tensors()
+    anchor_attention(k, v, anchors)
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    out = anchor_attention(k, v, anchors)
+    above = torch.cuda.max_memory_allocated() - before - out.numel() * out.element_size()
+    assert above < 0.01 * 2 * k.numel() * k.element_size()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_compiles_into_a_graph_on_a_device() -> None:
+    from attentions.kernels.anchor import anchor_attention
+
+    k, v, anchors, g = Problem(1, 2, 1000, 64, 30, BF16, device="cuda").tensors()
+    found = gradients(torch.compile(anchor_attention, fullgraph=True), k, v, anchors, g)
+    plain = gradients(anchor_attention, k, v, anchors, g)
+    assert all(torch.equal(found[name], plain[name]) for name in plain)
