@@ -105,7 +105,7 @@ class Option:
         return parsed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Backend:
     """One implementation of a variant.
 
@@ -150,7 +150,7 @@ class Core(nn.Module):
         return self.compute(q, k, v, **self.options)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)  # compared and cached by identity: a default need not be hashable
 class Spec:
     """A variant's definition.
 

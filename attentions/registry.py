@@ -28,6 +28,7 @@ from attentions.base import AttentionError, Backend, Size, Spec, Unavailable, Wo
 ENTRY_POINTS = "attentions"
 
 _plugins: dict[str, Spec] = {}
+_files: dict[str, Path] = {}  # the file that each plugin came from: it may be loaded again
 
 
 def names() -> list[str]:
@@ -137,10 +138,11 @@ def load_plugin(path: str | Path) -> list[str]:
     if not found:
         raise AttentionError(f"plugin {path}: defines no attentions.Spec at its top level")
     for definition in found:
-        known = _installed().get(definition.name)
-        if known is not None:
+        known = _specs().get(definition.name)
+        if known is not None and _files.get(definition.name) != path.resolve():
             raise AttentionError(f"plugin {path}: the name {definition.name!r} is taken by '{known.title}'")
-        _plugins[definition.name] = definition
+    for definition in found:
+        _plugins[definition.name], _files[definition.name] = definition, path.resolve()
     return [definition.name for definition in found]
 
 
@@ -157,8 +159,8 @@ class _Automatic:
         self.definition, self.size, self.options = definition, size, options
         self.chosen: dict[tuple[Any, ...], Callable[..., Tensor]] = {}
 
-    def __call__(self, *tensors: Tensor, **keywords: Any) -> Tensor:
-        first = tensors[0]
+    def __call__(self, first: Tensor, *others: Tensor | None, **keywords: Any) -> Tensor:
+        tensors = (first, *others)
         training = torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in tensors)
         key = (first.shape, first.dtype, first.device, training)
         if key not in self.chosen:
@@ -202,10 +204,16 @@ def _installed() -> dict[str, Spec]:
         for definition in _specs_of(importlib.import_module(f"{variants.__name__}.{info.name}")):
             found[definition.name] = definition
     for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
-        loaded = entry.load()
+        where = f"entry point {entry.name} = {entry.value}"
+        try:
+            loaded = entry.load()
+        except Exception as error:  # whatever an installed package raises, its name tells the user what to remove
+            raise AttentionError(f"{where} does not load: {type(error).__name__}: {error}") from error
         if not isinstance(loaded, Spec):
-            raise AttentionError(f"entry point {entry.name} = {entry.value} is a {type(loaded).__name__}, not a Spec")
-        found.setdefault(loaded.name, loaded)
+            raise AttentionError(f"{where} is a {type(loaded).__name__}, not a Spec")
+        if loaded.name in found:
+            raise AttentionError(f"{where}: the name {loaded.name!r} is taken by '{found[loaded.name].title}'")
+        found[loaded.name] = loaded
     return found
 
 

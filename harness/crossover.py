@@ -128,5 +128,5 @@ def _interpolate(below: Probe, above: Probe) -> int:
     """Where the straight line through log ratio over log n crosses ratio 1, between two probes."""
     ends = [min(max(p.ratio, 1e-6), 1e6) for p in (below, above)]
     start, stop = math.log(ends[0]), math.log(ends[1])
-    share = 0.5 if start <= 0 or stop >= 0 or not (below.a_ms and above.a_ms and above.b_ms) else start / (start - stop)
+    share = 0.5 if start < 0 or stop >= 0 or not (below.a_ms and above.a_ms and above.b_ms) else start / (start - stop)
     return round(math.exp(math.log(below.n) + share * (math.log(above.n) - math.log(below.n))))

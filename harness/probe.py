@@ -74,7 +74,7 @@ def definition(request: dict[str, Any]) -> dict[str, Any]:
     subject = Subject(case)
     spec = subject.spec
     fields = {
-        "name": spec.name, "exact": spec.exact, "bottleneck": spec.bottleneck, "shares": spec.shares_query_key,
+        "exact": spec.exact, "bottleneck": spec.bottleneck, "shares": spec.shares_query_key,
         "options": [[o.name, o.default, list(o.choices), o.minimum] for o in spec.options],
         "exponents": asdict(spec.exponents) if spec.exponents else None,
         "parameters": {name: list(p.shape) for name, p in subject.module.named_parameters()},

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from harness.errors import UsageError, unknown
-from harness.record import DTYPES, PHASES, parse_options
+from harness.record import DTYPES, PHASES
 
 Frame = Any  # a pandas.DataFrame: type checkers lose track of one at the first boolean index
 
@@ -144,7 +144,7 @@ def _distinction(frame: Frame) -> Any:
 
     text = pandas.Series("", index=frame.index, dtype=object)
     for _, group in frame.groupby("attention"):
-        parsed = {options: parse_options(options) for options in group["options"].unique()}
+        parsed = {options: _options(options) for options in group["options"].unique()}
         keys = sorted({key for options in parsed.values() for key in options})
         telling = [key for key in keys if len({options.get(key) for options in parsed.values()}) > 1]
         for options, values in parsed.items():
@@ -153,6 +153,12 @@ def _distinction(frame: Frame) -> Any:
         if group["seed"].nunique() > 1:
             text[group.index] += " seed=" + group["seed"].astype(str)
     return text
+
+
+def _options(text: str) -> dict[str, str]:
+    """key=value;… as record.canonical_options writes it, and whatever else a file may hold."""
+    parts = (part.partition("=") for part in text.split(";") if part)
+    return {key: value for key, _, value in parts}
 
 
 def place(name: str, order: Sequence[str]) -> tuple[int, str]:

@@ -1,7 +1,7 @@
 """A run as tables in a terminal: variants down, token counts across, medians with their interval. No torch.
 
     print(comparison(store.read(folder)), end="")      # what `harness run` ends with
-    print(render(table, width=80, colour=False))       # one table of harness.pivot
+    print(render(pivot(frame, "flops"), width=80))     # tables of harness.pivot
 
 A table wider than the terminal is split by columns into blocks; a value is never cut.
 """
@@ -36,11 +36,11 @@ def comparison(frame: Frame, *, metric: str = "latency", width: int | None = Non
     width: columns of the terminal; None asks it. colour: None means when stdout is a terminal, TERM is not dumb and
     NO_COLOR is not set.
     """
-    return "\n".join(render(table, width=width, colour=colour) for table in pivot(labelled(frame), metric))
+    return render(pivot(labelled(frame), metric), width=width, colour=colour)
 
 
-def render(table: Table, *, width: int | None = None, colour: bool | None = None) -> str:
-    """One table as text: its heading, its blocks, and why cells have no value."""
+def render(tables: Sequence[Table], *, width: int | None = None, colour: bool | None = None) -> str:
+    """Tables as text: each with its heading and its blocks; at the end, once, why cells have no value."""
     from rich.console import Console
     from rich.text import Text
 
@@ -51,17 +51,17 @@ def render(table: Table, *, width: int | None = None, colour: bool | None = None
         file=out, width=10_000, force_terminal=colour, color_system="standard" if colour else None, no_color=not colour,
         highlight=False, markup=False, emoji=False, legacy_windows=False,
     )  # fmt: skip
-    scale, unit = _scale(table)
-    for line in textwrap.wrap(_heading(table, unit), width):
-        console.print(Text(line, style="bold"))
-    for place, grid in enumerate(_blocks(table, scale, width)):
-        if place:
+    for table in tables:
+        scale, unit = _scale(table)
+        for line in textwrap.wrap(_heading(table, unit), width, break_on_hyphens=False):
+            console.print(Text(line, style="bold"))
+        for grid in _blocks(table, scale, width):
+            console.print(grid)
             console.print()
-        console.print(grid)
-    for reason in _reasons(table):
-        for line in textwrap.wrap(reason, width, subsequent_indent="  "):
+    for reason in _reasons(tables):
+        for line in textwrap.wrap(reason, width, subsequent_indent="  ", break_on_hyphens=False):
             console.print(Text(line, style="bright_black"))
-    return "".join(f"{line.rstrip()}\n" for line in out.getvalue().splitlines())
+    return "".join(f"{line.rstrip()}\n" for line in out.getvalue().rstrip().splitlines())
 
 
 def write(text: str) -> None:
@@ -112,7 +112,7 @@ def _blocks(table: Table, scale: float, width: int) -> Iterator[Any]:
         used += wide
         blocks[-1].append((column, title))
     for block in blocks:
-        grid = Grid(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1), header_style="")
+        grid = Grid(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="")
         for name, title in zip(table.rows_by, titles, strict=True):
             grid.add_column(Text(title), no_wrap=True, justify="left" if name == "attention" else "right")
         for _, title in block:
@@ -174,19 +174,21 @@ def _name(value: Any, limit: int) -> str:
     return "" if value is None else printable(str(value), limit=limit)
 
 
-def _reasons(table: Table) -> Sequence[str]:
-    """One line a variant and status: how many cells, and the first reason given."""
+def _reasons(tables: Sequence[Table]) -> list[str]:
+    """A line a variant and status: the first reason given, and how many others there are."""
     found: dict[tuple[str, str], list[str]] = {}
-    at = table.rows_by.index("attention") if "attention" in table.rows_by else None
-    for (row, column), cell in table.cells.items():
-        if cell.status != "ok":
-            across = table.columns_by == "attention"
-            name = str(column) if across else row[at] if at is not None else str(table.setting.get("attention", ""))
-            found.setdefault((name, cell.status), []).append(cell.note)
+    for table in tables:
+        at = table.rows_by.index("attention") if "attention" in table.rows_by else None
+        across = table.columns_by == "attention"
+        for (row, column), cell in table.cells.items():
+            if cell.status != "ok":
+                name = column if across else row[at] if at is not None else table.setting.get("attention", "")
+                found.setdefault((str(name), cell.status), []).append(cell.note)
     lines = []
     for (name, status), notes in found.items():
-        note = next((note for note in notes if note), "")
-        more = f" (and {len(notes) - 1} more)" if len(set(notes)) > 1 else ""
-        lines.append(printable(f"{name} {status}: {note}{more}" if note else f"{name} {status}", limit=300))
+        different = list(dict.fromkeys(note for note in notes if note))
+        more = f" (and {len(different) - 1} more like it)" if len(different) > 1 else ""
+        text = f"{name} {status}: {different[0]}{more}" if different else f"{name} {status}"
+        lines.append(printable(text, limit=400))
     hidden = len(lines) - MOST_REASONS
     return [*lines[:MOST_REASONS], *([f"and {hidden} more reasons: --json has them all"] if hidden > 0 else [])]

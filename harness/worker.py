@@ -127,7 +127,7 @@ OPERATIONS: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 
 def main() -> None:
-    """Answer requests until stdin closes. Dies with the process that started it."""
+    """Answer requests until stdin closes, then end the process. Dies with the process that started it."""
     _die_with_parent()
     requests = os.fdopen(os.dup(sys.stdin.fileno()), encoding="utf-8")
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
@@ -142,6 +142,8 @@ def main() -> None:
             answer = {"error": f"{type(error).__name__}: {error}"}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
+    sys.stderr.flush()
+    os._exit(0)  # torch takes a second to leave in order, and there is nothing to keep
 
 
 def _resolve(case: Case) -> catalogue.Resolution:

@@ -28,9 +28,7 @@ def main() -> int:
     options = _parse()
     axes = (options.capability, options.schedule, options.phase, options.dtype, options.n, options.d, options.m)
     seen, broken = set(), 0
-    print(
-        f"{'sm':>3} {'schedule':10} {'phase':8} {'dtype':8} {'d':>4} {'m':>4}  kernel: registers, spills, shared, resident"
-    )
+    print(f"{'sm':>3} {'schedule':10} {'phase':8} {'dtype':8} {'d':>4} {'m':>4}  registers, spills, shared, resident")
     with Path(options.out).open("w", newline="") as file:
         table = csv.DictWriter(file, COLUMNS)
         table.writeheader()

@@ -649,8 +649,8 @@ def backward_anchors_kernel(
 # acquire semantics, and the broadcast of the atomic's result through shared memory is a barrier for its other threads.
 # What crosses programs is read through L2 (.cg), never from an L1 line that was there before.
 #
-# What stays small: partial sums live in a ring of two groups, so that they never leave L2; a gather item waits until the
-# group that had its place has been reduced (its reduce items come a step earlier). Likewise item i of every group adds
+# What stays small: partial sums live in a ring of two groups, so that they never leave L2; a gather item waits until
+# the group that had its place has been reduced (those items come a step earlier). Likewise item i of every group adds
 # its dU to place i, after item i of the group before has.
 #
 # Why it repeats bit for bit: who executes an item, and when, changes nothing in it; sums over splits have one order.

@@ -113,11 +113,11 @@ class Plan:
     """Launches in order and the tensors that they fill."""
 
     launches: tuple[Launch, ...]
-    results: tuple[Tensor, ...]
+    results: tuple[Tensor, Tensor, Tensor]
     workspace_bytes: int
     choice: Choice
 
-    def run(self) -> tuple[Tensor, ...]:
+    def run(self) -> tuple[Tensor, Tensor, Tensor]:
         """Execute all launches and return the results."""
         for launch in self.launches:
             launch.run()

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 import triton
@@ -156,20 +157,17 @@ def _attempt(time: Callable[[Choice], float], choice: Choice) -> float:
 
 
 def _stopwatch(k: Tensor, v: Tensor, anchors: Tensor, phase: str) -> Callable[[Choice], float]:
-    if phase == "forward":
-
-        def time(choice: Choice) -> float:
-            return triton.testing.do_bench(
-                lambda: anchor_plan.forward(k, v, anchors, choice=choice).run(), return_mode="median"
-            )
-
-        return time
     out, means, degree = anchor_plan.forward(k, v, anchors).run()
 
+    def once(choice: Choice) -> None:
+        if phase == "forward":
+            anchor_plan.forward(k, v, anchors, choice=choice).run()
+        else:
+            anchor_plan.backward(out, k, v, anchors, means, degree, choice=choice).run()
+
     def time(choice: Choice) -> float:
-        return triton.testing.do_bench(
-            lambda: anchor_plan.backward(out, k, v, anchors, means, degree, choice=choice).run(), return_mode="median"
-        )
+        median: Any = triton.testing.do_bench(lambda: once(choice), return_mode="median")
+        return float(median)
 
     return time
 

@@ -65,9 +65,9 @@ def initialise(anchors: Tensor, *, init: str, scale: float) -> None:
 
 def assignment(k: Float[Tensor, "b h n d"], anchors: Float[Tensor, "m d"]) -> Float[Tensor, "b h n m"]:
     """A: each token's distribution over the anchors, from logits taken to float32 where the inputs are narrower."""
-    logits = k @ anchors.to(k.dtype).transpose(-2, -1)
+    logits = k @ (anchors / math.sqrt(k.shape[-1])).to(k.dtype).transpose(-2, -1)
     wide = torch.promote_types(k.dtype, torch.float32)
-    return torch.softmax(logits / math.sqrt(k.shape[-1]), dim=-1, dtype=wide).to(k.dtype)
+    return torch.softmax(logits, dim=-1, dtype=wide).to(k.dtype)
 
 
 def reference(
@@ -102,15 +102,19 @@ def two_softmax(
 
 
 def cost(work: Work) -> Cost:
-    """A and the logits it comes from are alive together; backward holds A, its gradient and the logits' gradient."""
-    m = work.m or 0
-    weights, tensor = work.tokens * m, work.tokens * work.d
-    alive = {"forward": max(2 * weights, weights + tensor), "backward": 3 * weights + tensor}
-    peak = alive.get(work.phase, alive["backward"])
+    """Forward holds A and its logits; backward A, the two gradients that meet in it and the logits'.
+
+    A is taken in at least float32, beside a copy in the inputs' precision.
+    """
+    m, narrow, wide = work.m or 0, work.itemsize, max(work.itemsize, 4)
+    copy = narrow < wide
+    weights, tensor = work.tokens * m, work.tokens * work.d * narrow
+    if work.phase == "forward":
+        peak = max(weights * (2 * wide + copy * narrow), weights * narrow + tensor)
+    else:
+        peak = max(weights * (4 * narrow + copy * wide) + 2 * tensor, weights * narrow + 3 * tensor)
     return Cost(
-        flops=matmuls(work, 6 * weights * work.d),
-        bytes=traffic(work, inputs=2, parameters=m * work.d),
-        peak=peak * work.itemsize,
+        flops=matmuls(work, 6 * weights * work.d), bytes=traffic(work, inputs=2, parameters=m * work.d), peak=peak
     )
 
 
@@ -128,12 +132,16 @@ def _no_compiler(device: torch.device) -> str | None:
 
 
 def _compiled(k: Tensor, v: Tensor, anchors: Tensor) -> Tensor:
-    return _graph()(k, v, anchors)
+    import torch._dynamo  # on first use: it takes seconds
+
+    # past dynamo's own limit of shapes it would run eagerly, without a word
+    with torch._dynamo.config.patch(recompile_limit=1024, accumulated_recompile_limit=4096):
+        return _graph()(k, v, anchors)
 
 
 @cache
 def _graph() -> Callable[..., Tensor]:
-    return torch.compile(reference, dynamic=False)  # on first use: importing the compiler takes seconds
+    return torch.compile(reference, dynamic=False, fullgraph=True)
 
 
 def _no_triton(device: torch.device) -> str | None:
@@ -202,7 +210,7 @@ SPEC = Spec(
             "sdpa",
             two_softmax,
             "two calls of scaled_dot_product_attention",
-            flops=lambda work: matmuls(work, 10 * work.tokens * (work.m or 0) * work.d),
+            flops=lambda work: matmuls(work, 10 * work.tokens * (work.m or 0) * work.d, backward=2.2),
         ),
         Backend(
             "chunked",

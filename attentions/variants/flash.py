@@ -3,7 +3,7 @@
     o = softmax(q kᵀ / √d) v        (b, h, n, d), a block of keys at a time with a running maximum and sum
 
 Sources: Dao et al. 2022, arXiv 2205.14135; Dao 2023, arXiv 2307.08691 (fa2); Shah et al. 2024, arXiv 2407.08608 (fa3);
-Zadouri et al. 2026, flash_attn.cute (fa4); Dong et al. 2024, arXiv 2412.05496 (flex).
+Zadouri et al. 2026, arXiv 2603.05451 (fa4); Dong et al. 2024, arXiv 2412.05496 (flex).
 
 FLOPs follow that literature: a backward pass is 2.5 forward passes, the scores being computed a second time.
 """
@@ -116,6 +116,8 @@ def flex(
     """FlexAttention, compiled for each shape; dynamo's limit is lifted, past which it would run eagerly, n × n."""
     import torch._dynamo
 
+    if not torch.is_grad_enabled():  # on a CPU it refuses inputs that require gradients even where none are recorded
+        q, k, v = q.detach(), k.detach(), v.detach()
     with torch._dynamo.config.patch(recompile_limit=1024, accumulated_recompile_limit=4096):
         return _compiled_flex()(q, k, v)
 
@@ -180,9 +182,10 @@ def _package_missing(device: torch.device, *, module: str, package: str, install
 
 
 def _flex_missing(device: torch.device) -> str | None:
-    if device.type == "cuda":
-        return trial(flex, device, torch.bfloat16)
-    if not any(map(shutil.which, ("g++", "clang++", "c++"))):
+    """What its compiler needs; not a trial, which would cost ten seconds in every list of backends."""
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        return "needs the package triton, which is not installed: pip install triton"
+    if device.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
         return "needs a C++ compiler for torch.compile on the CPU and none is on PATH; install g++"
     return None
 

@@ -5,7 +5,7 @@
 
 DConv is a depthwise convolution over the tokens with one filter for each head and no bias.
 
-Source: Xiong et al. 2021, arXiv 2102.03902, equation 14 and algorithm 1. Ours differs from the release in Z's start,
+Source: Xiong et al. 2021, arXiv 2102.03902, algorithm 1. Ours differs from the release in Z's start,
 which is taken for each matrix (a maximum over the batch makes a sample's result depend on its neighbours), and where m
 does not divide n, by segments of two lengths (padding with zeros would add keys that take softmax mass).
 """
@@ -50,7 +50,7 @@ def reference(
     landmarks: int,
     iterations: int,
 ) -> Float[Tensor, "b h n d"]:
-    """Equation 14, from the right, so that no n × n matrix is formed; exact attention where landmarks ≥ n.
+    """The formula, from the right, so that no n × n matrix is formed; exact attention where landmarks ≥ n.
 
     Softmaxes and the pseudo-inverse are taken in at least float32.
 
@@ -85,7 +85,7 @@ def pseudo_inverse(a: Float[Tensor, "b h m m"], iterations: int) -> Float[Tensor
     """Z after some steps of Z ← ¼ Z (13 I − A Z (15 I − A Z (7 I − A Z))) from Aᵀ / (‖A‖₁ ‖A‖∞), for each matrix.
 
     Stopping early regularises: where A is nearly singular an exact pseudo-inverse is a worse approximation.
-    Source: Xiong et al. 2021, arXiv 2102.03902, equation 11, after Razavi et al. 2014.
+    Source: Xiong et al. 2021, arXiv 2102.03902, after Razavi et al. 2014.
     """
     identity = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
     norms = a.sum(dim=-2).amax(dim=-1) * a.sum(dim=-1).amax(dim=-1)

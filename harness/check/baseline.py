@@ -18,16 +18,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness import stats, store
 from harness.check.deterministic import METRICS, TOOLCHAIN_BOUND, Facts
 from harness.check.verdict import Finding, Verdict
 from harness.errors import Failure, NothingToCompare
 from harness.record import COLUMNS, Case, Reading, Row
-
-if TYPE_CHECKING:
-    import pandas
 
 DEFINITION = "definition"
 SMALLEST_CHANGE = 0.05
@@ -58,7 +55,8 @@ def read(path: Path) -> Stored:
         case = Case(**{f.name: _plain(first[f.name]) for f in fields(Case)})
         if case.case_id != case_id:
             raise Failure(f"{path}: case {case_id} was edited: its columns belong to case {case.case_id}")
-        readings = {row.metric: _reading(row, path) for row in rows.itertuples(index=False)}
+        lines: Any = rows.itertuples(index=False)
+        readings = {row.metric: _reading(row, path) for row in lines}
         lacking = [name for name in (DEFINITION, *METRICS) if name not in readings]
         if lacking:
             raise Failure(f"{path}: {case} lacks {', '.join(lacking)}; write it again with --update")
@@ -187,4 +185,4 @@ def _plain(value: Any) -> Any:
 
     if value is None or (not isinstance(value, str) and pandas.isna(value)):
         return None
-    return value.item() if hasattr(value, "item") else value
+    return getattr(value, "item", lambda: value)()

@@ -17,6 +17,7 @@ from harness import stats
 from harness.check.verdict import Finding
 from harness.record import Case
 
+POINTS = 3
 TOLERANCE = 0.15  # the built-in variants are within 0.08; a quadratic one is 1 off
 NAMES = {"flops": "FLOPs", "peak": "peak bytes"}
 D = 8
@@ -60,7 +61,7 @@ def judge(case: str, declared: Mapping[str, float] | None, points: Sequence[Poin
     findings = []
     for axis in ("n", "m"):
         along = [point for point in points if _on_axis(point, axis)]
-        if len(along) < 2:
+        if len(along) < POINTS:
             continue
         for figure in ("flops", "peak"):
             found = exponent(axis, [getattr(p, axis) for p in along], [getattr(p, figure) for p in along])

@@ -2,8 +2,8 @@
 
 findings = compare("anchor …", base=Facts(...), head=Facts(...))
 
-An increase of FLOPs, kernels or peak bytes is a regression to the last digit: they do not vary. A decrease is ok, unless
-it is too large to believe. Peak bytes and kernels depend on PyTorch's build too and are compared within one build only.
+An increase of FLOPs, kernels or peak bytes is a regression to the last digit: they do not vary. A decrease is ok,
+unless it is too large to believe. Peak bytes and kernels depend on PyTorch's build too: compared within one build only.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from harness.record import UNITS, Reading
 METRICS = ("numeric_error", "flops", "peak_memory", "kernels")
 TOOLCHAIN_BOUND = ("peak_memory", "kernels")
 ERROR_FACTOR = 2.0
-ERROR_FLOOR = {"float64": 1e-14, "float32": 1e-6, "float16": 4e-3, "bfloat16": 3e-2}  # about 8 roundings; README
+ERROR_FLOOR = {"float64": 4.4e-16, "float32": 2.4e-7, "float16": 2e-3, "bfloat16": 1.6e-2}  # two roundings
 DEFINITION_TOLERANCE = 1e-9
 IMPLAUSIBLE_BELOW = 0.2
 
@@ -47,10 +47,8 @@ def compare(case: str, *, base: Facts | None, head: Facts | None) -> list[Findin
     standing = _statuses(case, base, head)
     if standing:
         return standing
-    findings = [_definition(case, base, head)]
-    for metric in METRICS:
-        findings.append(_metric(case, metric, base, head))
-    return findings + _output(case, base, head)
+    figures = [_metric(case, metric, base, head) for metric in METRICS]
+    return [_definition(case, base, head), *figures, *_output(case, base, head)]
 
 
 def alone(case: str, head: Facts | None) -> list[Finding]:

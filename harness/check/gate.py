@@ -110,6 +110,8 @@ class _Measurement:
         self.listener, self._report = listener, report
         first = suite.sweeps(options.given, ())[0]
         self.device, self.timeout, self.seed = first.device, first.timeout, first.seed
+        if stored and not base and "device" not in options.given:
+            self.device = stored.cases[0].device
         self.head_prober = stack.enter_context(Prober(head, device=self.device, timeout=self.timeout))
         self.base_prober = stack.enter_context(Prober(base, device=self.device, timeout=self.timeout)) if base else None
         self.head_facts: dict[str, Facts] = {}

@@ -60,10 +60,10 @@ class Record:
         samples = process.samples.get(case, ())
         if len(samples) < FEWEST_SAMPLES:
             raise ValueError(
-                f"{process.side} process {process.slot} has {len(samples)} samples; at least {FEWEST_SAMPLES} are needed"
+                f"process {process.slot} ({process.side}) has {len(samples)} samples; it takes {FEWEST_SAMPLES} or more"
             )
         if not all(math.isfinite(value) and value > 0 for value in samples):
-            raise ValueError(f"{process.side} process {process.slot} has a sample that is not a positive number")
+            raise ValueError(f"process {process.slot} ({process.side}) has a sample that is not a positive number")
         return statistics.median(samples)
 
 

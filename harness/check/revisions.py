@@ -55,7 +55,7 @@ class Side:
 def sides(root: Path, commit: str, *, plugins: Sequence[str], python: str | None = None) -> Iterator[tuple[Side, Side]]:
     """Base at `commit` and head as it is here, while the context lasts. `python` runs base instead of a built one.
 
-    Raises NothingToCompare where base has no attentions, Failure when the worktree or base's environment cannot be made.
+    Raises NothingToCompare where base has no attentions, Failure when base's worktree or environment cannot be made.
     """
     folder = Path(tempfile.mkdtemp(prefix="harness-check-"))
     tree = folder / "tree"
@@ -108,8 +108,12 @@ def changed(root: Path, commit: str) -> list[str]:
 
 
 def differing(root: Path, commit: str, revision: str) -> list[str]:
-    """The changed files. Raises NothingToCompare where there are none: base against itself would always pass."""
-    files = changed(root, commit)
+    """The changed files. Raises NothingToCompare for none: base against itself passes whatever the code does."""
+    return refuse_same(changed(root, commit), revision)
+
+
+def refuse_same(files: list[str], revision: str) -> list[str]:
+    """The files, of which there must be some."""
     if not files:
         raise NothingToCompare(f"{revision} is what is checked out here: base and head are the same files")
     return files

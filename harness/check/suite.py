@@ -6,7 +6,7 @@ chosen = choose(given, base=session, head=session, resolve_base=…, resolve_hea
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from harness.catalogue import Resolution
@@ -63,17 +63,12 @@ def plan(
         Planned(asked=case, head=_resolve(case, *head), base=_resolve(case, *base) if base else None)
         for case in cases.values()
     ]
-    return planned, list(dict.fromkeys(warnings))
+    return list({case.name: case for case in planned}.values()), list(dict.fromkeys(warnings))
 
 
 def stored(cases: Sequence[Case], head: tuple[Engine, Mapping[str, Any]]) -> list[Planned]:
     """The cases of a baseline file, each on its stored backend, as head resolves them."""
     return [Planned(asked=case, base=None, head=_resolve(case, *head)) for case in cases]
-
-
-def without_backend(case: Case) -> Case:
-    """The case with its backend open, so that it can be matched whatever backend runs it."""
-    return replace(case, backend="")
 
 
 def _resolve(case: Case, engine: Engine, session: Mapping[str, Any]) -> Resolution | None:

@@ -23,7 +23,7 @@ def judge(cases: Forms, rounds: Rounds, *, pairs: int, seed: int) -> tuple[list[
     if not cases:
         return [], {}
     first = rounds.run(cases, pairs=pairs, seed=seed)
-    findings = {name: _failure(name, first) for name in cases}
+    findings = {name: failure(name, first) for name in cases}
     decisions = {name: decide(first.pairs(name), seed=seed) for name, found in findings.items() if found is None}
     moved = _canary(first, seed)
     unsettled = {name: cases[name] for name, found in decisions.items() if found.verdict in UNSETTLED}
@@ -31,7 +31,7 @@ def judge(cases: Forms, rounds: Rounds, *, pairs: int, seed: int) -> tuple[list[
         second = rounds.run(unsettled, pairs=pairs, seed=seed + 1)
         moved = _canary(second, seed)
         for name in unsettled:
-            findings[name] = _failure(name, second)
+            findings[name] = failure(name, second)
             if findings[name] is None:
                 decisions[name] = settle(first.pairs(name), second.pairs(name), seed=seed)
     told = [findings[name] or _finding(name, decisions[name], first) for name in cases]
@@ -57,23 +57,26 @@ def _canary(record: Record, seed: int) -> str:
     )
 
 
-def _failure(name: str, record: Record) -> Finding | None:
+def failure(name: str, record: Record) -> Finding | None:
     """A case that some process could not time, or timed too little to count."""
-    half = len(record.processes) // 2
-    facts = {"case": name, "variant": _variant(name), "check": "latency"}
-    failed = record.failures(name, "head")
-    if failed:
-        reason = f"fails in {len(failed)} of {half} processes at head: {failed[0]}"
-        return Finding(**facts, tier=0, verdict="failed", reason=reason)
-    failed = record.failures(name, "base")
-    if failed:
-        reason = f"fails in {len(failed)} of {half} processes at base: {failed[0]}"
-        return Finding(**facts, tier=2, verdict="not comparable", reason=reason)
-    try:
-        record.pairs(name)
-    except ValueError as error:
-        return Finding(**facts, tier=0, verdict="failed", reason=str(error))
-    return None
+    tier, verdict = 0, "failed"
+    for side in ("head", "base"):
+        failed = record.failures(name, side)
+        if failed:
+            reason = f"fails in {len(failed)} of {len(record.processes) // 2} processes at {side}: {failed[0]}"
+            if side == "base":
+                tier, verdict = 2, "not comparable"
+            break
+    else:
+        try:
+            record.pairs(name)
+        except ValueError as error:
+            reason = str(error)
+        else:
+            return None
+    return Finding(
+        case=name, tier=tier, check="latency", verdict=verdict, reason=reason, variant=_variant(name)
+    )  # fmt: skip
 
 
 def _finding(name: str, decision: Decision, record: Record) -> Finding:

@@ -51,4 +51,4 @@ def command(
     elif as_csv:
         write(pivot.as_csv(tables))
     else:
-        write("\n".join(map(render, tables)))
+        write(render(tables))

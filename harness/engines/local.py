@@ -61,6 +61,7 @@ class Engine:
         self._log: Any = None
         self._pending = b""
         self._oom_kills = 0
+        self._used = False
         self.restarts = 0
 
     def __enter__(self) -> Engine:
@@ -99,13 +100,20 @@ class Engine:
     def measure(
         self, case: Case, *, metrics: Sequence[str], settings: dict[str, Any], timeout_s: float
     ) -> Outcome:  # fmt: skip
-        """Measure one case; whatever happens to it becomes an Outcome, and a failure ends the worker."""
+        """Measure one case; whatever happens to it becomes an Outcome, and a failure ends the worker.
+
+        A crash in a worker that had served other cases may be what one of them left behind: the case gets a second
+        try in a fresh one.
+        """
         self._ensure()
         request = {"case": asdict(case), "metrics": list(metrics), "settings": settings}
+        used, self._used = self._used, True
         try:
             answer = self._ask("measure", timeout_s, **request)
         except WorkerLost as lost:
             self.stop(kill=True)
+            if used and lost.status == "error":
+                return self.measure(case, metrics=metrics, settings=settings, timeout_s=timeout_s)
             return _failed(metrics, lost.status, lost.note)
         except Failure as failure:  # the worker could not even answer: its own fault, not the case's
             self.stop(kill=True)
@@ -199,7 +207,7 @@ class Engine:
 
     def _start(self) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
-        self._oom_kills = _oom_kills()
+        self._oom_kills, self._used = _oom_kills(), False
         self._process = subprocess.Popen(
             [self.python, "-P", "-m", "harness.worker"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=_import_path(self.path),

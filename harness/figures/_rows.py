@@ -11,12 +11,12 @@ from typing import Any
 
 from harness.figures import Sheet
 from harness.figures._sheet import Panel, Paper, reference_line
-from harness.figures._style import FAINT, WIDTH, lines_of, log_ticks
+from harness.figures._style import FAINT, LETTER_INCHES, WIDTH, lines_of, log_ticks
 from harness.selection import Frame, printable, size
 
 Line = tuple[str, str, int | None]
 
-ROW_INCHES, WORDS_INCHES, LETTER_INCHES = 0.235, 0.85, 0.073
+ROW_INCHES, WORDS_INCHES = 0.235, 0.85
 NAME_LETTERS = 28
 
 

@@ -1,9 +1,9 @@
 """A sheet of paper: panels side by side, one legend and one caption below them.
 
-for suffix, where, rows in sheets(frame):                       # unlike machines, devices, scopes and shapes apart
+for suffix, where, rows in sheets(frame):                # unlike machines, devices, scopes and shapes apart
     paper = Paper(where, rows, run)
-    for panel in paper.panels: panel.axes.plot(...)
-    yield paper.finish([...])
+    for panel in paper.panels(): panel.axes.plot(...)
+    yield paper.finish([...], suffix=suffix)
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 MASKS = "No causal mask, no other mask, no dropout."
 CAPTION_POINTS, CAPTION_LETTERS = 8, 148
+MOST_COLUMNS = 10
 FAILED = {"oom": ("x", "out of memory"), "timeout": ("+", "timeout"), "error": ("1", "error")}
 
 
@@ -162,16 +163,16 @@ class Paper:
         handles = [self.legend[entry] for entry in entries]
         labels = [printable(label, limit=40) for label, _ in entries]
         legend = None
-        for columns in range(len(handles), 0, -1):
+        for columns in range(min(len(handles), MOST_COLUMNS), 0, -1):
+            if columns > -(-len(handles) // -(-len(handles) // columns)):
+                continue  # fewer columns make as many rows
             legend = self.figure.legend(
                 handles, labels, loc="lower center", bbox_to_anchor=(0, 0), ncols=columns, handlelength=2.2,
                 columnspacing=1.4, handletextpad=0.5, borderpad=0.1, borderaxespad=0.0,
                 bbox_transform=self.figure.dpi_scale_trans,
             )  # fmt: skip
             legend.set_in_layout(False)
-            fits = columns == 1 or legend.get_window_extent().width <= (WIDTH - 0.15) * self.figure.dpi
-            even = -(-len(handles) // -(-len(handles) // columns))  # fewest columns for as many rows
-            if fits and columns == even:
+            if columns == 1 or legend.get_window_extent().width <= (WIDTH - 0.15) * self.figure.dpi:
                 break
             legend.remove()
         return legend

@@ -14,6 +14,7 @@ from harness.figures._sheet import Paper, sheets
 from harness.selection import PANEL, Frame, printable, settings
 
 DRAWN_VALUES = 2_000_000
+ALONE = "no base"  # the status of a latency that has nothing to be compared with
 
 
 def draw(run: Run) -> list[Sheet]:
@@ -31,10 +32,11 @@ def draw(run: Run) -> list[Sheet]:
         bases = [printable(base, limit=40) for base in sorted(set(ratio["base"]))]
         lacking = "" if any(base.startswith("flash") for base in bases) else "No flash in this run: full is the base."
         told = f"Ratio of medians{_intervals(ratio)}. The line at 1 is {', '.join(bases)}; more is faster."
+        alone = f"No ratio at sizes where {bases[0]} has no latency." if (ratio["status"] == ALONE).any() else ""
         drawn.append(
             sheet_over_n(
                 Paper(where, ratio, run), label=f"speed-up over {bases[0] if len(bases) == 1 else 'the base'} (×)",
-                notes=[told, lacking], suffix=suffix, words=lambda value: f"{value:.3g}×", reference=1.0,
+                notes=[told, lacking, alone], suffix=suffix, words=lambda value: f"{value:.3g}×", reference=1.0,
                 remark=_base_remark if len(bases) > 1 else None,
             )
         )  # fmt: skip
@@ -54,8 +56,9 @@ def ratios(rows: Frame, run: Run) -> Frame | None:
     speed = [_ratio(by_n.get(row.n), row, run) for row in others.itertuples()]
     for at, name in enumerate(("value", "ci_low", "ci_high", "resampled")):
         others[name] = [triple[at] for triple in speed]
-    without = (others["status"] == "ok") & others["value"].isna()
-    return others[~without]
+    alone = (others["status"] == "ok") & others["value"].isna()
+    others.loc[alone, ["status", "note"]] = [ALONE, "the base has no latency there"]
+    return others
 
 
 def _base_remark(rows: Frame) -> str:

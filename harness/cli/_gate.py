@@ -1,0 +1,94 @@
+"""What `harness check` needs beside the gate: its options checked, progress on stderr, and files for CI."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.check import output
+from harness.check.decide import FEWEST_PAIRS, PAIRS, PAIRS_THOROUGH
+from harness.check.gate import Options, Report
+from harness.errors import Failure, UsageError
+
+LOG_EVERY_S = 10.0
+
+
+def options(
+    given: Mapping[str, Any], *, against: str, baseline: Path | None, update: Path | None, thorough: bool, pairs: int,
+    seconds: float, quick: bool, accept: Sequence[str], base_python: str,
+) -> Options:  # fmt: skip
+    """The gate's options. Raises UsageError for combinations that contradict each other."""
+    if quick and update:
+        raise UsageError("--update takes a whole run: leave --quick out")
+    if quick and (thorough or pairs):
+        raise UsageError("--quick times nothing, so it goes with neither --thorough nor --pairs")
+    if "metrics" in given or "budget" in given:
+        raise UsageError("the gate decides itself what to measure: --metrics and --budget do not go with it")
+    if pairs and (pairs <= FEWEST_PAIRS or pairs % 2):
+        raise UsageError(f"--pairs takes an even number of at least {FEWEST_PAIRS + 1}, not {pairs}")
+    if not 0 < seconds <= 60:
+        raise UsageError(f"--seconds takes a number above 0 and up to 60, not {seconds:g}")
+    if base_python and not os.access(base_python, os.X_OK):
+        raise UsageError(f"--base-python {base_python}: not an interpreter that can be run")
+    return Options(
+        given=given, against=against or None, baseline=baseline, update=update,
+        pairs=pairs or (PAIRS_THOROUGH if thorough else PAIRS), seconds=seconds, quick=quick,
+        accept=[name for text in accept for name in text.split(",")], base_python=base_python or None,
+    )  # fmt: skip
+
+
+def publish(path: Path, text: str) -> None:
+    """Write a report file. Raises Failure."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise Failure(f"cannot write {path}: {error.strerror}") from None
+
+
+class Progress:
+    """A listener of the gate: a live line on a terminal, a plain one now and then in a log; stderr only."""
+
+    def __init__(self) -> None:
+        self.live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self.told, self.what, self.dirty = 0.0, "", False
+
+    def say(self, text: str) -> None:
+        """What begins now."""
+        self.close()
+        print(text, file=sys.stderr, flush=True)
+
+    def step(self, done: int, total: int, what: str) -> None:
+        """How far it is."""
+        text = f"[{done}/{total}] {what}"
+        now = time.monotonic()
+        if self.live:
+            sys.stderr.write("\r\x1b[K" + text[:78])
+            sys.stderr.flush()
+            self.dirty = True
+        elif what != self.what or now - self.told > LOG_EVERY_S or done == total:
+            print(text, file=sys.stderr, flush=True)
+            self.told, self.what = now, what
+
+    def close(self) -> None:
+        """Leave the cursor on an empty line."""
+        if self.dirty:
+            sys.stderr.write("\r\x1b[K")
+            self.dirty = False
+
+    def github(self, report: Report, code: int) -> None:
+        """The step summary and annotations, where GitHub Actions runs this."""
+        summary = os.environ.get("GITHUB_STEP_SUMMARY")
+        if summary:
+            try:
+                with open(summary, "a", encoding="utf-8") as file:
+                    file.write(output.markdown(report, code))
+            except OSError as error:
+                self.say(f"warning: cannot write the step summary: {error.strerror}")
+        if os.environ.get("GITHUB_ACTIONS") == "true":
+            for line in output.workflow_commands(report):
+                print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,79 @@
+"""harness check: the regression gate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from harness.cli._axes import with_axes
+
+
+@with_axes
+def command(
+    given: dict[str, Any],
+    against: str = typer.Option(
+        "", "--against", metavar="REV", help="Compare with this git revision, timing both here."
+    ),
+    baseline: Path | None = typer.Option(None, "--baseline", help="Compare with this file.", show_default=False),
+    update: Path | None = typer.Option(
+        None, "--update", help="Write the baseline if nothing failed.", show_default=False
+    ),
+    thorough: bool = typer.Option(False, "--thorough", help="20 pairs of processes instead of 12."),
+    pairs: int = typer.Option(0, "--pairs", help="Pairs of processes, an even number from 8.", show_default=False),
+    seconds: float = typer.Option(0.35, "--seconds", help="Seconds of samples a case in each process."),
+    quick: bool = typer.Option(False, "--quick", help="Time nothing: what is deterministic only."),
+    accept: list[str] = typer.Option([], "--accept", metavar="VARIANT", help="Report its changes, do not fail."),
+    base_python: str = typer.Option("", "--base-python", metavar="PATH", help="The interpreter that runs base."),
+    strict: bool = typer.Option(
+        False, "--strict", help="Exit 3 when something stays open: inconclusive, void, changed."
+    ),
+    as_json: bool = typer.Option(False, "--json", help="One JSON document on stdout instead of the table."),
+    junit: Path | None = typer.Option(None, "--junit", help="Write JUnit XML.", show_default=False),
+    self_test: Path | None = typer.Option(
+        None, "--self-test", help="Measure the gate's own error rates into this folder.", show_default=False
+    ),
+    pool: int = typer.Option(240, "--pool", help="--self-test: processes to record; resumes."),
+    trials: int = typer.Option(400, "--trials", help="--self-test: decisions for each rate."),
+    busy: bool = typer.Option(False, "--busy", help="--self-test: with a process that burns one core beside it."),
+) -> int:
+    """Fail when variants became slower, larger or less right than at another revision or than a stored baseline."""
+    import json
+    import sys
+
+    from harness.check import output
+    from harness.check.gate import run
+    from harness.check.verdict import exit_code
+    from harness.cli._gate import Progress, options, publish
+
+    if self_test is not None:
+        from harness.check import selftest
+
+        progress = Progress()
+        try:
+            return selftest.run(
+                self_test, progress=progress, processes=pool, seconds=seconds, trials=trials, busy=busy,
+                device=given.get("device", "cpu"),
+            )  # fmt: skip
+        finally:
+            progress.close()
+    asked = options(
+        given, against=against, baseline=baseline, update=update, thorough=thorough, pairs=pairs, seconds=seconds,
+        quick=quick, accept=accept, base_python=base_python,
+    )  # fmt: skip
+    progress = Progress()
+    try:
+        report = run(asked, progress)
+    finally:
+        progress.close()
+    code = exit_code(report.findings, strict=strict)
+    if junit is not None:
+        publish(junit, output.junit(report))
+    progress.github(report, code)
+    if as_json:
+        json.dump(output.as_json(report, code), sys.stdout, indent=2)
+        print()
+    else:
+        print(output.table(report, code))
+    return code

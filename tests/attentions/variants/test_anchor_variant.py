@@ -1,0 +1,108 @@
+"""Anchor attention: the properties of its n × n matrix, which it never forms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import attentions
+from attentions.variants.anchor import assignment, reference
+
+B, H, N, D, M = 2, 3, 20, 8, 5
+
+
+@pytest.fixture
+def tensors() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """k and v (b, h, n, d) and anchors (m, d), sharp enough that the rows of S differ."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    return draw(B, H, N, D), draw(B, H, N, D), 3 * draw(M, D)
+
+
+def markov(k: torch.Tensor, anchors: torch.Tensor) -> torch.Tensor:
+    """S = A Δ⁻¹ Aᵀ, dense."""
+    a = torch.softmax(k @ anchors.T / D**0.5, dim=-1)
+    return a @ torch.diag_embed(1 / a.sum(dim=-2)) @ a.transpose(-2, -1)
+
+
+def matrix(k: torch.Tensor, anchors: torch.Tensor) -> torch.Tensor:
+    """The matrix that the implementation applies, read off its action on the unit vectors, d of them at a time."""
+    columns = torch.eye(N, dtype=k.dtype).expand(B, H, N, N)
+    pieces = columns.split(D, dim=-1)
+    padded = [torch.nn.functional.pad(piece, (0, D - piece.shape[-1])) for piece in pieces]
+    found = [reference(k, piece, anchors)[..., : given.shape[-1]] for piece, given in zip(padded, pieces, strict=True)]
+    return torch.cat(found, dim=-1)
+
+
+def test_equals_the_dense_product(tensors: Any) -> None:
+    k, v, anchors = tensors
+    torch.testing.assert_close(reference(k, v, anchors), markov(k, anchors) @ v)
+    torch.testing.assert_close(matrix(k, anchors), markov(k, anchors))
+
+
+def test_matrix_is_symmetric_stochastic_non_negative_and_of_low_rank(tensors: Any) -> None:
+    k, _, anchors = tensors
+    s = matrix(k, anchors)
+    torch.testing.assert_close(s, s.transpose(-2, -1))
+    torch.testing.assert_close(s.sum(dim=-1), torch.ones(B, H, N, dtype=s.dtype))
+    assert (s >= 0).all()
+    assert (torch.linalg.matrix_rank(s, rtol=1e-9) <= M).all()
+    assert (s.std(dim=-2) > 1e-3).any()  # not the global average
+
+
+def test_permuting_the_tokens_permutes_the_output(tensors: Any) -> None:
+    k, v, anchors = tensors
+    order = torch.randperm(N)
+    torch.testing.assert_close(
+        reference(k[:, :, order], v[:, :, order], anchors), reference(k, v, anchors)[:, :, order]
+    )
+
+
+def test_permuting_the_anchors_changes_nothing(tensors: Any) -> None:
+    k, v, anchors = tensors
+    torch.testing.assert_close(reference(k, v, anchors.flip(0)), reference(k, v, anchors))
+
+
+def test_an_anchor_of_zero_degree_contributes_zero(tensors: Any) -> None:
+    k, v, anchors = tensors
+    k = k.abs() + 1
+    anchors[0], anchors[1] = -1e6, 1e3  # no token is near the first: its weights and degree underflow to zero
+    assert (assignment(k, anchors).sum(dim=-2)[..., 0] == 0).all()
+    out = reference(k, v, anchors)
+    assert torch.isfinite(out).all()
+    torch.testing.assert_close(out, reference(k, v, anchors[1:]))
+
+
+def test_one_anchor_averages_all_tokens(tensors: Any) -> None:
+    k, v, anchors = tensors
+    torch.testing.assert_close(reference(k, v, anchors[:1]), v.mean(dim=-2, keepdim=True).expand_as(v))
+
+
+def test_ignores_q(tensors: Any) -> None:
+    k, v, _ = tensors
+    core = attentions.build("anchor", heads=H, head_dim=D, tokens=N, anchors=M).double()
+    torch.testing.assert_close(core(torch.full_like(k, torch.nan), k, v), core(k, k, v))
+
+
+def test_heads_share_the_anchors() -> None:
+    core = attentions.build("anchor", heads=H, head_dim=D, tokens=N, anchors=M)
+    assert {name: tuple(p.shape) for name, p in core.named_parameters()} == {"anchors": (M, D)}
+
+
+def test_initialisations() -> None:
+    def start(**options: Any) -> torch.Tensor:
+        torch.manual_seed(0)
+        core = attentions.build("anchor", heads=2, head_dim=16, tokens=8, anchors=40, **options)
+        return core.anchors.detach()
+
+    assert start(init="paper").abs().max() <= 16**-0.5
+    torch.testing.assert_close(start(init="paper", scale=8.0), 8 * start(init="paper"))
+    rows = start(init="orthogonal")
+    for first in range(0, 40, 16):
+        block = rows[first : first + 16]
+        torch.testing.assert_close(block @ block.T, torch.eye(len(block)), atol=1e-5, rtol=0)
