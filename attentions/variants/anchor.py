@@ -141,7 +141,7 @@ def _compiled(k: Tensor, v: Tensor, anchors: Tensor) -> Tensor:
 
 @cache
 def _graph() -> Callable[..., Tensor]:
-    return torch.compile(reference, dynamic=False, fullgraph=True)
+    return torch.compile(reference, dynamic=False)
 
 
 def _no_triton(device: torch.device) -> str | None:
