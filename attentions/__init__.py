@@ -3,6 +3,7 @@
 from attentions.base import (
     AttentionError,
     Backend,
+    Compute,
     Core,
     Cost,
     Exponents,
@@ -20,6 +21,7 @@ from attentions.registry import build, devices, load_plugin, names, resolve, spe
 __all__ = [
     "AttentionError",
     "Backend",
+    "Compute",
     "Core",
     "Cost",
     "Exponents",

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -113,6 +113,8 @@ class Backend:
     missing: why it cannot run on a device here, or None;
     limits: why it cannot run one case (Work, dtype, device) although it is installed, or None;
     automatic: whether the variant's bare name may take it;
+    packed: the same from the output of a layer's projection, (b, n, parts, h, d) with parts 2 (k = q, v) or 3 (q, k,
+        v), to (b, n, h, d), without copies; called as the variant's module calls it; None: it takes them apart only;
     flops, peak: what this implementation executes and allocates where that differs from the definition's cost;
     opaque: its work is one compiled call in which PyTorch's dispatcher sees no operators to count.
     """
@@ -123,9 +125,20 @@ class Backend:
     missing: Callable[[torch.device], str | None] = field(default=lambda device: None)
     limits: Callable[[Work, torch.dtype, torch.device], str | None] = field(default=lambda work, dtype, device: None)
     automatic: bool = True
+    packed: Callable[..., Tensor] | None = None
     flops: Callable[[Work], int] | None = None
     peak: Callable[[Work], int] | None = None
     opaque: bool = False
+
+
+@runtime_checkable
+class Compute(Protocol):
+    """What a module is given to compute with: the chosen backend, or at every call the best one."""
+
+    def __call__(self, first: Tensor, *others: Tensor | None, **keywords: Any) -> Tensor: ...
+
+    def packed(self, parts: Tensor, *others: Tensor | None, **keywords: Any) -> Tensor | None:
+        """(b, n, parts, h, d) → (b, n, h, d) by the backend's `packed`; None where it has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +169,8 @@ class Spec:
 
     name: as users type it; title: a line for tables; paper: authors, year, arXiv, section;
     exact: equals softmax attention up to rounding (then it has no m);
-    module: built as `module(size, compute, **options)`; holds the parameters and calls `compute`;
+    module: built as `module(size, compute, **options)`; holds the parameters and calls `compute` (a `Compute`). It may
+        offer `packed(parts)`: the result of `compute.packed` for a projection's output, None where that is None;
     backends: best first, `reference` among them; rank: reorders them for one case, where the best depends on it;
     model: the cost model, Work → Cost; None for a plugin that declares none;
     shares_query_key: the layer projects one tensor for query and key (2·width instead of 3·width);

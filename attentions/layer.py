@@ -6,6 +6,7 @@ y = layer(x)                                         # (b, n, 192) → (b, n, 19
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from jaxtyping import Float
@@ -20,6 +21,7 @@ class MultiHeadAttention(nn.Module):
 
     One `projection` gives q, k and v (3·width), or the shared q = k and v (2·width) where the variant has no query of
     its own; `output` maps the joined heads back. Cost beside the core's: 2·b·n·dim² FLOPs for each of those 3 or 4.
+    A core whose backend takes the projection's output as it is (`packed`) gets it so: nothing is transposed or copied.
 
     Args:
         dim: width of a token; heads: must divide it.
@@ -53,7 +55,11 @@ class MultiHeadAttention(nn.Module):
 
     def forward(self, x: Float[Tensor, "b n width"]) -> Float[Tensor, "b n width"]:
         """(b, n, dim) → (b, n, dim)."""
-        split = self.projection(x).unflatten(-1, (-1, self.heads, x.shape[-1] // self.heads))
-        parts = split.permute(2, 0, 3, 1, 4).unbind(0)  # each (b, h, n, d)
-        q, k, v = (parts[0], *parts) if self.shared else parts
-        return self.output(self.core(q, k, v).transpose(1, 2).flatten(2))
+        packed = self.projection(x).unflatten(-1, (-1, self.heads, x.shape[-1] // self.heads))
+        take: Callable[[Tensor], Tensor | None] | None = getattr(self.core, "packed", None)
+        out = take(packed) if take else None  # (b, n, h, d)
+        if out is None:
+            parts = packed.permute(2, 0, 3, 1, 4).unbind(0)  # each (b, h, n, d)
+            q, k, v = (parts[0], *parts) if self.shared else parts
+            out = self.core(q, k, v).transpose(1, 2)
+        return self.output(out.flatten(2))

@@ -13,7 +13,6 @@ import importlib.metadata
 import importlib.util
 import pkgutil
 import sys
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -109,7 +108,7 @@ def build(
     reason = why_unavailable(name)
     if reason:
         raise Unavailable(f"{name} {reason}")
-    return definition.module(size, chosen.compute, **parsed)
+    return definition.module(size, _Named(chosen), **parsed)
 
 
 def load_plugin(path: str | Path) -> list[str]:
@@ -152,26 +151,46 @@ def devices() -> tuple[str, ...]:
     return ("cuda", "cpu") if torch.cuda.is_available() else ("cpu",)
 
 
+class _Named:
+    """Calls one backend."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+
+    def __call__(self, *tensors: Tensor | None, **keywords: Any) -> Tensor:
+        return self.backend.compute(*tensors, **keywords)
+
+    def packed(self, parts: Tensor, *others: Tensor | None, **keywords: Any) -> Tensor | None:
+        return self.backend.packed(parts, *others, **keywords) if self.backend.packed else None
+
+
 class _Automatic:
     """Calls the best backend for the tensors at hand; remembers the choice for each kind of input."""
 
     def __init__(self, definition: Spec, size: Size, options: dict[str, Any]) -> None:
         self.definition, self.size, self.options = definition, size, options
-        self.chosen: dict[tuple[Any, ...], Callable[..., Tensor]] = {}
+        self.chosen: dict[tuple[Any, ...], Backend] = {}
 
     def __call__(self, first: Tensor, *others: Tensor | None, **keywords: Any) -> Tensor:
-        tensors = (first, *others)
-        training = torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in tensors)
-        key = (first.shape, first.dtype, first.device, training)
+        b, h, n, d = first.shape
+        return self._choose((b, h, n, d), first, *others).compute(first, *others, **keywords)
+
+    def packed(self, parts: Tensor, *others: Tensor | None, **keywords: Any) -> Tensor | None:
+        b, n, _, h, d = parts.shape
+        take = self._choose((b, h, n, d), parts, *others).packed
+        return take(parts, *others, **keywords) if take else None
+
+    def _choose(self, shape: tuple[int, int, int, int], first: Tensor, *others: Tensor | None) -> Backend:
+        training = torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in (first, *others))
+        key = (shape, first.dtype, first.device, training)
         if key not in self.chosen:
-            b, h, n, d = first.shape
+            b, h, n, d = shape
             work = Work(
                 b=b, h=h, n=n, d=d, m=self.size.anchors, phase="train" if training else "forward",
                 itemsize=first.element_size(), options=self.options,
             )  # fmt: skip
-            backend = resolve(self.definition.name, device=first.device, dtype=first.dtype, work=work)
-            self.chosen[key] = backend.compute
-        return self.chosen[key](*tensors, **keywords)
+            self.chosen[key] = resolve(self.definition.name, device=first.device, dtype=first.dtype, work=work)
+        return self.chosen[key]
 
 
 _SMALL = Work(b=1, h=1, n=64, d=64, m=16)

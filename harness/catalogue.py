@@ -20,6 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from harness.errors import UsageError
 from harness.record import Case, canonical_options, parse_options
 
 PACKAGES = ("torch", "triton", "xformers", "flash-attn", "flash_attn_3", "flash-attn-4", "nvidia-cuda-runtime-cu12")
@@ -53,8 +54,12 @@ def cached(plugins: Sequence[str], *, compute: bool = True) -> dict[str, Any] | 
     """`describe` for every kind of device here, kept in a file: finding out imports torch and runs small cases.
 
     The file's name is a hash of everything the answer depends on: the code, plugins, packages, driver, environment
-    variables and the interpreter. Returns None when there is no file and `compute` is off.
+    variables and the interpreter. Returns None when there is no file and `compute` is off. Raises UsageError for a
+    plugin that is no file.
     """
+    for plugin in plugins:
+        if not Path(plugin).is_file():
+            raise UsageError(f"plugin {plugin}: no such file")
     path = _cache_folder() / f"catalogue-{_cache_key(plugins)}.json"
     with suppress(OSError, ValueError):
         return json.loads(path.read_text(encoding="utf-8"))

@@ -153,6 +153,9 @@ def _check_folder(folder: Path, *, resume: bool) -> None:
     if not folder.exists():
         if resume:
             raise StoreError(f"cannot resume {folder}: no such folder")
+        above = next(parent for parent in folder.absolute().parents if parent.exists())
+        if not above.is_dir():
+            raise StoreError(f"cannot write in {folder}: {above} is a file")
         return
     if not folder.is_dir():
         raise StoreError(f"{folder} is a file, not a folder")

@@ -23,7 +23,6 @@ import torch
 from torch import Tensor
 
 import attentions
-from attentions.variants.anchor import assignment
 
 COLUMNS = (
     "b", "h", "n", "d", "m", "dtype", "phase", "candidate", "backend", "threads", "rounds", "latency_ms",
@@ -32,8 +31,8 @@ COLUMNS = (
 
 
 def released(k: Tensor, v: Tensor, anchors: Tensor) -> Tensor:
-    """The release's formulation, right to left."""
-    a = assignment(k, anchors)
+    """The release's formulation, right to left: logits scaled after their product, Δ⁻¹ a matrix for every head."""
+    a = torch.softmax(k @ anchors.to(k.dtype).transpose(-2, -1) * k.shape[-1] ** -0.5, dim=-1)
     inverse = torch.diag_embed(1 / a.sum(dim=-2))
     return a @ (inverse @ (a.transpose(-2, -1) @ v))
 

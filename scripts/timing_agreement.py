@@ -32,9 +32,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=1.0, help="of samples, a side and round")
     given = parser.parse_args()
-    rows = [
-        _row(name, backend, n, m, given.rounds, given.seconds) for name, backend, m in CASES for n in TOKENS
-    ]
+    rows = [_row(name, backend, n, m, given.rounds, given.seconds) for name, backend, m in CASES for n in TOKENS]
     given.out.parent.mkdir(parents=True, exist_ok=True)
     with given.out.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")

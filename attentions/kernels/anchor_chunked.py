@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-# Of one buffer. Measured with scripts/anchor_cpu_backends.py on a 2-core AMD EPYC: 0.25 to 1 MiB are alike.
+# Of one buffer. Chosen, not measured: two of them are to stay in the private cache of one core, 1 to 2 MiB on servers.
 BLOCK_BYTES = 2**19
 
 

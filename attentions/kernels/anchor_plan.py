@@ -158,13 +158,19 @@ def unsupported(k: Tensor, v: Tensor, anchors: Tensor) -> str | None:
     return None
 
 
-def workspace(*, b: int, h: int, n: int, d: int, m: int, dtype: torch.dtype, phase: str, device: Device) -> int:
-    """Bytes a forward or backward pass allocates beside its results."""
+def workspace(
+    *, b: int, h: int, n: int, d: int, m: int, dtype: torch.dtype, phase: str, device: Device,
+    schedule: str | None = None,
+) -> int:  # fmt: skip
+    """Bytes a forward or backward pass allocates beside its results, untuned."""
     k, anchors = torch.empty(b, h, n, d, dtype=dtype, device="meta"), torch.empty(m, d, device="meta")
+    choice = default_choice(
+        shape_class(k, anchors, phase), n=n, m=m, parts=b * h, device=device, schedule=schedule or DEFAULT_SCHEDULE
+    )
     if phase == "forward":
-        return forward(k, k, anchors, device=device).workspace_bytes
+        return forward(k, k, anchors, device=device, choice=choice).workspace_bytes
     means, degree = torch.empty(b * h, m, d, device="meta"), torch.empty(b * h, m, device="meta")
-    return backward(k, k, k, anchors, means, degree, device=device).workspace_bytes
+    return backward(k, k, k, anchors, means, degree, device=device, choice=choice).workspace_bytes
 
 
 def why_missing(device: torch.device) -> str | None:

@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from attentions.base import Backend, Cost, Exponents, Option, Size, Spec, Work, matmuls, traffic
+from attentions.base import Backend, Compute, Cost, Exponents, Option, Size, Spec, Work, matmuls, traffic
 from attentions.kernels.anchor_chunked import BLOCK_BYTES, chunked
 
 INITIALISATIONS = ("paper", "orthogonal")
@@ -37,7 +37,7 @@ INITIALISATIONS = ("paper", "orthogonal")
 class Anchor(nn.Module):
     """Anchor attention with its parameter `anchors` (m, d), shared by all heads."""
 
-    def __init__(self, size: Size, compute: Callable[..., Tensor], *, init: str, scale: float) -> None:
+    def __init__(self, size: Size, compute: Compute, *, init: str, scale: float) -> None:
         super().__init__()
         self.compute = compute
         self.anchors = nn.Parameter(torch.empty(size.anchors or 0, size.head_dim))
@@ -46,6 +46,10 @@ class Anchor(nn.Module):
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """(b, h, n, d) each → (b, h, n, d); q is ignored."""
         return self.compute(k, v, self.anchors)
+
+    def packed(self, kv: Tensor) -> Tensor | None:
+        """(b, n, 2, h, d) → (b, n, h, d), or None where the backend takes k and v apart only."""
+        return self.compute.packed(kv, self.anchors)
 
 
 def initialise(anchors: Tensor, *, init: str, scale: float) -> None:
@@ -150,10 +154,23 @@ def _no_triton(device: torch.device) -> str | None:
     return _plan().why_missing(device)
 
 
-def _triton(k: Tensor, v: Tensor, anchors: Tensor) -> Tensor:
-    from attentions.kernels.anchor import anchor_attention
+def _triton(name: str, summary: str, schedule: str | None, *, automatic: bool) -> Backend:
+    """The kernels as a backend; schedule: `split`, `persistent`, or None for what tuning or the heuristic says."""
 
-    return anchor_attention(k, v, anchors)
+    def compute(k: Tensor, v: Tensor, anchors: Tensor) -> Tensor:
+        from attentions.kernels.anchor import anchor_attention
+
+        return anchor_attention(k, v, anchors, schedule=schedule)
+
+    def packed(kv: Tensor, anchors: Tensor) -> Tensor:
+        from attentions.kernels.anchor import anchor_attention_fused
+
+        return anchor_attention_fused(kv, anchors, schedule=schedule)
+
+    return Backend(
+        name, compute, summary, missing=_no_triton, limits=_triton_limits, automatic=automatic, packed=packed,
+        flops=_triton_flops, peak=lambda work: _triton_peak(work, schedule),
+    )  # fmt: skip
 
 
 def _triton_limits(work: Work, dtype: torch.dtype, device: torch.device) -> str | None:
@@ -166,11 +183,12 @@ def _triton_flops(work: Work) -> int:
     return sum(_plan().flops(tokens=work.tokens, d=work.d, m=work.m or 0, dtype=dtype, phase=x) for x in phases)
 
 
-def _triton_peak(work: Work) -> int:
+def _triton_peak(work: Work, schedule: str | None) -> int:
     """Results and workspace of the phase, for the first CUDA device here, else an H100."""
     plan, dtype = _plan(), torch.float32 if work.itemsize == 4 else torch.float16
     device = plan.device_of(torch.device("cuda", 0)) if torch.cuda.is_available() else plan.H100
     size = {"b": work.b, "h": work.h, "n": work.n, "d": work.d, "m": work.m or 0, "dtype": dtype, "device": device}
+    size |= {"schedule": schedule}
     tensor, means = work.tokens * work.d * work.itemsize, work.b * work.h * (work.m or 0) * (work.d + 1) * 4
     kept = {"forward": tensor + means, "backward": 2 * tensor, "train": 3 * tensor + means}[work.phase]
     return kept + plan.workspace(**size, phase="forward" if work.phase == "forward" else "backward")
@@ -193,15 +211,9 @@ SPEC = Spec(
     module=Anchor,
     rank=lambda work, dtype, device: (*(("triton",) if device.type == "cuda" else ()), "reference", "sdpa"),
     backends=(
-        Backend(
-            "triton",
-            _triton,
-            "fused Triton kernels, nothing of size n × m stored",
-            missing=_no_triton,
-            limits=_triton_limits,
-            flops=_triton_flops,
-            peak=_triton_peak,
-        ),
+        _triton("triton", "fused Triton kernels, nothing of size n × m stored", None, automatic=True),
+        _triton("split", "the same kernels, always a launch a stage, untuned", "split", automatic=False),
+        _triton("persistent", "the same in one launch where a head fits in L2, untuned", "persistent", automatic=False),
         Backend("reference", reference, "eager PyTorch: three matrix products and a softmax"),
         Backend(
             "compile", _compiled, "torch.compile of the reference", missing=_no_compiler, automatic=False, opaque=True

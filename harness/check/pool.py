@@ -3,7 +3,8 @@
 record(folder, processes=240)                # resumable: pool.csv, one line a specimen and process, fsynced
 pool = load(folder)                          # process → (specimen, extra percent) → samples in ms
 
-A specimen with 10 % extra computes its result and then the same again for 10 % of the tokens: real work, not a sleep.
+A specimen with 10 % extra computes its result and then the same again for so many of the tokens that this is 10 % of
+its work: real work, not a sleep. How much slower that makes it is measured over the whole pool.
 Since every process times everything, one recording serves unchanged code (plain against plain of the next process) and
 a slowdown (plain against extra of the next process) alike.
 """
@@ -46,28 +47,31 @@ import attentions
 from attentions.base import Backend
 
 
-def _again(compute, percent, parts):
-    def both(first, *rest):
-        out = compute(first, *rest)
-        tokens = round(percent / 100 * first.shape[-2])
+def _quadratic(compute, share):
+    def both(q, k, v):
+        out = compute(q, k, v)
+        tokens = round(share**0.5 * q.shape[-2])
         if tokens:
-            compute(*parts(tokens, first, *rest))
+            compute(*(t[..., :tokens, :] for t in (q, k, v)))
         return out
 
     return both
 
 
-def _query_rows(tokens, q, k, v):
-    return q[..., :tokens, :], k, v
+def _linear(compute, share):
+    def both(k, v, anchors):
+        out = compute(k, v, anchors)
+        tokens = round(share * k.shape[-2])
+        if tokens:
+            compute(k[..., :tokens, :], v[..., :tokens, :], anchors)
+        return out
 
-
-def _tokens(tokens, k, v, anchors):
-    return k[..., :tokens, :], v[..., :tokens, :], anchors
+    return both
 
 '''
 
 
-def keys() -> list[Key]:
+def timed() -> list[Key]:
     """What each process times, the canary as a specimen without extra work."""
     return [(CANARY, 0), *((name, extra) for name in SPECIMENS for extra in EXTRAS)]
 
@@ -77,9 +81,9 @@ def plugin() -> str:
     lines = [SOURCE]
     for name, (label, _, m) in SPECIMENS.items():
         variant, _, backend = label.partition(":")
-        parts = "_query_rows" if m is None else "_tokens"
+        growth = "_quadratic" if m is None else "_linear"
         for extra in EXTRAS:
-            compute = f"_again(attentions.spec({variant!r}).backend({backend!r}).compute, {extra}, {parts})"
+            compute = f"{growth}(attentions.spec({variant!r}).backend({backend!r}).compute, {extra / 100})"
             lines.append(
                 f"{name.upper()}_{extra} = replace(attentions.spec({variant!r}), name='{name}_{extra}', rank=None, "
                 f"model=None, backends=(Backend('reference', {compute}),))"
@@ -111,7 +115,7 @@ def record(
             _append(file.fileno(), [COLUMNS])
         how = Rounds(base=side, head=side, device=device, seconds=seconds)
         for number in range(done, processes):
-            order = keys()
+            order = timed()
             random.Random(number // 4).shuffle(order)
             forms = {f"{name} {extra}": case((name, extra), device=device) for name, extra in order}
             process = measure(side, "head", number, forms, how)
@@ -136,7 +140,7 @@ def load(folder: Path, *, repair: bool = False) -> Pool:
         return []
     if lines[0].strip() != ",".join(COLUMNS):
         raise Failure(f"{path} has other columns than {', '.join(COLUMNS)}; it was left untouched")
-    size, wanted, found = len(keys()), set(keys()), []
+    size, wanted, found = len(timed()), set(timed()), []
     complete = (len(lines) - 1) // size
     for number in range(complete):
         chunk = lines[1 + number * size : 1 + (number + 1) * size]

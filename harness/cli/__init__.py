@@ -30,9 +30,10 @@ Start with:  harness run --n 4096 --m 64      then:  harness plot
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (sys.argv without the program's name by default). Returns the exit code; prints errors."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    words = words or ["--help"]
+    words = [*(sys.argv[1:] if arguments is None else arguments)] or ["--help"]  # `list` is a command's module here
     asked = words[0] if words[0] in commands() else None
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a letter is no reason to fail
     try:
         if asked is None and not words[0].startswith("-"):
             raise UsageError(unknown("command", words[0], commands()))

@@ -74,7 +74,7 @@ def _merge(config: Path | None, named: dict[str, Any]) -> dict[str, Any]:
             continue
         if name == "set":
             known = given.get("set", {})
-            given["set"] = {**(known if isinstance(known, dict) else {}), **_pairs(value)}
+            given["set"] = {**known, **_pairs(value)} if isinstance(known, dict) else known  # Sweep.parse refuses it
         else:
             given[name] = value
     return given

@@ -87,5 +87,41 @@ def test_refuses_what_the_registry_refuses(keywords: dict[str, Any], message: st
         MultiHeadAttention(16, 2, **given)
 
 
+class Doubled(attentions.Core):
+    """A core without parameters that offers its backend's packed form."""
+
+    def packed(self, parts: torch.Tensor) -> torch.Tensor | None:
+        return self.compute.packed(parts, **self.options)
+
+
+@pytest.mark.parametrize(("attention", "is_packed"), [("doubled", True), ("doubled:eager", False)])
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_backend_may_take_the_projection_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, attention: str, is_packed: bool, shared: bool
+) -> None:
+    seen: list[torch.Tensor] = []
+
+    def packed(parts: torch.Tensor) -> torch.Tensor:
+        seen.append(parts)
+        return 2 * parts[:, :, -1]
+
+    def apart(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return 2 * v
+
+    spec = attentions.Spec(
+        name="doubled", title="twice v", module=Doubled, shares_query_key=shared,
+        backends=(
+            attentions.Backend("whole", apart, packed=packed), attentions.Backend("reference", apart),
+            attentions.Backend("eager", apart),
+        ),
+    )  # fmt: skip
+    monkeypatch.setitem(attentions.registry._plugins, "doubled", spec)
+    torch.manual_seed(0)
+    layer = MultiHeadAttention(24, 3, attention=attention, tokens=10)
+    x = torch.randn(2, 10, 24)
+    torch.testing.assert_close(layer(x), layer.output(2 * layer.projection(x)[..., -24:]))
+    assert [tuple(parts.shape) for parts in seen] == [(2, 10, 2 if shared else 3, 3, 8)] * is_packed
+
+
 def test_is_offered_at_the_top() -> None:
     assert attentions.MultiHeadAttention is MultiHeadAttention

@@ -208,7 +208,7 @@ def test_folders_that_cannot_be_a_run_are_refused(tmp_path: Path) -> None:
         (tmp_path / "other", True): "cannot resume .*: it has no measurements.csv",
         (tmp_path / "missing", True): "cannot resume .*: no such folder",
         (tmp_path / "file", False): "is a file, not a folder",
-        (tmp_path / "file" / "run", False): "cannot write in .*: Not a directory",
+        (tmp_path / "file" / "run", False): "cannot write in .*: .*file is a file",
         (tmp_path / ("x" * 300), False): "cannot read .*: File name too long",
         (Path("/proc/run"), False): "cannot write in /proc/run: No such file",
     }

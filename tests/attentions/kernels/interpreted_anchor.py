@@ -10,12 +10,13 @@ import pytest
 import torch
 import triton
 import triton.language as tl
-from problems import Problem, distance, gradients
+from problems import Operators, Problem, distance, gradients
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from attentions.kernels import anchor_device, anchor_plan
+from attentions.kernels import anchor, anchor_device, anchor_plan
 from attentions.kernels.anchor import anchor_attention, anchor_attention_fused
+from attentions.layer import MultiHeadAttention
 
 # Times the error of the eager reference in the same dtype. The interpreter cuts float32 to bfloat16 by truncation, not
 # rounding, which makes errors of one sign that add up: allow for it here; on a GPU the limit is that of float16.
@@ -164,6 +165,37 @@ def test_fused_projection_is_neither_copied_nor_transposed(monkeypatch: pytest.M
     assert torch.equal(grad[:, :, 0].transpose(1, 2), apart["k"])
     assert torch.equal(grad[:, :, 1].transpose(1, 2), apart["v"])
     assert torch.equal(grad_anchors, apart["anchors"])
+
+
+@pytest.mark.parametrize("backend", ["triton", "split", "persistent"])
+def test_the_layer_copies_and_transposes_nothing(monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
+    """From the projection to the kernels and back, forward and backward; and it is the layer with the reference."""
+    inner, asked = anchor._inner, []
+
+    def in_place(tensor: Tensor) -> Tensor:
+        asked.append(tensor)
+        assert inner(tensor) is tensor
+        return tensor
+
+    def used(attention: str) -> tuple[list[Tensor], Operators]:
+        torch.manual_seed(0)
+        layer = MultiHeadAttention(96, 3, attention=attention, tokens=40, anchors=9)
+        x = torch.randn(2, 40, 96, requires_grad=True)
+        g = torch.randn(2, 40, 96)
+        with Operators() as seen:
+            out = layer(x)
+            grads = torch.autograd.grad(out, (x, *layer.parameters()), g)
+        return [out.detach(), *grads], seen
+
+    expected, general = used("anchor:reference")
+    assert "clone" in general.copies  # the recorder sees the copies of the general path
+    monkeypatch.setattr(anchor, "_inner", in_place)
+    found, seen = used(f"anchor:{backend}")
+    assert seen.copies == []
+    assert {"anchor_fused", "anchor_fused_backward"} <= set(seen.names)
+    assert len(asked) == 3  # kv forward; the gradient and kv backward
+    for ours, theirs in zip(found, expected, strict=True):
+        assert distance(ours, theirs.double()) < 1e-5
 
 
 def test_expanded_gradient_and_strided_last_dimension() -> None:

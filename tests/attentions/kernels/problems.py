@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from attentions.variants.anchor import reference
 
@@ -46,6 +48,26 @@ class Problem:
         exact = gradients(reference, k.double(), v.double(), anchors.double(), g.double())
         plain, found = gradients(reference, k, v, anchors, g), gradients(compute, k, v, anchors, g)
         return {name: (distance(found[name], exact[name]), distance(plain[name], exact[name])) for name in exact}
+
+
+class Operators(TorchDispatchMode):
+    """Records the names of the operators that PyTorch dispatches, and which of those copy a tensor."""
+
+    COPIES = ("copy_", "clone", "_to_copy", "contiguous", "_reshape_copy", "cat", "stack", "repeat", "index")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:  # fmt: skip
+        self.names.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+    @property
+    def copies(self) -> list[str]:
+        return [name for name in self.names if name in self.COPIES or name.endswith("_copy")]
 
 
 def gradients(compute: Compute, k: Tensor, v: Tensor, anchors: Tensor, g: Tensor) -> dict[str, Tensor]:

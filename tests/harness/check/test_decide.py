@@ -79,39 +79,39 @@ def test_too_few_pairs_are_refused(count):
         decide(Pairs((0.0,) * 9, (0.0,) * min(count, 4)))
 
 
-@pytest.mark.parametrize("pairs", [8, 12, 20, 40])
+@pytest.mark.parametrize("pairs", [8, 12, 20])
 @pytest.mark.parametrize("kind", ["normal", "heavy", "skewed"])
 def test_the_bounds_hold_as_often_as_they_say(pairs, kind):
-    """One-sided 99 %: of 1000 samples each bound may miss the true median about 10 times; 30 is 6 sigma away."""
+    """One-sided 99 %: of 400 samples each bound may miss the true median about 4 times; 15 is 5 sigma away."""
     generator = np.random.default_rng(pairs)
     draw = {
         "normal": lambda: generator.normal(0, 0.04, pairs),
         "heavy": lambda: 0.03 * generator.standard_t(2, pairs),
         "skewed": lambda: generator.exponential(0.05, pairs) - 0.05 * math.log(2),
     }[kind]
-    bounds = [median_bounds(draw(), seed=number) for number in range(1000)]
-    assert sum(low > 0 for low, _ in bounds) <= 30
-    assert sum(high < 0 for _, high in bounds) <= 30
+    bounds = [median_bounds(draw(), seed=number) for number in range(400)]
+    assert sum(low > 0 for low, _ in bounds) <= 15
+    assert sum(high < 0 for _, high in bounds) <= 15
 
 
 @pytest.mark.parametrize("noise", [0.01, 0.03, 0.06, 0.12, 0.3])
 def test_unchanged_code_does_not_regress(noise):
     generator = np.random.default_rng(3)
-    verdicts = [whole(generator, slower=0.0, noise=noise) for _ in range(300)]
+    verdicts = [whole(generator, slower=0.0, noise=noise) for _ in range(100)]
     assert verdicts.count("regressed") == 0
     if noise <= 0.03:
-        assert verdicts.count("ok") >= 295
+        assert verdicts.count("ok") >= 97
 
 
-@pytest.mark.parametrize(("slower", "noise", "least"), [(0.10, 0.03, 285), (0.10, 0.04, 270), (0.20, 0.06, 285)])
+@pytest.mark.parametrize(("slower", "noise", "least"), [(0.10, 0.03, 95), (0.10, 0.04, 88), (0.20, 0.06, 93)])
 def test_a_slowdown_is_found(slower, noise, least):
     generator = np.random.default_rng(4)
-    assert [whole(generator, slower=slower, noise=noise) for _ in range(300)].count("regressed") >= least
+    assert [whole(generator, slower=slower, noise=noise) for _ in range(100)].count("regressed") >= least
 
 
 def test_a_slowdown_is_never_ok():
     generator = np.random.default_rng(5)
-    assert [whole(generator, slower=0.15, noise=0.05) for _ in range(300)].count("ok") == 0
+    assert [whole(generator, slower=0.15, noise=0.05) for _ in range(100)].count("ok") == 0
 
 
 def test_noise_over_the_largest_floor_is_not_gateable_but_a_gross_slowdown_is_still_one():

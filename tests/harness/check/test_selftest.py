@@ -1,0 +1,140 @@
+"""The self-test: its recording resumes, its trials count right, its mutants are caught, its peers answer."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+import attentions
+from harness.check import mutants, peers, pool, selftest
+from harness.errors import Failure
+
+
+def synthetic(processes: int, *, noise: float = 0.02) -> pool.Pool:
+    """A pool whose extra work takes exactly its share."""
+    generator = np.random.default_rng(0)
+    recorded = []
+    for _ in range(processes):
+        here = np.exp(generator.normal(0, noise))
+        recorded.append(
+            {
+                key: (5 * here * (1 + key[1] / 100) * np.exp(generator.normal(0, noise, 9))).tolist()
+                for key in pool.timed()
+            }
+        )
+    return recorded
+
+
+def written(folder, recorded, *, torn: str = "") -> None:
+    lines = [",".join(pool.COLUMNS)]
+    for number, process in enumerate(recorded):
+        lines += [f"{number},{k[0]},{k[1]},{' '.join(f'{v:.6g}' for v in values)}" for k, values in process.items()]
+    folder.mkdir(exist_ok=True)
+    (folder / pool.POOL).write_text("\n".join(lines) + "\n" + torn)
+
+
+def test_the_specimens_do_their_extra_work_and_compute_the_same(tmp_path):
+    (tmp_path / "specimens.py").write_text(pool.plugin())
+    names = attentions.load_plugin(tmp_path / "specimens.py")
+    assert set(names) == {f"{name}_{extra}" for name in pool.SPECIMENS for extra in pool.EXTRAS}
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    q = torch.randn(1, 1, 200, 16)
+    for name in ("full", "anchor"):
+        flops, outputs = [], []
+        for extra in pool.EXTRAS:
+            torch.manual_seed(0)
+            core = attentions.build(f"{name}_{extra}:reference", heads=1, head_dim=16, tokens=200, anchors=8)
+            with FlopCounterMode(display=False) as counter:
+                outputs.append(core(q, q, q))
+            flops.append(counter.get_total_flops())
+        assert [f / flops[0] for f in flops] == pytest.approx([1, 1.05, 1.1, 1.15, 1.2], abs=0.003)
+        assert all(torch.equal(out, outputs[0]) for out in outputs)
+
+
+def test_a_pool_resumes_after_its_last_whole_process(tmp_path):
+    recorded = synthetic(3)
+    written(tmp_path, recorded, torn="3,full,0,1.2 3.4\n3,full,5,1.")
+    assert len(pool.load(tmp_path)) == 3
+    before = (tmp_path / pool.POOL).stat().st_size
+    assert len(pool.load(tmp_path, repair=True)) == 3
+    assert (tmp_path / pool.POOL).stat().st_size < before
+    assert pool.load(tmp_path)[2]["flash", 10] == pytest.approx(recorded[2]["flash", 10], rel=1e-5)
+    assert pool.load(tmp_path / "none") == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("\n1,full,5,", "\n2,full,5,"), ("canary,0,", "canary,5,"), (",0,4", ",0,-4")]
+)
+def test_a_damaged_pool_is_refused(tmp_path, old, new):
+    written(tmp_path, synthetic(2, noise=0.001))
+    path = tmp_path / pool.POOL
+    text = path.read_text()
+    assert old in text or old == ",0,4"
+    path.write_text(text.replace(old, new) if old in text else text.replace(",0,5", ",0,-5"))
+    with pytest.raises(Failure):
+        pool.load(tmp_path)
+
+
+def test_a_trial_draws_no_process_twice():
+    medians = [{key: float(number + 1) for key in pool.timed()} for number in range(100)]
+    first, second = selftest.draw(medians, "full", 0, 12, random.Random(1))
+    assert len(first.differences) == len(second.differences) == 12
+    assert len(set(first.differences + second.differences)) == 24
+    assert len(first.same_side) == 11
+
+
+def test_the_rates_of_a_made_up_pool():
+    medians = [{k: float(np.median(v)) for k, v in p.items()} for p in synthetic(120)]
+    unchanged = selftest.rate(medians, "default", "full", 0, 60)
+    assert (unchanged.regressed, unchanged.ok) == (0, 60)
+    assert unchanged.regressed_at_most == pytest.approx(1 - 0.05 ** (1 / 60))
+    slower = selftest.rate(medians, "default", "anchor", 15, 60)
+    assert slower.regressed >= 58
+    assert slower.realised_percent == pytest.approx(15, abs=1)
+
+
+def test_exact_bounds():
+    assert selftest.clopper_pearson(0, 300) == pytest.approx((0, 0.00994), abs=1e-4)
+    assert selftest.clopper_pearson(300, 300) == pytest.approx((0.99006, 1), abs=1e-4)
+    low, high = selftest.clopper_pearson(30, 300)
+    assert low < 0.1 < high
+
+
+def test_peers_rules_see_a_slowdown_and_none_where_there_is_none():
+    generator = random.Random(2)
+    base = [1 + 0.01 * generator.random() for _ in range(60)]
+    rules = peers.rules()
+    assert len(rules) == 6
+    for rule in rules:
+        assert rule.source
+        assert rule.slower(base, [1.3 * value for value in base]), rule.name
+        assert not rule.slower(base, list(base)), rule.name
+        assert not rule.slower(base, [0.7 * value for value in base]), rule.name
+
+
+def test_the_report_is_written_from_the_rates():
+    recorded = synthetic(90)
+    medians = [{k: float(np.median(v)) for k, v in p.items()} for p in recorded]
+    rates = [selftest.rate(medians, "default", "full", extra, 10) for extra in (0, 10)]
+    others = list(selftest.peer_rates(recorded, peers.rules()[:1]))
+    caught = [mutants.Outcome(name="x", caught=False, what="")]
+    text = selftest.text(rates, others, caught, processes=90, busy=True)
+    assert "burns one core" in text
+    assert "thorough: 1.1" in text
+    assert "**not caught**" in text
+
+
+@pytest.mark.parametrize("outcome", list(mutants.in_inputs()), ids=lambda outcome: outcome.name)
+def test_a_fault_in_the_gates_own_inputs_is_refused(outcome):
+    assert outcome.caught, outcome.what
+
+
+@pytest.mark.slow
+def test_every_fault_planted_in_a_variant_is_caught(tmp_path):
+    outcomes = list(mutants.in_variants(tmp_path, device="cpu"))
+    assert [o.name for o in outcomes if not o.caught] == []
+    assert len(outcomes) == len(mutants.FAULTS)
