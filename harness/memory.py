@@ -3,37 +3,36 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
-CGROUP = Path("/sys/fs/cgroup")
+from harness import system
+
+GROUPS = (  # a control group's limit, its use and what of that the kernel gives back: cgroup version 2, then 1
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
 
 
-def free_bytes(device: str, *, meminfo: Path = Path("/proc/meminfo"), cgroup: Path = CGROUP) -> int:
-    """Bytes that can be allocated on `device` now. CUDA: as the driver tells it, plus what PyTorch holds in reserve."""
+def free_bytes(device: str, *, root: Path = Path("/")) -> int:
+    """Bytes that can be allocated on `device` now. CUDA: as the driver tells it, plus what PyTorch holds in reserve.
+
+    root lets a test put a fake /proc and /sys in place.
+    """
     if device.startswith("cuda"):
         import torch
 
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    free = _available(meminfo)
-    limit = _number(cgroup / "memory.max")
-    if limit is not None:
-        free = min(free, limit - (_number(cgroup / "memory.current") or 0))
-    return max(0, free)
-
-
-def _available(meminfo: Path) -> int:
-    try:
-        for line in meminfo.read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def _number(path: Path) -> int | None:
-    try:
-        return int(path.read_text(encoding="ascii"))
-    except (OSError, ValueError):  # no such file, or the word "max"
-        return None
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    found = [system.memory(root)["available_bytes"] or total]
+    for names in GROUPS:
+        limits, uses, statistics = (
+            list(system.group_files(root, "memory", name)) for name in (*names[:2], "memory.stat")
+        )
+        for limit, use, statistic in zip(limits, uses, statistics, strict=False):
+            most = system.number(limit)  # None for the word "max"
+            cached = re.search(rf"^{names[2]} (\d+)", statistic, re.MULTILINE)
+            if most is not None:
+                found.append(most - (system.number(use) or 0) + (int(cached.group(1)) if cached else 0))
+    return max(0, min(found))

@@ -136,12 +136,12 @@ def throttles(root: Path, cores: Iterable[int]) -> int | None:
 def quota(root: Path) -> float | None:
     """The tightest CPU quota over this process' control groups, in cores; None without one."""
     limits: list[float] = []
-    for value in _group_files(root, "cpu", "cpu.max"):
+    for value in group_files(root, "cpu", "cpu.max"):
         limit, _, period = value.partition(" ")
         if limit.isdigit() and period.isdigit():
             limits.append(int(limit) / int(period))
-    periods = list(_group_files(root, "cpu", "cpu.cfs_period_us"))
-    for limit, period in zip(_group_files(root, "cpu", "cpu.cfs_quota_us"), periods, strict=False):
+    periods = list(group_files(root, "cpu", "cpu.cfs_period_us"))
+    for limit, period in zip(group_files(root, "cpu", "cpu.cfs_quota_us"), periods, strict=False):
         if (number(limit) or -1) > 0 and number(period):
             limits.append(int(limit) / int(period))
     return min(limits, default=None)
@@ -149,7 +149,7 @@ def quota(root: Path) -> float | None:
 
 def throttled_us(root: Path) -> int | None:
     """Time for which the quota has stopped this control group so far, in microseconds; None where it is not counted."""
-    for value in _group_files(root, "cpu", "cpu.stat"):
+    for value in group_files(root, "cpu", "cpu.stat"):
         stat = _pairs(value, " ")
         if "throttled_usec" in stat:
             return number(stat["throttled_usec"])
@@ -162,7 +162,7 @@ def memory(root: Path) -> dict[str, int | None]:
     """Bytes of RAM and swap: total, available, swap and its used part, and the control group's limit."""
     info = {key: (number(value) or 0) << 10 for key, value in _pairs(text(root, "proc/meminfo") or "").items()}
     names = ("memory.max", "memory.limit_in_bytes")
-    limits = [number(value) for name in names for value in _group_files(root, "memory", name)]
+    limits = [number(value) for name in names for value in group_files(root, "memory", name)]
     limit = min((value for value in limits if value is not None and value < 1 << 60), default=None)
     swap = info.get("SwapTotal")
     return {
@@ -260,7 +260,7 @@ def _glob(root: Path, folder: str, pattern: str) -> list[Path]:
         return []
 
 
-def _group_files(root: Path, controller: str, name: str) -> Iterator[str]:
+def group_files(root: Path, controller: str, name: str) -> Iterator[str]:
     """The texts of a control-group file from this process' own group up to the root, in both versions' places."""
     for line in (text(root, "proc/self/cgroup") or "").splitlines():
         _, _, rest = line.partition(":")

@@ -2,8 +2,8 @@
 
     python scripts/timing_agreement.py --out results/cpu/timing_agreement.csv
 
-Harness sampling and `Timer.blocked_autorange` take turns, ROUNDS times each in alternating order, so that drift of the
-machine falls on both alike. The table gives the median over rounds of harness/Timer − 1, and the rounds' range.
+Harness sampling and `Timer.blocked_autorange` take short turns in alternating order, so that drift of the machine falls
+on both alike. The table gives the median over the rounds of harness/Timer − 1 with its 95 % interval.
 """
 
 from __future__ import annotations
@@ -11,28 +11,31 @@ from __future__ import annotations
 import argparse
 import csv
 import statistics
+import time
 from pathlib import Path
 
 import torch
 from torch.utils.benchmark import Timer
 
+from harness import stats
 from harness.metrics import Settings, latency
 from harness.record import Case
 from harness.subject import Subject
 
 CASES = [("full", "reference", None), ("flash", "torch", None), ("anchor", None, 64)]
 TOKENS = (1024, 4096)
-COLUMNS = ("attention", "backend", "n", "m", "rounds", "harness_ms", "timer_ms", "difference", "lowest", "highest")
+FEWEST_ROUNDS = 6
+COLUMNS = ("attention", "backend", "n", "m", "rounds", "harness_ms", "timer_ms", "difference", "low", "high")
 
 
 def main() -> None:
     """Measure every case and write one line each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of samples, a side and round")
+    parser.add_argument("--seconds", type=float, default=25.0, help="a case")
+    parser.add_argument("--turn", type=float, default=0.1, help="seconds of samples, a side and round, at least")
     given = parser.parse_args()
-    rows = [_row(name, backend, n, m, given.rounds, given.seconds) for name, backend, m in CASES for n in TOKENS]
+    rows = [_row(name, backend, n, m, given.seconds, given.turn) for name, backend, m in CASES for n in TOKENS]
     given.out.parent.mkdir(parents=True, exist_ok=True)
     with given.out.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
@@ -42,11 +45,11 @@ def main() -> None:
         print(
             f"{row['attention']:>6}:{row['backend']:<9} n={row['n']:<5} harness {row['harness_ms']:8.3f} ms  "
             f"Timer {row['timer_ms']:8.3f} ms  {100 * row['difference']:+.2f} % "
-            f"({100 * row['lowest']:+.2f} to {100 * row['highest']:+.2f})"
+            f"({100 * row['low']:+.2f} to {100 * row['high']:+.2f}), {row['rounds']} rounds"
         )
 
 
-def _row(name: str, backend: str | None, n: int, m: int | None, rounds: int, seconds: float) -> dict[str, object]:
+def _row(name: str, backend: str | None, n: int, m: int | None, seconds: float, turn: float) -> dict[str, object]:
     import attentions
 
     if backend is None:
@@ -57,21 +60,25 @@ def _row(name: str, backend: str | None, n: int, m: int | None, rounds: int, sec
         device="cpu",
     )  # fmt: skip
     subject = Subject(case)
-    settings = Settings(budget_s=seconds, precision=0.0)
+    settings = Settings(budget_s=turn, precision=0.0, min_samples=3)
     timer = Timer("subject.call()", globals={"subject": subject}, num_threads=torch.get_num_threads())
     ours: list[float] = []
     theirs: list[float] = []
-    for turn in range(rounds):
-        for side in (0, 1) if turn % 2 else (1, 0):
-            if side:
-                ours.append(next(latency.measure(subject, {}, settings)).value)
+    begun = time.monotonic()
+    while time.monotonic() - begun < seconds or len(ours) < FEWEST_ROUNDS:
+        for harness_turn in (len(ours) % 2 == 0, len(ours) % 2 == 1):
+            if harness_turn:
+                first = next(latency.measure(subject, {}, settings))
+                assert first.value is not None
+                ours.append(first.value)
             else:
-                theirs.append(1e3 * timer.blocked_autorange(min_run_time=seconds).median)
+                theirs.append(1e3 * timer.blocked_autorange(min_run_time=turn).median)
     differences = [a / b - 1 for a, b in zip(ours, theirs, strict=True)]
+    low, high = stats.median_interval(differences)
     return {
-        "attention": name, "backend": backend, "n": n, "m": m, "rounds": rounds,
+        "attention": name, "backend": backend, "n": n, "m": m, "rounds": len(differences),
         "harness_ms": statistics.median(ours), "timer_ms": statistics.median(theirs),
-        "difference": statistics.median(differences), "lowest": min(differences), "highest": max(differences),
+        "difference": statistics.median(differences), "low": low, "high": high,
     }  # fmt: skip
 
 

@@ -202,6 +202,21 @@ def limits(*, n: int, d: int, m: int, dtype: torch.dtype) -> str | None:
     return None
 
 
+def not_persistent(
+    *, n: int, d: int, m: int, dtype: torch.dtype, parts: int, passes: tuple[str, ...], device: Device
+) -> str | None:  # fmt: skip
+    """Why a pass of this size, b·h = parts, would run split although persistent is asked for, or None."""
+    for phase in passes:
+        kind = _class(d, m, torch.finfo(dtype).bits, phase)
+        choice = default_choice(kind, n=n, m=m, parts=parts, device=device, schedule="persistent")
+        if choice.schedule != "persistent":
+            return (
+                f"takes 16-bit inputs, m × d that one tile holds, and heads whose {phase} pass fits in "
+                f"{LARGEST_SHARE:.0%} of L2 ({device.l2_bytes >> 20} MiB here); anchor:split takes n={n} d={d} m={m}"
+            )
+    return None
+
+
 def whole(kind: ShapeClass) -> bool:
     """Whether one program holds all anchors, so that no launch for the denominators is needed."""
     return (_SECOND[kind.phase], kind.bits, kind.m_pad, kind.d_pad) in TILES

@@ -3,6 +3,7 @@
     ATTENTIONS_AUTOTUNE=1 harness run --attention anchor:triton      # tune each shape class at its first call
     from attentions.kernels.anchor_tune import tune
     tune(k, v, anchors, phase="forward")                             # the same from Python; returns the Choice
+    python -m attentions.kernels.anchor_tune --b 8 --h 12 --n 16384,65536 --m 64 --seconds 60 --jobs 12
 
 Without a request nothing is measured: a call takes the remembered choice of its shape class, or the heuristic
 (anchor_plan.default_choice), so that the first call costs one compilation. A shape class is the device's name, phase,
@@ -14,14 +15,19 @@ read or is of another version is ignored.
 
 from __future__ import annotations
 
+import argparse
+import itertools
 import json
 import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -53,26 +59,28 @@ def choose(k: Tensor, v: Tensor, anchors: Tensor, phase: str, schedule: str | No
 
 
 def tune(
-    k: Tensor, v: Tensor, anchors: Tensor, *, phase: str, measure: Callable[[Choice], float] | None = None
+    k: Tensor, v: Tensor, anchors: Tensor, *,
+    phase: str, measure: Callable[[Choice], float] | None = None, seconds: float = math.inf,
 ) -> Choice:  # fmt: skip
     """Measure candidates for these tensors' shape class, remember the fastest and return it.
 
-    One quantity is varied at a time, starting from the heuristic: tile of the first stage, of the second, splits,
-    chunks; then the persistent schedule, its tile and its group. measure: milliseconds of a choice; by default
-    triton.testing.do_bench of the plan. A candidate that does not compile or fit loses.
+    One quantity is varied at a time, starting from the heuristic: splits, chunks and groups, which need no compilation;
+    then the tiles, those that differ least first; for both schedules. measure: milliseconds of a choice; by default
+    triton.testing.do_bench of the plan. A candidate that does not compile or fit loses. After `seconds`, shared evenly
+    by the schedules, what is fastest so far wins.
     """
     kind = anchor_plan.shape_class(k, anchors, phase)
     device = anchor_plan.device_of(k.device)
-    n, m, parts = k.shape[2], anchors.shape[0], k.shape[0] * k.shape[1]
+    n, parts = k.shape[2], k.shape[0] * k.shape[1]
     time = measure or _stopwatch(k, v, anchors, phase)
-    winners = []
-    for schedule in anchor_plan.SCHEDULES:
-        best = anchor_plan.default_choice(kind, n=n, m=m, parts=parts, device=device, schedule=schedule)
-        if best.schedule != schedule:
-            continue
+    starts = _starts(k, anchors, phase)
+    winners, begun = [], perf_counter()
+    for turn, best in enumerate(starts, 1):
         fastest = _attempt(time, best)
-        for vary in (_tiles, _cuts, _groups):
+        for vary in (_cuts, _groups, _tiles, _cuts):
             for candidate in list(vary(best, kind, n)):
+                if perf_counter() - begun > seconds * turn / len(starts):
+                    break
                 took = _attempt(time, candidate)
                 if took < fastest:
                     best, fastest = candidate, took
@@ -80,6 +88,23 @@ def tune(
     best = min(winners, key=lambda pair: pair[0])[1]
     remember(key(kind, n=n, parts=parts, device=device), best)
     return best
+
+
+def compile_candidates(
+    shape: tuple[int, int, int, int], m: int, dtype: str, phase: str, device: str, share: tuple[int, int]
+) -> int:  # fmt: skip
+    """Run every candidate that has tiles of its own once, so that Triton's cache on disk holds its kernels.
+
+    share: (i, of): only every of-th candidate from the i-th, for several processes that share the work. Returns how
+    many ran.
+    """
+    k, v, anchors = _tensors(shape, m, getattr(torch, dtype), device)
+    kind, ran = anchor_plan.shape_class(k, anchors, phase), 0
+    candidates = [choice for start in _starts(k, anchors, phase) for choice in (start, *_tiles(start, kind, shape[2]))]
+    run = _runner(k, v, anchors, phase)
+    for choice in candidates[share[0] :: share[1]]:
+        ran += _attempt(lambda each: float(run(each) is not None), choice) < math.inf
+    return ran
 
 
 def key(kind: ShapeClass, *, n: int, parts: int, device: Device) -> str:
@@ -122,14 +147,27 @@ def _fits(choice: Choice, kind: ShapeClass, *, n: int, parts: int) -> bool:
     return choice.schedule != "persistent" or (choice.group <= parts and choice.splits <= n)
 
 
+def _starts(k: Tensor, anchors: Tensor, phase: str) -> list[Choice]:
+    """The heuristic's choice for each schedule that the shape allows."""
+    kind, device = anchor_plan.shape_class(k, anchors, phase), anchor_plan.device_of(k.device)
+    (b, h, n, _), m = k.shape, anchors.shape[0]
+    found = [
+        anchor_plan.default_choice(kind, n=n, m=m, parts=b * h, device=device, schedule=schedule)
+        for schedule in anchor_plan.SCHEDULES
+    ]
+    return [
+        choice for choice, schedule in zip(found, anchor_plan.SCHEDULES, strict=True) if choice.schedule == schedule
+    ]
+
+
 def _tiles(choice: Choice, kind: ShapeClass, n: int) -> Iterator[Choice]:
     for role, tile in choice.tiles.items():
-        for tokens in (32, 64, 128):
-            for warps in (4, 8):
-                for stages in (1, 2, 3, 4):
-                    other = Tile(tokens, tile.anchors, warps, stages, tile.resident)
-                    if other != tile:
-                        yield replace(choice, tiles={**choice.tiles, role: other})
+        sizes = itertools.product((32, 64, 128), (4, 8), (1, 2, 3, 4))
+        others = [Tile(tokens, tile.anchors, warps, stages, tile.resident) for tokens, warps, stages in sizes]
+        others.sort(key=lambda other: sum(a != b for a, b in zip(other, tile, strict=True)))
+        for other in others:
+            if other != tile:
+                yield replace(choice, tiles={**choice.tiles, role: other})
 
 
 def _cuts(choice: Choice, kind: ShapeClass, n: int) -> Iterator[Choice]:
@@ -156,20 +194,30 @@ def _attempt(time: Callable[[Choice], float], choice: Choice) -> float:
         return math.inf
 
 
-def _stopwatch(k: Tensor, v: Tensor, anchors: Tensor, phase: str) -> Callable[[Choice], float]:
+def _runner(k: Tensor, v: Tensor, anchors: Tensor, phase: str) -> Callable[[Choice], object]:
     out, means, degree = anchor_plan.forward(k, v, anchors).run()
 
-    def once(choice: Choice) -> None:
+    def once(choice: Choice) -> object:
         if phase == "forward":
-            anchor_plan.forward(k, v, anchors, choice=choice).run()
-        else:
-            anchor_plan.backward(out, k, v, anchors, means, degree, choice=choice).run()
+            return anchor_plan.forward(k, v, anchors, choice=choice).run()
+        return anchor_plan.backward(out, k, v, anchors, means, degree, choice=choice).run()
+
+    return once
+
+
+def _stopwatch(k: Tensor, v: Tensor, anchors: Tensor, phase: str) -> Callable[[Choice], float]:
+    once = _runner(k, v, anchors, phase)
 
     def time(choice: Choice) -> float:
         median: Any = triton.testing.do_bench(lambda: once(choice), return_mode="median")
         return float(median)
 
     return time
+
+
+def _tensors(shape: tuple[int, int, int, int], m: int, dtype: torch.dtype, device: str) -> tuple[Tensor, ...]:
+    k, v = (torch.randn(shape, device=device).to(dtype) for _ in range(2))
+    return k, v, torch.randn(m, shape[3], device=device)
 
 
 def _to_json(choice: Choice) -> dict[str, object]:
@@ -179,3 +227,40 @@ def _to_json(choice: Choice) -> dict[str, object]:
 def _from_json(entry: dict[str, object]) -> Choice:
     tiles = {role: Tile(*values) for role, values in entry["tiles"].items()}  # type: ignore[union-attr]
     return Choice(**{**entry, "tiles": tiles})  # type: ignore[arg-type]
+
+
+def main() -> None:
+    """Tune the shape classes asked for and print the fastest choice and the heuristic's, with their times."""
+    parser = argparse.ArgumentParser(description="Tune the anchor kernels on this device; see the module's docstring.")
+    for name, default in (("b", "8"), ("h", "12"), ("n", "16384"), ("d", "64"), ("m", "64")):
+        parser.add_argument(f"--{name}", default=default, help=f"sizes with commas between; default {default}")
+    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--phase", default="forward,backward")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="for all of it, compilation included")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that compile candidates beforehand")
+    given = parser.parse_args()
+    begun = perf_counter()
+    sizes = itertools.product(*([int(x) for x in getattr(given, name).split(",")] for name in "dmbhn"))
+    problems = [(phase, *size) for phase, size in itertools.product(given.phase.split(","), sizes)]
+    if given.jobs > 1:
+        with ProcessPoolExecutor(given.jobs, mp_context=get_context("spawn")) as pool:
+            unlike = {(phase, d, m): (b, h, n, d) for phase, d, m, b, h, n in problems}  # n alike share kernels
+            tasks = [
+                pool.submit(compile_candidates, shape, m, given.dtype, phase, given.device, (i, given.jobs))
+                for (phase, _, m), shape in unlike.items() for i in range(given.jobs)
+            ]  # fmt: skip
+            print(f"{sum(t.result() for t in tasks)} candidates compiled in {perf_counter() - begun:.0f} s", flush=True)
+    for place, (phase, d, m, b, h, n) in enumerate(problems):
+        k, v, anchors = _tensors((b, h, n, d), m, getattr(torch, given.dtype), given.device)
+        left = (given.seconds - (perf_counter() - begun)) / (len(problems) - place)
+        best = tune(k, v, anchors, phase=phase, seconds=max(0.0, left))
+        time = _stopwatch(k, v, anchors, phase)
+        print(f"{phase} b={b} h={h} n={n} d={d} m={m} {given.dtype}")
+        for what, choice in (("fastest", best), *((f"untuned {x.schedule}", x) for x in _starts(k, anchors, phase))):
+            print(f"  {what:<20}{_attempt(time, choice):.4f} ms  {_to_json(choice)}", flush=True)
+    print(f"written to {path()} after {perf_counter() - begun:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -167,14 +167,18 @@ def _triton(name: str, summary: str, schedule: str | None, *, automatic: bool) -
 
         return anchor_attention_fused(kv, anchors, schedule=schedule)
 
+    def limits(work: Work, dtype: torch.dtype, device: torch.device) -> str | None:
+        size = {"n": work.n, "d": work.d, "m": work.m or 0, "dtype": dtype}
+        reason = _plan().limits(**size)
+        if reason or schedule != "persistent":
+            return reason
+        passes = ("forward",) if work.phase == "forward" else ("forward", "backward")
+        return _plan().not_persistent(**size, parts=work.b * work.h, passes=passes, device=_plan().device_of(device))
+
     return Backend(
-        name, compute, summary, missing=_no_triton, limits=_triton_limits, automatic=automatic, packed=packed,
+        name, compute, summary, missing=_no_triton, limits=limits, automatic=automatic, packed=packed,
         flops=_triton_flops, peak=lambda work: _triton_peak(work, schedule),
     )  # fmt: skip
-
-
-def _triton_limits(work: Work, dtype: torch.dtype, device: torch.device) -> str | None:
-    return _plan().limits(n=work.n, d=work.d, m=work.m or 0, dtype=dtype)
 
 
 def _triton_flops(work: Work) -> int:

@@ -5,7 +5,6 @@ report = run(Options(given={}, against="origin/main"), listener)
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -15,15 +14,13 @@ from typing import Any, Protocol
 
 from harness.check import baseline, deterministic, revisions, suite
 from harness.check.deterministic import Facts
-from harness.check.pairs import SECONDS, Rounds, measure
+from harness.check.pairs import SECONDS, Rounds
 from harness.check.probing import Prober
 from harness.check.suite import Planned
 from harness.check.timing import judge
 from harness.check.verdict import Finding, accept
 from harness.errors import Failure, UsageError
 from harness.record import Case
-
-SOLO_PROCESSES = 8
 
 
 class Listener(Protocol):
@@ -182,13 +179,13 @@ class _Measurement:
             if self.options.quick:
                 self._report.notes.append("--quick: nothing was timed")
             return []
+        rounds = Rounds(
+            base=self.base or self.head, head=self.head, device=self.device, seconds=self.options.seconds,
+            timeout=self.timeout, progress=lambda done, total: self.listener.step(done, total, "timing in processes"),
+        )  # fmt: skip
         if self.base:
             both = {name: case for name, case in timed.items() if case.base and case.base.status == "ok"}
             forms = {name: (c.base.case, c.head.case) for name, c in both.items() if c.base and c.head}
-            rounds = Rounds(
-                base=self.base, head=self.head, device=self.device, seconds=self.options.seconds, timeout=self.timeout,
-                progress=lambda done, total: self.listener.step(done, total, "timing in pairs of processes"),
-            )  # fmt: skip
             self._report.pairs = self.options.pairs
             found, self.medians = judge(forms, rounds, pairs=self.options.pairs, seed=self.seed)
             return found
@@ -205,7 +202,7 @@ class _Measurement:
                 )
                 for name, case in timed.items()
             ]  # fmt: skip
-        self._solo({name: case.head.case for name, case in timed.items() if case.head})
+        self.medians = rounds.alone({name: case.head.case for name, case in timed.items() if case.head})
         if not self.stored or stale:
             return []
         return [
@@ -213,20 +210,6 @@ class _Measurement:
             for name, case in timed.items()
             if case.head
         ]
-
-    def _solo(self, cases: Mapping[str, Case]) -> None:
-        """Medians of head alone in a few processes: for a stored timing."""
-        how = Rounds(
-            base=self.head, head=self.head, device=self.device, seconds=self.options.seconds, timeout=self.timeout
-        )  # fmt: skip
-        for slot in range(SOLO_PROCESSES):
-            process = measure(self.head, "head", slot, cases, how)
-            self.listener.step(slot + 1, SOLO_PROCESSES, "timing")
-            if process.failures:
-                name, why = next(iter(process.failures.items()))
-                raise Failure(f"{name} fails when timed: {why}")
-            for name, samples in process.samples.items():
-                self.medians.setdefault(name, []).append(statistics.median(samples))
 
     def _update(self, planned: Sequence[Planned], session: Mapping[str, Any]) -> None:
         """Write the baseline, unless anything failed, regressed or is missing."""

@@ -25,6 +25,7 @@ from harness.record import Case
 
 CANARY = "canary"
 SECONDS, FEWEST_SAMPLES = 0.35, 5
+PROCESSES_ALONE = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +91,18 @@ class Rounds:
             processes.append(measure(side, name, slot, forms, self))
             self.progress(slot + 1, len(order))
         return Record(tuple(processes))
+
+    def alone(self, cases: Mapping[str, Case]) -> dict[str, list[float]]:
+        """Medians in ms of a few processes of head by itself, for a stored timing. Raises Failure where one fails."""
+        medians: dict[str, list[float]] = {name: [] for name in cases}
+        for slot in range(PROCESSES_ALONE):
+            process = measure(self.head, "head", slot, cases, self)
+            for name, why in process.failures.items():
+                raise Failure(f"{name} fails when timed: {why}")
+            for name in cases:
+                medians[name].append(statistics.median(process.samples[name]))
+            self.progress(slot + 1, PROCESSES_ALONE)
+        return medians
 
 
 def measure(side: Side, name: str, slot: int, forms: Mapping[str, Case | None], how: Rounds) -> Process:

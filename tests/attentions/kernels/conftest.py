@@ -1,7 +1,7 @@
 """Kernel tests run three ways: interpreted on the CPU, compiled ahead of time for GPUs that are not there, on a GPU.
 
 Triton decides whether to interpret when a kernel is defined, so the interpreted tests need a process of their own:
-`interpreted` runs a file's tests again with TRITON_INTERPRET=1.
+`interpreted` runs a file's tests with TRITON_INTERPRET=1, beside the tests of the file that asks for it.
 """
 
 from __future__ import annotations
@@ -9,32 +9,36 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
+HERE = Path(__file__).parent
 
 
-@pytest.fixture
-def interpreted() -> Callable[[str], None]:
-    """Run tests/attentions/kernels/<file> under the interpreter; fails with its output."""
-
-    def run(file: str) -> None:
-        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist"]
-        environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            [*command, str(Path(__file__).parent / file)],
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
+@pytest.fixture(scope="module")
+def interpreted(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[], None]]:
+    """For test_x.py: start the tests of interpreted_x.py; the call waits for them and fails with their output."""
+    file = HERE / request.path.name.replace("test_", "interpreted_", 1)
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", str(file)]
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    output = tmp_path_factory.mktemp("interpreted") / "output.txt"
+    with output.open("w") as stream:
+        process = subprocess.Popen(
+            command, cwd=HERE.parents[2], env=environment, stdout=stream, stderr=subprocess.STDOUT
         )
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert " passed" in done.stdout, done.stdout
 
-    return run
+    def wait() -> None:
+        process.wait()
+        assert process.returncode == 0, output.read_text()
+        assert " passed" in output.read_text(), output.read_text()
+
+    yield wait
+    process.kill()
+    process.wait()
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:

@@ -103,12 +103,12 @@ def test_schedules_are_the_same_function(cut: Any) -> None:
 @pytest.mark.parametrize("schedule", anchor_plan.SCHEDULES)
 def test_repeats_bit_for_bit(cut: Any, schedule: str) -> None:
     cut(3, 2, 2)
-    k, v, anchors, g = Problem(1, 3, 150, 32, 10, torch.float16).tensors()
+    k, v, anchors, g = Problem(1, 3, 100, 32, 10, torch.float16).tensors()
     first, second = (gradients(lambda *x: anchor_attention(*x, schedule=schedule), k, v, anchors, g) for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize("m", [10, 512])
+@pytest.mark.parametrize("m", [10, 80])  # 80 in float32: in blocks of anchors
 def test_anchor_of_zero_degree_gives_zero(m: int) -> None:
     k, v, anchors, g = Problem(1, 1, 40, 32, m, torch.float32).tensors()
     k = k.abs()
@@ -167,8 +167,13 @@ def test_fused_projection_is_neither_copied_nor_transposed(monkeypatch: pytest.M
     assert torch.equal(grad_anchors, apart["anchors"])
 
 
-@pytest.mark.parametrize("backend", ["triton", "split", "persistent"])
-def test_the_layer_copies_and_transposes_nothing(monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
+@pytest.mark.parametrize(
+    ("backend", "dtype", "tolerance"),
+    [("triton", torch.float32, 1e-5), ("split", torch.float32, 1e-5), ("persistent", torch.float16, 5e-3)],
+)
+def test_the_layer_copies_and_transposes_nothing(
+    monkeypatch: pytest.MonkeyPatch, backend: str, dtype: torch.dtype, tolerance: float
+) -> None:
     """From the projection to the kernels and back, forward and backward; and it is the layer with the reference."""
     inner, asked = anchor._inner, []
 
@@ -179,9 +184,9 @@ def test_the_layer_copies_and_transposes_nothing(monkeypatch: pytest.MonkeyPatch
 
     def used(attention: str) -> tuple[list[Tensor], Operators]:
         torch.manual_seed(0)
-        layer = MultiHeadAttention(96, 3, attention=attention, tokens=40, anchors=9)
-        x = torch.randn(2, 40, 96, requires_grad=True)
-        g = torch.randn(2, 40, 96)
+        layer = MultiHeadAttention(96, 3, attention=attention, tokens=40, anchors=9).to(dtype)
+        x = torch.randn(2, 40, 96).to(dtype).requires_grad_()
+        g = torch.randn(2, 40, 96).to(dtype)
         with Operators() as seen:
             out = layer(x)
             grads = torch.autograd.grad(out, (x, *layer.parameters()), g)
@@ -195,7 +200,7 @@ def test_the_layer_copies_and_transposes_nothing(monkeypatch: pytest.MonkeyPatch
     assert {"anchor_fused", "anchor_fused_backward"} <= set(seen.names)
     assert len(asked) == 3  # kv forward; the gradient and kv backward
     for ours, theirs in zip(found, expected, strict=True):
-        assert distance(ours, theirs.double()) < 1e-5
+        assert distance(ours, theirs.double()) < tolerance
 
 
 def test_expanded_gradient_and_strided_last_dimension() -> None:
@@ -216,7 +221,7 @@ def test_operators_are_registered_correctly() -> None:
     torch.library.opcheck(torch.ops.attentions.anchor_fused.default, (kv, leaves[2], "", "ieee"))
 
 
-@pytest.mark.parametrize(("m", "forward", "backward"), [(20, 8, 16), (512, 10, 30)])  # 512: in blocks of anchors
+@pytest.mark.parametrize(("m", "forward", "backward"), [(20, 8, 16), (80, 10, 30)])  # 80: in blocks of anchors
 def test_flops_are_counted(m: int, forward: int, backward: int) -> None:
     k, v, anchors, g = Problem(1, 2, 20, 32, m).tensors()
     unit = 2 * 20 * m * 32

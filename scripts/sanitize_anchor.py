@@ -1,0 +1,53 @@
+"""Small shapes of every kind through the anchor kernels, forward and backward, for compute-sanitizer.
+
+    PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck python scripts/sanitize_anchor.py
+
+Values are the tests' business; this only runs the kernels, with few others beside them. Without PyTorch's caching
+allocator every tensor is an allocation of its own, so that an access beyond its end is seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+import torch  # noqa: E402
+
+from attentions.kernels import anchor_plan  # noqa: E402
+from attentions.kernels.anchor import anchor_attention, anchor_attention_fused  # noqa: E402
+
+# b, h, n, d, m, dtype: whole tiles; ragged n, m and d; one token; blocks of anchors; float32, always in blocks here.
+SHAPES = (
+    (1, 2, 256, 64, 64, torch.bfloat16),
+    (2, 3, 301, 80, 30, torch.float16),
+    (1, 1, 1, 32, 1, torch.bfloat16),
+    (1, 2, 150, 128, 300, torch.bfloat16),
+    (1, 2, 100, 64, 40, torch.float32),
+)
+
+
+def main() -> None:
+    """Run every shape with both schedules, apart and fused."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda")
+    device = parser.parse_args().device
+    for b, h, n, d, m, dtype in SHAPES:
+        anchors = torch.randn(m, d).to(device).requires_grad_()
+        for schedule in anchor_plan.SCHEDULES:
+            k, v, g = (torch.randn(b, h, n, d).to(dtype).to(device) for _ in range(3))
+            out = anchor_attention(k.requires_grad_(), v.requires_grad_(), anchors, schedule=schedule)
+            torch.autograd.grad(out, (k, v, anchors), g)
+            kv, g = torch.randn(b, n, 2, h, d).to(dtype).to(device), torch.randn(b, n, h, d).to(dtype).to(device)
+            out = anchor_attention_fused(kv.requires_grad_(), anchors, schedule=schedule)
+            torch.autograd.grad(out, (kv, anchors), g)
+            if device.startswith("cuda"):
+                torch.cuda.synchronize()
+            print(f"b={b} h={h} n={n} d={d} m={m} {dtype} {schedule}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""Tier 2 with made-up processes, and four real ones."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from harness.check import pairs as module
+from harness.check import revisions
+from harness.check.pairs import CANARY, Process, Rounds, check_origin
+from harness.check.revisions import Side
+from harness.check.timing import judge
+from harness.errors import Failure
+from harness.record import Case
+
+SIDE = Side(name="base", commit="", path=(), plugins=(), python=sys.executable, origin=())
+ROUNDS = Rounds(base=SIDE, head=replace(SIDE, name="head"), device="cpu")
+CASE = Case(
+    attention="full", backend="reference", scope="core", phase="forward", b=1, h=1, n=64, d=16, m=None,
+    dtype="float32", device="cpu",
+)  # fmt: skip
+
+
+@pytest.fixture
+def made_up(monkeypatch):
+    """Processes whose times are told: factors of head by round, the canary's, and who crashes."""
+    told = {"factors": [1.0, 1.0], "canary": 1.0, "crash": "", "count": 9, "rounds": 0, "timed": []}
+    generator = np.random.default_rng(0)
+
+    def measure(side, name, slot, forms, how):
+        assert side.name == name
+        told["rounds"] += slot == 0
+        told["timed"].append(list(forms))
+        samples, failures = {}, {}
+        for key in forms:
+            factor = told["canary"] if key == CANARY else told["factors"][told["rounds"] - 1] if key == "one" else 1.0
+            if key == told["crash"] and name == "head" and slot == 5:
+                failures[key] = "the worker was ended by SIGSEGV"
+            else:
+                noise = np.exp(generator.normal(0, 0.005, told["count"]))
+                samples[key] = ((factor if name == "head" else 1.0) * noise).tolist()
+        return Process(side=name, slot=slot, samples=samples, failures=failures)
+
+    monkeypatch.setattr(module, "measure", measure)
+    return told
+
+
+def run(pairs: int = 8) -> dict[str, str]:
+    findings, _ = judge({"one": (CASE, CASE), "two": (CASE, CASE)}, ROUNDS, pairs=pairs, seed=0)
+    assert all(finding.reason for finding in findings)
+    return {finding.case: finding.verdict for finding in findings}
+
+
+@pytest.mark.parametrize(
+    ("told", "one", "two", "rounds"),
+    [
+        ({}, "ok", "ok", 1),
+        ({"factors": [1.3, 1.3]}, "regressed", "ok", 2),
+        ({"factors": [1.3, 1.0]}, "inconclusive", "ok", 2),
+        ({"factors": [0.7, 0.7]}, "ok", "ok", 1),
+        ({"factors": [0.05, 0.05]}, "implausible", "ok", 1),
+        ({"factors": [1.3, 1.3], "canary": 1.2}, "void", "void", 1),
+        ({"canary": 0.8}, "void", "void", 1),
+        ({"crash": "one"}, "failed", "ok", 1),
+        ({"count": 4}, "failed", "failed", 1),
+    ],
+)
+def test_verdicts(made_up, told, one, two, rounds):
+    made_up.update(told)
+    if told.get("count"):
+        with pytest.raises(ValueError, match="has 4 samples"):
+            run()
+        return
+    assert run() == {"one": one, "two": two}
+    assert made_up["rounds"] == rounds
+
+
+def test_only_the_unsettled_are_measured_again_and_orders_are_shuffled_by_block(made_up):
+    made_up["factors"] = [1.3, 1.3]
+    run()
+    assert all(set(keys) == {"one", CANARY} for keys in made_up["timed"][16:])
+    orders = [tuple(keys) for keys in made_up["timed"][:16]]
+    assert all(len(set(orders[start : start + 4])) == 1 for start in range(0, 16, 4))
+    assert len(set(orders)) > 1
+
+
+def test_a_canary_that_fails_ends_the_gate(made_up):
+    made_up["crash"] = CANARY
+    with pytest.raises(Failure, match="the canary fails"):
+        run()
+
+
+def test_a_worker_of_the_other_side_is_refused():
+    with pytest.raises(Failure, match="swapped"):
+        check_origin(replace(SIDE, origin=("/a",)), ["/b"])
+
+
+@pytest.mark.slow
+def test_real_processes_time_real_extra_work(tmp_path, monkeypatch):
+    """One block of four processes; forty times the work is more than any neighbour's noise."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    source = (
+        "from dataclasses import replace\nimport attentions\nfrom attentions.base import Backend\n"
+        "full = attentions.spec('full').backend('reference').compute\n"
+        "def slow(q, k, v):\n    return [full(q, k, v) for _ in range(40)][0]\n"
+        "MADE = replace(attentions.spec('full'), name='made', model=None, backends=(Backend('reference', COMPUTE),))\n"
+    )
+    for name, compute in (("base", "full"), ("head", "slow")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "made.py").write_text(source.replace("COMPUTE", compute))
+    with (
+        revisions.here(plugins=[str(tmp_path / "base" / "made.py")]) as base,
+        revisions.here(plugins=[str(tmp_path / "head" / "made.py")]) as head,
+    ):
+        rounds = Rounds(base=base, head=head, device="cpu", seconds=0.02)
+        case = replace(CASE, attention="made", n=128)
+        crash = replace(case, attention="absent")
+        record = rounds.run({"made": (case, case), "absent": (crash, crash)}, pairs=2, seed=0)
+    assert min(record.pairs("made").differences) > np.log(5)
+    assert len(record.failures("absent", "base")) == 2
+    assert len(record.processes[0].samples[CANARY]) >= 5
