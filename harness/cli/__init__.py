@@ -32,8 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (sys.argv without the program's name by default). Returns the exit code; prints errors."""
     words = [*(sys.argv[1:] if arguments is None else arguments)] or ["--help"]  # `list` is a command's module here
     asked = words[0] if words[0] in commands() else None
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a letter is no reason to fail
+    if reconfigure := getattr(sys.stdout, "reconfigure", None):
+        reconfigure(errors="replace")  # a terminal that lacks a letter is no reason to fail
     try:
         if asked is None and not words[0].startswith("-"):
             raise UsageError(unknown("command", words[0], commands()))

@@ -19,6 +19,8 @@ def command(
     quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress on stderr; warnings stay."),
 ) -> int:
     """Measure attention variants over n and m; write rows, samples and the environment; compare them in a table."""
+    import shlex
+
     from harness import store, sweep
     from harness.cli._progress import Progress
     from harness.engines.local import Engine
@@ -42,7 +44,7 @@ def command(
             result = sweep.run(wanted, folder, engine=engine, listener=progress, resume=resume)
     except KeyboardInterrupt:
         if (folder / store.MEASUREMENTS).exists():
-            raise KeyboardInterrupt(f"finish it with: harness run --resume --out {folder}") from None
+            raise KeyboardInterrupt(f"finish it with: harness run --resume --out {shlex.quote(str(folder))}") from None
         raise
     finally:
         progress.close()

@@ -102,8 +102,8 @@ class Engine:
     ) -> Outcome:  # fmt: skip
         """Measure one case; whatever happens to it becomes an Outcome, and a failure ends the worker.
 
-        A crash in a worker that had served other cases may be what one of them left behind: the case gets a second
-        try in a fresh one.
+        A crash or a CUDA error in a worker that had served other cases may be what one of them left behind: the case
+        gets a second try in a fresh one.
         """
         self._ensure()
         request = {"case": asdict(case), "metrics": list(metrics), "settings": settings}
@@ -118,9 +118,11 @@ class Engine:
         except Failure as failure:  # the worker could not even answer: its own fault, not the case's
             self.stop(kill=True)
             return _failed(metrics, "error", str(failure))
-        if "failure" in answer:
+        if failure := answer.get("failure"):
             self.stop(kill=True)
-            return _failed(metrics, answer["failure"]["status"], answer["failure"]["note"])
+            if used and failure["status"] == "error" and "CUDA error" in failure["note"]:
+                return self.measure(case, metrics=metrics, settings=settings, timeout_s=timeout_s)
+            return _failed(metrics, failure["status"], failure["note"])
         return Outcome(
             readings=[Reading(**reading) for reading in answer["readings"]],
             samples=answer["samples"],
@@ -172,15 +174,17 @@ class Engine:
             self.open()
 
     def _request(self, operation: str, timeout_s: float, **arguments: Any) -> Any:
-        """Ask, once more in a fresh worker if it dies: what a case left behind in it may be the reason."""
+        """Ask, once more in a fresh worker if it fails: what a case left behind in it may be the reason."""
         for last in (False, True):
             self._ensure()
             try:
                 return self._ask(operation, timeout_s, **arguments)
-            except WorkerLost as lost:
+            except (WorkerLost, Failure) as failure:
                 self.stop(kill=True)
+                if last and isinstance(failure, WorkerLost):
+                    raise Failure(f"the measuring process failed in '{operation}': {failure.note}") from None
                 if last:
-                    raise Failure(f"the measuring process failed in '{operation}': {lost.note}") from None
+                    raise
         raise AssertionError("unreachable")
 
     def _ask(self, operation: str, timeout_s: float, **arguments: Any) -> Any:

@@ -26,6 +26,8 @@ NEEDS = ("first_call",)
 
 ROWS, EDGE = 512, 64
 TOLERANCES = {"float64": 1e-9, "float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
+# Gradients of sums that nearly cancel lose more: anchor's with init=paper reach 6e-2 in bfloat16 by eager PyTorch.
+GRADIENT_FACTOR = 4
 
 
 class WrongResult(RuntimeError):
@@ -50,7 +52,7 @@ def measure(subject: Subject, readings: dict[str, Reading], settings: Settings) 
     rows = _rows(subject)
     out = _output(subject)
     error, note = _numeric(subject, rows, out)
-    tolerance = TOLERANCES[subject.case.dtype]
+    tolerance = TOLERANCES[subject.case.dtype] * (GRADIENT_FACTOR if subject.needs_graph else 1)
     if not error <= tolerance:
         raise WrongResult(
             f"numeric_error {error:.3g} exceeds the tolerance {tolerance:g} of {subject.case.dtype}{note}"

@@ -13,7 +13,6 @@ import attentions
 from attentions import registry
 from harness import catalogue
 from harness.catalogue import cached, describe, resolve
-from harness.memory import free_bytes
 
 MINE = """
 from attentions import Backend, Option, Spec
@@ -151,18 +150,3 @@ def test_what_cannot_run_says_why() -> None:
 def test_names_that_do_not_exist_are_refused(changes: dict, message: str) -> None:
     with pytest.raises(attentions.AttentionError, match=message):
         resolve(making.case(**changes))
-
-
-def test_free_memory_is_the_smaller_of_the_machines_and_the_containers(tmp_path: Path) -> None:
-    meminfo, cgroup = tmp_path / "meminfo", tmp_path / "cgroup"
-    cgroup.mkdir()
-    meminfo.write_text("MemTotal:  99 kB\nMemAvailable:  1000 kB\n")
-    assert free_bytes("cpu", meminfo=meminfo, cgroup=cgroup) == 1024000
-    (cgroup / "memory.max").write_text("max\n")
-    (cgroup / "memory.current").write_text("7\n")
-    assert free_bytes("cpu", meminfo=meminfo, cgroup=cgroup) == 1024000
-    (cgroup / "memory.max").write_text("500\n")
-    assert free_bytes("cpu", meminfo=meminfo, cgroup=cgroup) == 493
-    (cgroup / "memory.current").write_text("900\n")
-    assert free_bytes("cpu", meminfo=meminfo, cgroup=cgroup) == 0
-    assert free_bytes("cpu", meminfo=tmp_path / "none", cgroup=tmp_path) > 1 << 20
