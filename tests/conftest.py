@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from jaxtyping import install_import_hook
 
 PACKAGE = Path(__file__).parents[1] / "attentions"
@@ -16,3 +18,14 @@ MODULES = ["attentions.variants", *(f"attentions.{path.stem}" for path in PACKAG
 # A GPU machine may lack beartype: the tests there are about values, and the shapes are enforced where all tests run.
 if importlib.util.find_spec("beartype"):
     install_import_hook(MODULES, CHECKER)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _plugins_end_with_their_module() -> Iterator[None]:
+    """What a test module loads as a plugin is not there for the next one."""
+    from attentions import registry
+
+    known = dict(registry._plugins)
+    yield
+    registry._plugins.clear()
+    registry._plugins.update(known)

@@ -89,11 +89,11 @@ def in_inputs() -> Iterator[Outcome]:
     """What is wrong with the gate's own inputs, which it must refuse or fail."""
     with TemporaryDirectory() as name:
         folder = Path(name)
-        yield _refuses("no baseline", lambda: baseline.read(folder / "none.csv"))
+        yield _refuses("no baseline", lambda: baseline.read(folder / "none.csv"), hide=name)
         for what, damage in _DAMAGES.items():
             lines = _baseline_text(folder).splitlines(keepends=True)
             (folder / "damaged.csv").write_text("".join(damage(lines)), encoding="utf-8")
-            yield _refuses(f"a baseline with {what}", lambda: baseline.read(folder / "damaged.csv"))
+            yield _refuses(f"a baseline with {what}", lambda: baseline.read(folder / "damaged.csv"), hide=name)
     medians = [1.0] * 16
     yield _fails("a sample that is NaN", failure("case", _record(medians, broken=math.nan)))
     yield _fails("a sample of zero", failure("case", _record(medians, broken=0.0)))
@@ -183,11 +183,11 @@ def _fell() -> Finding:
     return next(finding for finding in found if finding.check == "flops")
 
 
-def _refuses(name: str, attempt: Callable[[], object]) -> Outcome:
+def _refuses(name: str, attempt: Callable[[], object], *, hide: str = "") -> Outcome:
     try:
         attempt()
     except (UsageError, Failure, ValueError) as error:
-        return Outcome(name=name, caught=True, what=f"refused: {error}")
+        return Outcome(name=name, caught=True, what=f"refused: {str(error).replace(hide + '/', '') if hide else error}")
     return Outcome(name=name, caught=False, what="")
 
 

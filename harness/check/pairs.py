@@ -118,7 +118,7 @@ def measure(side: Side, name: str, slot: int, forms: Mapping[str, Case | None], 
             try:
                 answer = engine.ask("burst", how.timeout + how.seconds, device=how.device, **request)
             except (WorkerLost, Failure) as error:
-                failures[key] = str(error)
+                failures[key] = f"{getattr(error, 'status', 'error')}: {error}"
                 engine.stop(kill=True)
                 engine = None
                 continue

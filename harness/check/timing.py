@@ -66,6 +66,8 @@ def failure(name: str, record: Record) -> Finding | None:
             reason = f"fails in {len(failed)} of {len(record.processes) // 2} processes at {side}: {failed[0]}"
             if side == "base":
                 tier, verdict = 2, "not comparable"
+            elif 2 * len(failed) < len(record.processes) // 2 and all(f.startswith("timeout") for f in failed):
+                tier, verdict = 2, "inconclusive"  # a machine that stalls for minutes is no fault of head's
             break
     else:
         try:

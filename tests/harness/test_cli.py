@@ -26,9 +26,9 @@ from harness.space import Sweep
 from harness.store import Store
 
 VARIANTS = str(Path(__file__).with_name("variants.py"))
-SMALL = ["--attention", "full,anchor,linformer", "--n", "64,96,128", "--m", "8,16", "--heads", "2", "--head-dim", "16",
-         "--metrics", "latency,flops", "--budget", "0.05"]  # fmt: skip
-CASES = 15
+SMALL = ["--attention", "full,anchor,linformer", "--n", "64,96,128,160", "--m", "8,16,24", "--heads", "2",
+         "--head-dim", "16", "--metrics", "latency,flops", "--budget", "0.05"]  # fmt: skip
+CASES = 28
 
 
 def main(capsys: pytest.CaptureFixture[str], *words: Any) -> tuple[int, str, str]:

@@ -176,6 +176,30 @@ def test_a_crash_is_not_blamed_on_the_next_case(engine: Engine) -> None:
     assert engine.restarts == before + 1
 
 
+def test_a_poisoned_process_is_not_blamed_on_the_next_case(engine: Engine) -> None:
+    assert measure(engine, "mark", "kernels").status == "ok"
+    before = engine.restarts
+    assert measure(engine, "sticky", "kernels").status == "ok"
+    assert engine.restarts == before + 1
+
+
+def test_what_the_harness_asks_for_itself_is_tried_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: list[object] = [Failure("poisoned"), 7, WorkerLost("error", "gone"), 8, Failure("a"), WorkerLost("x", "b")]
+
+    def ask(self: Engine, operation: str, timeout_s: float, **arguments: object) -> object:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(Engine, "_ensure", lambda self: None)
+    monkeypatch.setattr(Engine, "_ask", ask)
+    engine = Engine(plugins=[], device="cpu")
+    assert [engine.free_bytes(), engine.canary()] == [7, 8]
+    with pytest.raises(Failure, match=r"the measuring process failed in 'free': b"):
+        engine.free_bytes()
+
+
 def test_an_option_that_cannot_be_is_a_usage_error(engine: Engine) -> None:
     with pytest.raises(UsageError, match=r"option init='x' is not valid; it takes one of paper"):
         engine.resolve([making.case(attention="anchor", backend="", m=16, options="init=x")])

@@ -15,6 +15,8 @@ import torch
 import attentions
 from attentions import Backend, Cost, Spec, Work, matmuls, traffic
 
+POISONED = []
+
 
 def right(q, k, v):
     """Softmax attention."""
@@ -155,6 +157,19 @@ def poison(q, k, v):
     return right(q, k, v)
 
 
+def mark(q, k, v):
+    """Right, and poisons this process for `sticky`, as a CUDA context is poisoned for everything after."""
+    POISONED.append(True)
+    return right(q, k, v)
+
+
+def sticky(q, k, v):
+    """Right where `mark` did not run before."""
+    if POISONED:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+    return right(q, k, v)
+
+
 def remember(q, k, v):
     """Leaves the id of its process in a file, then hangs."""
     Path(os.environ["REMEMBER"]).write_text(str(os.getpid()))
@@ -176,7 +191,7 @@ def spec(compute, model=cost, name=None, **more) -> Spec:
 
 for _compute in (
     right, segfault, leave, killed, hang, fail, stop, memory_error, too_much, nan, wrong, misshapen, other_dtype,
-    in_place, last_key, last_query, noisy, poison, remember,
+    in_place, last_key, last_query, noisy, poison, mark, sticky, remember,
 ):  # fmt: skip
     globals()[_compute.__name__.upper()] = spec(_compute)
 MISCOUNTED = spec(right, wrong_cost, "miscounted")

@@ -27,7 +27,15 @@ CASE = Case(
 @pytest.fixture
 def made_up(monkeypatch):
     """Processes whose times are told: factors of head by round, the canary's, and who crashes."""
-    told = {"factors": [1.0, 1.0], "canary": 1.0, "crash": "", "count": 9, "rounds": 0, "timed": []}
+    told = {
+        "factors": [1.0, 1.0],
+        "canary": 1.0,
+        "crash": "",
+        "why": "error: SIGSEGV",
+        "count": 9,
+        "rounds": 0,
+        "timed": [],
+    }
     generator = np.random.default_rng(0)
 
     def measure(side, name, slot, forms, how):
@@ -38,7 +46,7 @@ def made_up(monkeypatch):
         for key in forms:
             factor = told["canary"] if key == CANARY else told["factors"][told["rounds"] - 1] if key == "one" else 1.0
             if key == told["crash"] and name == "head" and slot == 5:
-                failures[key] = "the worker was ended by SIGSEGV"
+                failures[key] = told["why"]
             else:
                 noise = np.exp(generator.normal(0, 0.005, told["count"]))
                 samples[key] = ((factor if name == "head" else 1.0) * noise).tolist()
@@ -65,12 +73,13 @@ def run(pairs: int = 8) -> dict[str, str]:
         ({"factors": [1.3, 1.3], "canary": 1.2}, "void", "void", 1),
         ({"canary": 0.8}, "void", "void", 1),
         ({"crash": "one"}, "failed", "ok", 1),
+        ({"crash": "one", "why": "timeout: no result after 120 s"}, "inconclusive", "ok", 1),
         ({"count": 4}, "failed", "failed", 1),
     ],
 )
 def test_verdicts(made_up, told, one, two, rounds):
     made_up.update(told)
-    if told.get("count"):
+    if told.get("count"):  # the canary is the first to be missed
         with pytest.raises(ValueError, match="has 4 samples"):
             run()
         return
