@@ -122,7 +122,7 @@ class _Measurement:
         self.head_prober.engine.stop()
         if self.base_prober:
             self.base_prober.engine.stop()
-        broken = {f.case for f in findings if f.tier == 0 and f.verdict not in ("ok", "changed")}
+        broken = {f.case for f in findings if f.check == "presence" and f.verdict != "ok"}
         timed = {case.name: case for case in planned if case.name not in broken and case.head}
         findings += self._time(timed, session)
         self._report.findings = findings
