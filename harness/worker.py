@@ -26,6 +26,7 @@ import torch
 
 import attentions
 from harness import calibrate, catalogue, environment, metrics, probe
+from harness.errors import UsageError
 from harness.memory import free_bytes
 from harness.metrics import latency
 from harness.metrics.error import WrongResult
@@ -39,17 +40,7 @@ def open_session(request: dict[str, Any]) -> dict[str, Any]:
     """Load the plugins; tell the devices, the variants and the environment."""
     for path in request["plugins"]:
         attentions.load_plugin(path)
-    device = request["device"]
-    if device == "auto":
-        device = "cuda:0" if torch.cuda.is_available() else "cpu"
-    elif device.startswith("cuda"):
-        visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        index = int(device.partition(":")[2] or 0)
-        if index >= visible:
-            raise attentions.AttentionError(
-                f"device {device!r} is not here; valid: {', '.join(['cpu', *(f'cuda:{i}' for i in range(visible))])}"
-            )
-        device = f"cuda:{index}"
+    device = environment.resolve_device(request["device"])
     if device.startswith("cuda"):
         torch.cuda.set_device(device)
     document = environment.collect(device)
@@ -136,7 +127,7 @@ def main() -> None:
     for request in map(json.loads, requests):
         try:
             answer = {"answer": OPERATIONS[request["operation"]](request)}
-        except attentions.AttentionError as error:
+        except (attentions.AttentionError, UsageError) as error:
             answer = {"usage": str(error)}
         except Exception as error:
             answer = {"error": f"{type(error).__name__}: {error}"}

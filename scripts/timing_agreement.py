@@ -24,7 +24,7 @@ from harness.subject import Subject
 
 CASES = [("full", "reference", None), ("flash", "torch", None), ("anchor", None, 64)]
 TOKENS = (1024, 4096)
-FEWEST_ROUNDS = 6
+FEWEST_ROUNDS = 24
 COLUMNS = ("attention", "backend", "n", "m", "rounds", "harness_ms", "timer_ms", "difference", "low", "high")
 
 

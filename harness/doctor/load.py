@@ -50,7 +50,7 @@ def others(place: Place) -> Finding:
     return Finding(
         check="other work", level=level, why=why, value=round(cores, 3), unit="cores",
         seen=f"{cores:.2f} cores busy with other work during the probe" + (f": {names}" if names else ""),
-        do="" if level == "ok" else "stop it, or leave it its own cores: taskset -c 2-7 harness run ...",
+        do="" if level == "ok" else "stop it, or give each its own cores with taskset -c",
     )  # fmt: skip
 
 

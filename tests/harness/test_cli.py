@@ -264,7 +264,7 @@ def plugins(folder: Path) -> None:
     [
         (["--plugin", "several.py"], "plugin several.py: ImportError: no such thing and it says so on lines"),
         (["--set", "anchor.init=nope"], "anchor: option init='nope' is not valid; it takes one of paper, orthogonal"),
-        (["--device", "cuda:31"], "device 'cuda:31' is not here; valid: cpu"),
+        (["--device", "cuda:31"], "device 'cuda:31' is not there: torch sees 0 CUDA devices; valid here: cpu"),
     ],
 )
 def test_what_only_the_worker_knows_is_one_line_too(
