@@ -130,6 +130,7 @@ def _describe(spec: Any, devices: list[str]) -> dict[str, Any]:
         "title": spec.title,
         "paper": spec.paper,
         "exact": spec.exact,
+        "floor": spec.floor,
         "bottleneck": spec.bottleneck,
         "shares_query_key": spec.shares_query_key,
         "options": {

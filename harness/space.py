@@ -171,11 +171,11 @@ def sizes(text: Any, *, axis: str) -> list[int]:
 def expand(sweep: Sweep, catalogue: Mapping[str, Any], *, device: str) -> tuple[list[Case], list[str]]:
     """The cases of a sweep, backends still open, and warnings. Raises UsageError for names that do not exist.
 
-    Exact variants have one case per n. A bottleneck m ≥ n is none: such pairs are left out with a warning, and are an
-    error when a variant has no other.
+    A sweep that names no variants takes all but the floor. Exact variants have one case per n. A bottleneck m ≥ n is
+    none: such pairs are left out with a warning, and are an error when a variant has no other.
     """
     dtypes = _unique(("float32" if device == "cpu" else "bfloat16") if d == "auto" else d for d in sweep.dtype)
-    asked = sweep.attention or tuple(catalogue)
+    asked = sweep.attention or tuple(name for name, entry in catalogue.items() if not entry.get("floor"))
     for name in asked:
         variant, _, backend = name.partition(":")
         if variant not in catalogue:

@@ -31,6 +31,8 @@ def _text(name: str, entry: dict[str, Any]) -> str:
 
     width = min(shutil.get_terminal_size().columns, 110)
     kind = "exact" if entry["exact"] else f"approximate; m is its number of {entry['bottleneck']}"
+    if entry["floor"]:
+        kind = "the floor; left out of a sweep that does not name it"
     lines = [f"{name}: {entry['title']} ({kind})", f"  {entry['paper']}"]
     for option, facts in entry["options"].items():
         choices = f" ({', '.join(map(str, facts['choices']))})" if facts["choices"] else ""

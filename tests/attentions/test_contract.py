@@ -234,9 +234,9 @@ def test_bad_sizes_and_options(variant: Any, wrong: dict[str, Any], message: str
 @pytest.mark.parametrize("anchors", [None, 0, -1, True])
 def test_bad_anchors(variant: Any, anchors: Any) -> None:
     definition = variant.spec
-    if definition.exact:
+    if not definition.bottleneck:
         core = attentions.build(variant.name, heads=2, head_dim=8, tokens=16, anchors=anchors)
-        assert not list(core.parameters())  # exact variants ignore anchors
+        assert not (definition.exact and list(core.parameters()))  # exact variants ignore anchors
         return
     with pytest.raises(attentions.AttentionError, match=rf"{definition.name}: anchors \(its {definition.bottleneck}\)"):
         attentions.build(variant.name, heads=2, head_dim=8, tokens=16, anchors=anchors)
@@ -256,7 +256,8 @@ def test_declares_itself(variant: Any) -> None:
     assert definition.paper
     assert definition.model is not None
     assert definition.exponents is not None
-    assert bool(definition.bottleneck) != definition.exact
+    assert not (definition.exact and definition.bottleneck)
+    assert definition.floor == (definition.name == "none")
     assert all(backend.summary for backend in definition.backends)
     assert all(option.help for option in definition.options)
 

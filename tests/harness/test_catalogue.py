@@ -37,7 +37,8 @@ def test_every_variant_is_described_as_json(catalogue: dict) -> None:
         spec = attentions.spec(name)
         assert list(entry["backends"]) == [backend.name for backend in spec.backends]
         assert set(entry["options"]) == set(spec.defaults)
-        assert entry["exact"] == (not entry["bottleneck"])
+        assert not (entry["exact"] and entry["bottleneck"])
+        assert entry["floor"] == (name == "none")
         assert entry["best"]["cpu"] is None or entry["backends"][entry["best"]["cpu"]]["unavailable"]["cpu"] is None
         for backend in entry["backends"].values():
             reason = backend["unavailable"]["cpu"]

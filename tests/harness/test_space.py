@@ -205,6 +205,13 @@ def test_cases_are_the_product_and_exact_variants_have_no_m() -> None:
     assert not warnings
 
 
+def test_the_floor_is_measured_only_where_it_is_named() -> None:
+    catalogue = CATALOGUE | {"none": variant("reference") | {"floor": True}}
+    for asked, found in (({}, set(CATALOGUE)), ({"attention": "none,full"}, {"none", "full"})):
+        cases, _ = expand(Sweep.parse({"n": 64, "m": 16, **asked}), catalogue, device="cpu")
+        assert {case.attention for case in cases} == found
+
+
 def test_auto_is_the_devices_own_dtype_once() -> None:
     sweep = Sweep.parse({"dtype": "auto,bfloat16", "attention": "full"})
     assert [c.dtype for c in expand(sweep, CATALOGUE, device="cuda:0")[0]] == ["bfloat16"]
