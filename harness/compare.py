@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import stats, store
 from harness.errors import NothingToCompare, UsageError, unknown
-from harness.record import UNITS
+from harness.record import TASK_UNITS, UNITS
 
 if TYPE_CHECKING:
     import pandas
@@ -51,8 +51,8 @@ def compare(a: Path, b: Path, *, metrics: tuple[str, ...] = ("latency",)) -> lis
     share no case.
     """
     for name in metrics or ("",):
-        if name not in UNITS:
-            raise UsageError(unknown("metric", name, UNITS))
+        if name not in UNITS | TASK_UNITS:
+            raise UsageError(unknown("metric", name, UNITS | TASK_UNITS))
     frames = [store.read(folder) for folder in (a, b)]
     shared = set(frames[0]["case_id"]) & set(frames[1]["case_id"])
     if not shared:

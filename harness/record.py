@@ -35,6 +35,10 @@ UNITS = {
     "numeric_error": "1",
     "approximation_error": "1",
 }
+# Of trained models (harness.vision): shares in 0 … 1, so no sweep asks for them. map_small … large: COCO's areas.
+TASK_UNITS = dict.fromkeys(
+    ("top1", "top5", "map", "map50", "map75", "map_small", "map_medium", "map_large", "miou", "loss", "params"), "1"
+)
 
 FORMULA_STARTS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -144,7 +148,7 @@ class Row:
         """The row of one reading of one case."""
         return cls(
             run_id=run_id, case_id=case.case_id, time_utc=time_utc, machine=machine, commit=commit,
-            unit=UNITS.get(reading.metric, "1"), **asdict(case), **asdict(reading),
+            unit=(UNITS | TASK_UNITS).get(reading.metric, "1"), **asdict(case), **asdict(reading),
         )  # fmt: skip
 
     def cells(self) -> list[str]:

@@ -16,6 +16,7 @@ from harness.record import (
     COLUMNS,
     CONTROLS,
     FORMULA_STARTS,
+    TASK_UNITS,
     UNITS,
     Case,
     Reading,
@@ -54,7 +55,7 @@ def test_the_columns_are_frozen() -> None:
 
 
 def test_a_row_has_a_cell_for_each_column_and_the_unit_of_its_metric() -> None:
-    for metric, unit in UNITS.items():
+    for metric, unit in (UNITS | TASK_UNITS).items():
         row = making.row(making.CASE, Reading(metric=metric, value=2.0))
         named = dict(zip(COLUMNS, row.cells(), strict=True))
         assert (named["unit"], named["value"], named["m"], named["ci_low"]) == (unit, "2.0", "", "")
