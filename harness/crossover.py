@@ -78,24 +78,27 @@ def find(probe: Callable[[int], Probe], *, low: int, high: int) -> Crossover:
         if n >= high or [p.winner for p in scanned[-2:]] == ["A", "A"]:
             break
         n = min(2 * n, high)
-    if scanned[-1].winner != "A":
-        return Crossover(kind="never", n=None, low=None, high=None, probes=tuple(scanned))
-    lead = _lead(scanned)
-    if lead == 0 and scanned[0].winner == "A":
-        return Crossover(kind="always", n=None, low=None, high=low, probes=tuple(scanned))
+    answer = among(scanned)
+    if answer.kind != "found":
+        return answer
     probes = list(scanned)
-    below, upper = scanned[max(lead, 1) - 1], scanned[max(lead, 1)]
+    below, upper = _around(scanned)
     while upper.n / below.n > PRECISION and (middle := round(math.sqrt(upper.n * below.n))) not in (upper.n, below.n):
         probes.append(probe(middle))
         if probes[-1].ratio < 1:
             upper = probes[-1]
         else:
             below = probes[-1]
-    estimate = _interpolate(below, upper)
-    sure_b = [p.n for p in probes if p.winner == "B" and p.n <= estimate]
-    sure_a = [p.n for p in probes if p.winner == "A" and p.n >= estimate]
-    ordered = tuple(sorted(probes, key=lambda p: p.n))
-    return Crossover(kind="found", n=estimate, low=max(sure_b, default=None), high=min(sure_a), probes=ordered)
+    return _found(probes, below, upper)
+
+
+def among(probes: Sequence[Probe]) -> Crossover:
+    """The answer from probes that are there already, such as those of a stored run, by rising n; none is added."""
+    if probes[-1].winner != "A":
+        return Crossover(kind="never", n=None, low=None, high=None, probes=tuple(probes))
+    if _lead(probes) == 0 and probes[0].winner == "A":
+        return Crossover(kind="always", n=None, low=None, high=probes[0].n, probes=tuple(probes))
+    return _found(probes, *_around(probes))
 
 
 def compare(a_ms: Sequence[float], b_ms: Sequence[float], *, n: int) -> Probe:
@@ -114,6 +117,21 @@ def one_sided(n: int, *, a_runs: bool, b_runs: bool, note: str) -> Probe:
         return Probe(n=n, ratio=1.0, low=0.0, high=math.inf, note=note)
     ratio = 0.0 if a_runs else math.inf
     return Probe(n=n, ratio=ratio, low=ratio, high=ratio, note=note)
+
+
+def _found(probes: Sequence[Probe], below: Probe, upper: Probe) -> Crossover:
+    """The crossing between two neighbours, enclosed by the nearest n at which B, and from which A, wins for sure."""
+    estimate = _interpolate(below, upper)
+    sure_b = [p.n for p in probes if p.winner == "B" and p.n <= estimate]
+    sure_a = [p.n for p in probes if p.winner == "A" and p.n >= estimate]
+    ordered = tuple(sorted(probes, key=lambda p: p.n))
+    return Crossover(kind="found", n=estimate, low=max(sure_b, default=None), high=min(sure_a), probes=ordered)
+
+
+def _around(scanned: Sequence[Probe]) -> tuple[Probe, Probe]:
+    """The last probe before A's lead and the first of it."""
+    lead = max(_lead(scanned), 1)
+    return scanned[lead - 1], scanned[lead]
 
 
 def _lead(scanned: Sequence[Probe]) -> int:
