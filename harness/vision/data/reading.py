@@ -1,0 +1,92 @@
+"""Files of a data set, read so that what is wrong with one is a sentence that names it.
+
+from harness.vision.data.reading import read_image
+
+image = read_image(Path("train/cat/1.jpg"))      # PIL, RGB; BadData: "train/cat/1.jpg: not a readable image (…)"
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from harness.errors import UsageError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+
+class BadData(UsageError):
+    """A data set is missing, laid out otherwise or damaged; the message names the file. Exit code 2."""
+
+    def __init__(self, message: str) -> None:
+        # A DataLoader's worker hands its exception over as the text of a traceback: only the message is an answer.
+        super().__init__(message.rpartition(f"{__name__}.BadData: ")[2].strip())
+
+
+def read_image(path: Path) -> Image.Image:
+    """The whole picture as RGB. Raises BadData when it is missing, truncated or no image."""
+    return _decoded(path, "RGB", "image")
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """An annotation's class of each pixel, (h, w) uint8. Raises BadData for what is no picture of one 8-bit channel."""
+    return np.asarray(_decoded(path, None, "annotation"))
+
+
+def read_json(path: Path, *, layout: str) -> Any:
+    """The parsed file. Raises BadData: missing (then it says the layout), empty, no JSON."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise BadData(f"{path} is missing; expected {layout}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadData(f"{path}: cannot be read ({error})") from None
+    if not text.strip():
+        raise BadData(f"{path}: the file is empty")
+    try:
+        return json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise BadData(f"{path}: not JSON ({error})") from None
+
+
+def require_folder(path: Path, *, layout: str) -> Path:
+    """`path`, if it is a folder. Raises BadData saying the layout that was expected."""
+    if not path.is_dir():
+        raise BadData(f"{path} is {'no folder' if path.exists() else 'missing'}; expected {layout}")
+    return path
+
+
+def images_in(folder: Path, *, layout: str) -> list[Path]:
+    """The image files directly in a folder, in order of name. Raises BadData when there are none."""
+    found = sorted(
+        path for path in require_folder(folder, layout=layout).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES
+    )
+    if not found:
+        raise BadData(f"{folder} holds no image ({', '.join(IMAGE_SUFFIXES)}); expected {layout}")
+    return found
+
+
+def some(names: Sequence[str], *, most: int = 3) -> str:
+    """The first few names, and how many there are when that is not all."""
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def _decoded(path: Path, mode: str | None, what: str) -> Image.Image:
+    try:
+        with Image.open(path) as picture:
+            if mode is None and picture.mode not in ("L", "P"):
+                raise BadData(f"{path}: an annotation has one channel of 8 bits, this is {picture.mode}")
+            return picture.convert(mode) if mode else picture.copy()  # both decode all of it
+    except FileNotFoundError:
+        raise BadData(f"{path} is missing") from None
+    # What decoders raise on damaged files: OSError and its kin, and others by format.
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        if isinstance(error, BadData):
+            raise
+        raise BadData(f"{path}: not a readable {what} ({error})") from None
