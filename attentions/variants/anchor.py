@@ -32,24 +32,36 @@ from attentions.base import Backend, Compute, Cost, Exponents, Option, Size, Spe
 from attentions.kernels.anchor_chunked import BLOCK_BYTES, chunked
 
 INITIALISATIONS = ("paper", "orthogonal")
+LOGITS = ("dot", "cosine")
 
 
 class Anchor(nn.Module):
-    """Anchor attention with its parameter `anchors` (m, d), shared by all heads."""
+    """Anchor attention with its parameter `anchors` (m, d), shared by all heads.
 
-    def __init__(self, size: Size, compute: Compute, *, init: str, scale: float) -> None:
+    With logits=cosine also `sharpness` (h,), the logarithm of each head's temperature: every backend then computes the
+    formula above for k and u of the lengths that make k · u / √d the temperature times their cosine.
+    """
+
+    def __init__(
+        self, size: Size, compute: Compute, *, init: str, scale: float, logits: str, temperature: float
+    ) -> None:
         super().__init__()
         self.compute = compute
         self.anchors = nn.Parameter(torch.empty(size.anchors or 0, size.head_dim))
         initialise(self.anchors, init=init, scale=scale)
+        self.sharpness = None
+        if logits == "cosine":
+            self.sharpness = nn.Parameter(torch.full((size.heads,), math.log(temperature)))
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """(b, h, n, d) each → (b, h, n, d); q is ignored."""
-        return self.compute(k, v, self.anchors)
+        if self.sharpness is None:
+            return self.compute(k, v, self.anchors)
+        return self.compute(sharpened(k, self.sharpness), v, F.normalize(self.anchors, dim=-1))
 
     def packed(self, kv: Tensor) -> Tensor | None:
-        """(b, n, 2, h, d) → (b, n, h, d), or None where the backend takes k and v apart only."""
-        return self.compute.packed(kv, self.anchors)
+        """(b, n, 2, h, d) → (b, n, h, d), or None where k and v are taken apart."""
+        return self.compute.packed(kv, self.anchors) if self.sharpness is None else None
 
 
 def initialise(anchors: Tensor, *, init: str, scale: float) -> None:
@@ -65,6 +77,17 @@ def initialise(anchors: Tensor, *, init: str, scale: float) -> None:
             for start in range(0, anchors.shape[0], anchors.shape[1]):
                 nn.init.orthogonal_(anchors[start : start + anchors.shape[1]])
         anchors.mul_(scale)
+
+
+def sharpened(k: Float[Tensor, "b h n d"], sharpness: Float[Tensor, " h"]) -> Float[Tensor, "b h n d"]:
+    """k at length √d · exp(sharpness) for each head; a token of length zero stays zero. Lengths in float32 at least.
+
+    Cost: one pass over k, b·h·n·d elements.
+    """
+    wide = torch.promote_types(k.dtype, torch.float32)
+    length = torch.linalg.vector_norm(k, dim=-1, keepdim=True, dtype=wide)
+    target = math.sqrt(k.shape[-1]) * sharpness.to(wide).exp()
+    return k * (target.view(-1, 1, 1) / length.clamp_min(torch.finfo(wide).tiny ** 0.5)).to(k.dtype)
 
 
 def assignment(k: Float[Tensor, "b h n d"], anchors: Float[Tensor, "m d"]) -> Float[Tensor, "b h n m"]:
@@ -108,7 +131,7 @@ def two_softmax(
 def cost(work: Work) -> Cost:
     """Forward holds A and its logits; backward A, the two gradients that meet in it and the logits'.
 
-    A is taken in at least float32, beside a copy in the inputs' precision.
+    A is taken in at least float32, beside a copy in the inputs' precision. logits=cosine has no other products.
     """
     m, narrow, wide = work.m or 0, work.itemsize, max(work.itemsize, 4)
     copy = narrow < wide
@@ -117,16 +140,38 @@ def cost(work: Work) -> Cost:
         peak = max(weights * (2 * wide + copy * narrow), weights * narrow + tensor)
     else:
         peak = max(weights * (4 * narrow + copy * wide) + 2 * tensor, weights * narrow + 3 * tensor)
+    parameters = m * work.d + (work.h if _cosine(work) else 0)
     return Cost(
-        flops=matmuls(work, 6 * weights * work.d), bytes=traffic(work, inputs=2, parameters=m * work.d), peak=peak
+        flops=matmuls(work, 6 * weights * work.d),
+        bytes=traffic(work, inputs=2, parameters=parameters),
+        peak=_sharpened_peak(work, peak),
     )
+
+
+def _cosine(work: Work) -> bool:
+    return work.options.get("logits") == "cosine"
+
+
+def _sharpened_peak(work: Work, peak: int) -> int:
+    """With logits=cosine: a backend's peak beside k at its new length, or later the gradients that meet in k.
+
+    Those are five tensors of k's size, the output among them; a narrow type has one of them in float32 and its copy.
+    """
+    if not _cosine(work):
+        return peak
+    wide = max(work.itemsize, 4)
+    tensor, lengths = work.tokens * work.d * work.itemsize, work.tokens * wide
+    if work.phase == "forward":
+        return peak + tensor + lengths
+    return max(peak + tensor, (5 if work.itemsize == wide else 7) * tensor) + 3 * lengths
 
 
 def _chunked_peak(work: Work) -> int:
     """Results, two buffers of a block of A (backward: four), and W with its like in float32."""
     tensor, buffer = work.tokens * work.d * work.itemsize, min(BLOCK_BYTES, work.tokens * (work.m or 0) * work.itemsize)
     statistics = work.b * work.h * (work.m or 0) * work.d * 4
-    return (tensor if work.phase == "forward" else 3 * tensor) + 4 * buffer + 3 * statistics
+    peak = (tensor if work.phase == "forward" else 3 * tensor) + 4 * buffer + 3 * statistics
+    return _sharpened_peak(work, peak)
 
 
 def _no_compiler(device: torch.device) -> str | None:
@@ -195,7 +240,8 @@ def _triton_peak(work: Work, schedule: str | None) -> int:
     size |= {"schedule": schedule}
     tensor, means = work.tokens * work.d * work.itemsize, work.b * work.h * (work.m or 0) * (work.d + 1) * 4
     kept = {"forward": tensor + means, "backward": 2 * tensor, "train": 3 * tensor + means}[work.phase]
-    return kept + plan.workspace(**size, phase="forward" if work.phase == "forward" else "backward")
+    workspace = plan.workspace(**size, phase="forward" if work.phase == "forward" else "backward")
+    return _sharpened_peak(work, kept + workspace)
 
 
 def _plan() -> ModuleType:
@@ -211,6 +257,8 @@ SPEC = Spec(
     options=(
         Option("init", "paper", "how the anchors start", choices=INITIALISATIONS),
         Option("scale", 1.0, "factor on the initial anchors; larger is sharper", minimum=0.0),
+        Option("logits", "dot", "k · u / √d, or the cosine times a learned temperature of each head", choices=LOGITS),
+        Option("temperature", 8.0, "where the temperature of logits=cosine starts; larger is sharper", minimum=0.01),
     ),
     module=Anchor,
     rank=lambda work, dtype, device: (*(("triton",) if device.type == "cuda" else ()), "reference", "sdpa"),

@@ -19,6 +19,7 @@ OPTIONS = [
     ("linformer", {"sharing": "layerwise"}),
     ("nystrom", {"residual_kernel": 0}),
     ("nystrom", {"iterations": 2, "residual_kernel": 5}),
+    ("anchor", {"logits": "cosine"}),
 ]
 PEAK_SIZES = [(1, 2, 2048, 32, 32), (2, 3, 1024, 32, 8), (1, 2, 2048, 16, 128)]
 WIDE_SIZES = [(1, 4, 2048, 16, 64), (1, 2, 2048, 16, 128)]  # narrow types add the matrix library's copies of (n, d)
@@ -132,6 +133,14 @@ def test_linformer_counts_its_parameters(sharing: str, make: Any) -> None:
     weights = sum(p.numel() for p in core.parameters())
     cost = attentions.spec("linformer").cost(2, 3, 64, 16, 8, sharing=sharing)
     assert cost.bytes == 4 * (4 * 2 * 3 * 64 * 16 + weights)
+
+
+@pytest.mark.parametrize("logits", ["dot", "cosine"])
+def test_anchor_counts_its_parameters(logits: str, make: Any) -> None:
+    core = make("anchor:reference").build(3, 64, 16, 8, logits=logits)
+    weights = sum(p.numel() for p in core.parameters())
+    cost = attentions.spec("anchor").cost(2, 3, 64, 16, 8, logits=logits)
+    assert cost.bytes == 4 * (3 * 2 * 3 * 64 * 16 + weights)
 
 
 def test_exact_attention_counts_recomputation(exact: Any) -> None:

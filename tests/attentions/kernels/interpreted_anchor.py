@@ -203,6 +203,22 @@ def test_the_layer_copies_and_transposes_nothing(
         assert distance(ours, right) <= AGREEMENT[dtype] * max(distance(theirs, right), torch.finfo(dtype).eps)
 
 
+def test_cosine_logits_reach_the_kernels_as_longer_keys() -> None:
+    """In a layer, whose keys and values lie packed: as by the reference, the gradient of the temperature too."""
+
+    def used(attention: str, dtype: torch.dtype) -> list[Tensor]:
+        torch.manual_seed(0)
+        layer = MultiHeadAttention(96, 3, attention=attention, tokens=40, anchors=9, logits="cosine").to(dtype)
+        x = torch.randn(2, 40, 96).to(dtype).requires_grad_()
+        out = layer(x)
+        return [out.detach(), *torch.autograd.grad(out, (x, *layer.parameters()), torch.ones_like(out))]
+
+    exact, eager = used("anchor:reference", torch.float64), used("anchor:reference", torch.float32)
+    for ours, theirs, right in zip(used("anchor:triton", torch.float32), eager, exact, strict=True):
+        allowed = max(distance(theirs, right), torch.finfo(torch.float32).eps)
+        assert distance(ours, right) <= AGREEMENT[torch.float32] * allowed
+
+
 def test_expanded_gradient_and_strided_last_dimension() -> None:
     k, v, anchors, _ = Problem(1, 2, 40, 32, 10).tensors()
     k = k.transpose(2, 3).contiguous().transpose(2, 3).requires_grad_()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import attentions
-from attentions.variants.anchor import assignment, reference
+from attentions.variants.anchor import assignment, reference, sharpened
 
 B, H, N, D, M = 2, 3, 20, 8, 5
 
@@ -92,6 +92,78 @@ def test_ignores_q(tensors: Any) -> None:
 def test_heads_share_the_anchors() -> None:
     core = attentions.build("anchor", heads=H, head_dim=D, tokens=N, anchors=M)
     assert {name: tuple(p.shape) for name, p in core.named_parameters()} == {"anchors": (M, D)}
+    core = attentions.build("anchor", heads=H, head_dim=D, tokens=N, anchors=M, logits="cosine")
+    assert {name: tuple(p.shape) for name, p in core.named_parameters()} == {"anchors": (M, D), "sharpness": (H,)}
+
+
+def cosine_core(backend: str = "reference") -> Any:
+    """A float64 core with logits=cosine and a different temperature for each head."""
+    torch.manual_seed(0)
+    options = {"logits": "cosine", "temperature": 5.0, "init": "orthogonal", "scale": 3.0}
+    core = attentions.build(f"anchor:{backend}", heads=H, head_dim=D, tokens=N, anchors=M, **options).double()
+    with torch.no_grad():
+        torch.testing.assert_close(core.sharpness, torch.full((H,), 5.0, dtype=torch.float64).log())
+        core.sharpness.add_(torch.arange(H) / 2)
+    return core
+
+
+def cosine_matrix(k: torch.Tensor, anchors: torch.Tensor, sharpness: torch.Tensor) -> torch.Tensor:
+    """S = A Δ⁻¹ Aᵀ, dense, of A = softmax(temperature · cosine of k and u)."""
+    cosine = torch.nn.functional.cosine_similarity(k.unsqueeze(-2), anchors, dim=-1)
+    a = torch.softmax(sharpness.exp().view(-1, 1, 1) * cosine, dim=-1)
+    return a @ torch.diag_embed(1 / a.sum(dim=-2)) @ a.transpose(-2, -1)
+
+
+@pytest.mark.parametrize("backend", ["reference", "sdpa", "chunked"])
+def test_cosine_equals_its_dense_product_with_every_gradient(tensors: Any, backend: str) -> None:
+    core = cosine_core(backend)
+    k, v = (x.requires_grad_() for x in tensors[:2])
+    wanted = (k, v, core.anchors, core.sharpness)
+    upstream = torch.randn(B, H, N, D, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    out, dense = core(torch.full_like(k, torch.nan), k, v), cosine_matrix(k, core.anchors, core.sharpness) @ v
+    torch.testing.assert_close(out, dense)
+    for found, expected in zip(*(torch.autograd.grad(y, wanted, upstream) for y in (out, dense)), strict=True):
+        assert expected.abs().max() > 1e-3  # the temperature too is learned from
+        torch.testing.assert_close(found, expected)
+
+
+def test_cosine_ignores_lengths_and_a_token_of_length_zero_is_average(tensors: Any) -> None:
+    k, v, _ = tensors
+    core = cosine_core()
+    torch.testing.assert_close(core(k, 1e3 * k, v), core(k, k, v))
+    before = core(k, k, v)
+    with torch.no_grad():
+        core.anchors.mul_(7)
+    torch.testing.assert_close(core(k, k, v), before)
+    k[:, :, 0] = 0
+    k.requires_grad_()
+    out = core(k, k, v)
+    out.sum().backward()
+    assert torch.isfinite(k.grad).all()
+    torch.testing.assert_close(sharpened(k, core.sharpness)[:, :, 0], torch.zeros(B, H, D, dtype=k.dtype))
+
+
+def test_cosine_in_a_narrow_type_takes_lengths_in_float32() -> None:
+    k = torch.full((1, 1, 4, 64), 1e4, dtype=torch.float16)  # its square is beyond float16
+    out = sharpened(k, torch.zeros(1))
+    assert out.dtype == torch.float16
+    torch.testing.assert_close(out.float().norm(dim=-1), torch.full((1, 1, 4), 8.0), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("backend", ["reference", "sdpa", "chunked"])
+def test_cosine_in_a_layer_is_its_core_between_projections(backend: str) -> None:
+    torch.manual_seed(0)
+    layer = attentions.MultiHeadAttention(
+        H * D, H, attention=f"anchor:{backend}", tokens=N, anchors=M, logits="cosine"
+    ).double()
+    x = torch.randn(B, N, H * D, dtype=torch.float64)
+    k, v = layer.projection(x).view(B, N, 2, H, D).permute(2, 0, 3, 1, 4)
+    torch.testing.assert_close(layer(x), layer.output(layer.core(k, k, v).transpose(1, 2).flatten(2)))
+
+
+def test_a_temperature_must_be_positive() -> None:
+    with pytest.raises(attentions.AttentionError, match=r"option temperature=0 is not valid; .* at least 0\.01"):
+        attentions.build("anchor", heads=H, head_dim=D, tokens=N, anchors=M, logits="cosine", temperature=0)
 
 
 def test_initialisations() -> None:
