@@ -17,6 +17,7 @@ from attentions.base import (
 )
 from attentions.layer import MultiHeadAttention
 from attentions.registry import build, devices, load_plugin, names, resolve, spec, split, why_unavailable
+from attentions.swap import swap
 
 __all__ = [
     "AttentionError",
@@ -39,6 +40,7 @@ __all__ = [
     "resolve",
     "spec",
     "split",
+    "swap",
     "traffic",
     "why_unavailable",
 ]

@@ -1,13 +1,18 @@
-"""MultiHeadAttention behind the calls that other libraries make, so that it can stand where their attention stood.
+"""Other libraries' attention: what of theirs can be replaced, and the layer that stands in its place.
 
     BlockAttention(192, 3, attention="anchor", tokens=197, anchors=30)  # what a timm block calls
     EncoderAttention(192, 3, attention="flash", tokens=197)             # what torch.nn.TransformerEncoderLayer calls
+    source = read(model.blocks[0].attn)                                 # its weights, or a sentence why not, or None
 
-Neither library is imported: both are duck-typed. A mask is refused, never ignored: no variant here takes one.
+No library is imported: timm's attention is recognised by its parts. A mask is refused, never ignored: no variant here
+takes one.
 """
 
 from __future__ import annotations
 
+import inspect
+import math
+from dataclasses import dataclass
 from typing import Any
 
 from jaxtyping import Float
@@ -15,6 +20,8 @@ from torch import Tensor, nn
 
 from attentions.base import AttentionError
 from attentions.layer import MultiHeadAttention
+
+ANSWERED = {"attn_mask", "is_causal"}  # what BlockAttention can be asked beside x
 
 
 class BlockAttention(MultiHeadAttention):
@@ -43,18 +50,13 @@ class EncoderAttention(MultiHeadAttention):
     """
 
     # In eval mode torch.nn.TransformerEncoderLayer would call its own fused layer on the weights that
-    # MultiheadAttention keeps; a layer "without a bias" is the documented reason for it to call the module instead.
+    # MultiheadAttention keeps; a layer "without a bias" is one of its reasons to call the module instead.
     in_proj_bias = None
     _qkv_same_embed_dim = True
 
     def __init__(self, dim: int, heads: int, *, batch_first: bool = True, **layer: Any) -> None:
         super().__init__(dim, heads, **layer)
-        self.batch_first = batch_first
-
-    @property
-    def num_heads(self) -> int:
-        """What torch.nn.TransformerEncoder reads before it decides how to call its layers."""
-        return self.heads
+        self.batch_first, self.num_heads = batch_first, heads
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, query: Tensor, key: Tensor, value: Tensor, key_padding_mask: Tensor | None = None,
@@ -72,6 +74,99 @@ class EncoderAttention(MultiHeadAttention):
         if self.batch_first:
             return super().forward(query), None
         return super().forward(query.transpose(0, 1)).transpose(0, 1), None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Source:
+    """The weights of an attention that can be replaced, and what is to stand in its place.
+
+    projection: the rows for query, key and value one below the other, 3·dim of them (2·dim where query and key are
+    one already: shared); output: the layer after the heads are joined. host: the class that stands in, called with
+    `keywords` beside a MultiHeadAttention's. lost: what it does in training that no variant here does.
+    """
+
+    heads: int
+    projection: tuple[Tensor, Tensor | None]
+    output: tuple[Tensor, Tensor | None]
+    shared: bool
+    host: type[MultiHeadAttention]
+    keywords: dict[str, Any]
+    lost: tuple[str, ...]
+
+    @property
+    def dim(self) -> int:
+        """The width of a token."""
+        return self.projection[0].shape[1]
+
+
+def read(module: nn.Module) -> Source | str | None:
+    """The weights of an attention; a sentence why one cannot be replaced; None for what is no attention at all."""
+    if isinstance(module, MultiHeadAttention):
+        return _of_ours(module)
+    if isinstance(module, nn.MultiheadAttention):
+        return _of_torch(module)
+    if isinstance(getattr(module, "qkv", None), nn.Linear) and isinstance(getattr(module, "proj", None), nn.Linear):
+        return _of_timm(module)
+    if "attention" in type(module).__name__.lower():
+        return "has no linear layers `qkv` and `proj`"
+    return None
+
+
+def _of_ours(module: MultiHeadAttention) -> Source:
+    keywords: dict[str, Any] = {}
+    if isinstance(module, BlockAttention) and isinstance(module.drop, nn.Dropout):
+        keywords = {"proj_drop": module.drop.p}
+    if isinstance(module, EncoderAttention):
+        keywords = {"batch_first": module.batch_first}
+    return Source(
+        heads=module.heads, projection=_linear(module.projection), output=_linear(module.output),
+        shared=module.shared, host=type(module), keywords=keywords, lost=(),
+    )  # fmt: skip
+
+
+def _of_torch(module: nn.MultiheadAttention) -> Source | str:
+    weight = module.in_proj_weight
+    if weight is None:
+        return "takes keys or values of another width than the queries"
+    if module.bias_k is not None or module.add_zero_attn:
+        return "appends a key of its own to every input (add_bias_kv, add_zero_attn)"
+    return Source(
+        heads=module.num_heads, projection=(weight, module.in_proj_bias), output=_linear(module.out_proj),
+        shared=False, host=EncoderAttention, keywords={"batch_first": module.batch_first},
+        lost=_dropout(module.dropout),
+    )  # fmt: skip
+
+
+def _of_timm(module: Any) -> Source | str:
+    """By structure: `qkv`, `proj`, `num_heads` and no parameter, scale or argument that softmax attention has not."""
+    heads, dim = getattr(module, "num_heads", None), module.qkv.in_features
+    if not isinstance(heads, int):
+        return "does not tell its heads as `num_heads`"
+    parts = {f"{layer}.{name}" for layer in ("qkv", "proj") for name in ("weight", "bias")}
+    further = [name for name, _ in module.named_parameters() if name not in parts]
+    if further:
+        return f"computes more than softmax attention, with the parameters {', '.join(further)}"
+    asked = [name for name in list(inspect.signature(module.forward).parameters)[1:] if name not in ANSWERED]
+    if asked:
+        return f"is called with more than x: {', '.join(asked)}"
+    if module.qkv.out_features != 3 * dim or (module.proj.in_features, module.proj.out_features) != (dim, dim):
+        return f"projects tokens of width {dim} to heads of another total width"
+    scale = getattr(module, "scale", (dim // heads) ** -0.5)
+    if not isinstance(scale, float) or not math.isclose(scale, (dim // heads) ** -0.5):
+        return f"scales its logits by {scale}, not by 1/√d"
+    return Source(
+        heads=heads, projection=_linear(module.qkv), output=_linear(module.proj), shared=False, host=BlockAttention,
+        keywords={"proj_drop": getattr(getattr(module, "proj_drop", None), "p", 0.0)},
+        lost=_dropout(getattr(getattr(module, "attn_drop", None), "p", 0.0)),
+    )  # fmt: skip
+
+
+def _linear(layer: nn.Linear) -> tuple[Tensor, Tensor | None]:
+    return layer.weight, layer.bias
+
+
+def _dropout(probability: float) -> tuple[str, ...]:
+    return (f"dropout {probability:g} of attention weights",) if probability else ()
 
 
 def _refuse_masks(**given: bool) -> None:
