@@ -19,12 +19,12 @@ SMALLEST_MARK, LARGEST_MARK = 3.6, 7.5
 
 def draw(run: Run) -> list[Sheet]:
     """A path a variant and m from its smallest to its largest n."""
-    rows = _points(run)
+    rows = points(run)
     drawn = []
     for suffix, where, group in sheets(rows):
         paper = Paper(where, group, run)
         panels = paper.panels(height=2.6)
-        roofs = [_roof(run, where["device"], panel.values["dtype"]) for panel in panels]
+        roofs = [roof_of(run, where["device"], panel.values["dtype"]) for panel in panels]
         _axes(panels, group, roofs)
         for panel, roof in zip(panels, roofs, strict=True):
             _draw_roof(panel, roof)
@@ -49,7 +49,7 @@ def draw(run: Run) -> list[Sheet]:
     return drawn
 
 
-def _points(run: Run) -> Frame:
+def points(run: Run) -> Frame:
     """The rows of flops_rate with `intensity`: the FLOPs behind that rate over the least bytes."""
     rate = run.rows("flops_rate")
     key = ["machine", "case_id"]
@@ -65,7 +65,7 @@ def _points(run: Run) -> Frame:
     return rate
 
 
-def _roof(run: Run, device: str, dtype: str) -> tuple[float, float] | None:
+def roof_of(run: Run, device: str, dtype: str) -> tuple[float, float] | None:
     """(copy bandwidth in TB/s, matrix rate in TFLOP/s), or None where they were not measured."""
     ceilings = run.environment.get("ceilings")
     own = ceilings.get(device) if isinstance(ceilings, dict) else None
