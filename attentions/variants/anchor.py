@@ -38,8 +38,9 @@ LOGITS = ("dot", "cosine")
 class Anchor(nn.Module):
     """Anchor attention with its parameter `anchors` (m, d), shared by all heads.
 
-    With logits=cosine also `sharpness` (h,), the logarithm of each head's temperature: every backend then computes the
-    formula above for k and u of the lengths that make k · u / √d the temperature times their cosine.
+    With logits=cosine also `sharpness` (h,), the logarithm of each head's temperature t: every backend then computes
+    the formula above for u of length √d and k of length t·√d, so that the logits are t·√d·cos(k, u). For directions at
+    random √d·cos has variance 1 whatever d is.
     """
 
     def __init__(
@@ -57,7 +58,8 @@ class Anchor(nn.Module):
         """(b, h, n, d) each → (b, h, n, d); q is ignored."""
         if self.sharpness is None:
             return self.compute(k, v, self.anchors)
-        return self.compute(sharpened(k, self.sharpness), v, F.normalize(self.anchors, dim=-1))
+        units = F.normalize(self.anchors, dim=-1) * math.sqrt(self.anchors.shape[-1])
+        return self.compute(sharpened(k, self.sharpness), v, units)
 
     def packed(self, kv: Tensor) -> Tensor | None:
         """(b, n, 2, h, d) → (b, n, h, d), or None where k and v are taken apart."""
@@ -257,8 +259,8 @@ SPEC = Spec(
     options=(
         Option("init", "paper", "how the anchors start", choices=INITIALISATIONS),
         Option("scale", 1.0, "factor on the initial anchors; larger is sharper", minimum=0.0),
-        Option("logits", "dot", "k · u / √d, or the cosine times a learned temperature of each head", choices=LOGITS),
-        Option("temperature", 8.0, "where the temperature of logits=cosine starts; larger is sharper", minimum=0.01),
+        Option("logits", "dot", "k·u/√d, or √d·cos(k, u) times a learned temperature of each head", choices=LOGITS),
+        Option("temperature", 2.0, "where the temperature of logits=cosine starts; larger is sharper", minimum=0.01),
     ),
     module=Anchor,
     rank=lambda work, dtype, device: (*(("triton",) if device.type == "cuda" else ()), "reference", "sdpa"),

@@ -99,18 +99,18 @@ def test_heads_share_the_anchors() -> None:
 def cosine_core(backend: str = "reference") -> Any:
     """A float64 core with logits=cosine and a different temperature for each head."""
     torch.manual_seed(0)
-    options = {"logits": "cosine", "temperature": 5.0, "init": "orthogonal", "scale": 3.0}
+    options = {"logits": "cosine", "temperature": 1.5, "init": "orthogonal", "scale": 3.0}
     core = attentions.build(f"anchor:{backend}", heads=H, head_dim=D, tokens=N, anchors=M, **options).double()
     with torch.no_grad():
-        torch.testing.assert_close(core.sharpness, torch.full((H,), 5.0, dtype=torch.float64).log())
+        torch.testing.assert_close(core.sharpness, torch.full((H,), 1.5, dtype=torch.float64).log())
         core.sharpness.add_(torch.arange(H) / 2)
     return core
 
 
 def cosine_matrix(k: torch.Tensor, anchors: torch.Tensor, sharpness: torch.Tensor) -> torch.Tensor:
-    """S = A Δ⁻¹ Aᵀ, dense, of A = softmax(temperature · cosine of k and u)."""
+    """S = A Δ⁻¹ Aᵀ, dense, of A = softmax(temperature · √d · cosine of k and u)."""
     cosine = torch.nn.functional.cosine_similarity(k.unsqueeze(-2), anchors, dim=-1)
-    a = torch.softmax(sharpness.exp().view(-1, 1, 1) * cosine, dim=-1)
+    a = torch.softmax(sharpness.exp().view(-1, 1, 1) * D**0.5 * cosine, dim=-1)
     return a @ torch.diag_embed(1 / a.sum(dim=-2)) @ a.transpose(-2, -1)
 
 
