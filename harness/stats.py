@@ -88,6 +88,21 @@ def ratio_interval(
     return float(np.median(top) / np.median(bottom)), float(low), float(high)
 
 
+def proportion_interval(right: int, trials: int, *, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval of a proportion from how many of the trials were right.
+
+    Source: Wilson 1927, Journal of the American Statistical Association 22. Raises ValueError for impossible counts.
+    """
+    if not 0 <= right <= trials or not trials:
+        raise ValueError(f"{right} right of {trials} is not a proportion")
+    z = normal_quantile((1 + confidence) / 2)
+    share, weight = right / trials, z * z / trials
+    centre = (share + weight / 2) / (1 + weight)
+    half = z / (1 + weight) * math.sqrt(share * (1 - share) / trials + weight / (4 * trials))
+    low, high = max(0.0, centre - half), min(1.0, centre + half)
+    return 0.0 if not right else low, 1.0 if right == trials else high  # exact at the ends, where rounding is not
+
+
 def power_law(x: ArrayLike, y: ArrayLike) -> PowerLaw:
     """Fit y = factor · x^exponent. Raises ValueError unless both are positive with two or more distinct x."""
     xs, ys = finite(x), finite(y)

@@ -101,6 +101,21 @@ def test_a_ratio_is_seeded_and_needs_positive_times() -> None:
             stats.ratio_interval(a, wrong)
 
 
+def test_a_proportion_has_wilsons_interval() -> None:
+    """Against the published form of the interval, and its own defining equation: |p − p̂| = z·√(p(1−p)/n) at its ends."""
+    assert stats.proportion_interval(0, 10) == (0.0, pytest.approx(0.2775, abs=1e-4))
+    assert stats.proportion_interval(10, 10) == (pytest.approx(0.7225, abs=1e-4), 1.0)
+    for right, trials, confidence in ((7, 20, 0.95), (955, 1000, 0.95), (1, 4096, 0.99)):
+        z = stats.normal_quantile((1 + confidence) / 2)
+        low, high = stats.proportion_interval(right, trials, confidence=confidence)
+        assert low < right / trials < high
+        for end in (low, high):
+            assert abs(end - right / trials) == pytest.approx(z * math.sqrt(end * (1 - end) / trials))
+    for right, trials in ((-1, 4), (5, 4), (0, 0)):
+        with pytest.raises(ValueError, match="is not a proportion"):
+            stats.proportion_interval(right, trials)
+
+
 def test_many_samples_need_little_memory() -> None:
     """Ten thousand samples and two thousand draws would be 160 MB at once."""
     many = np.random.default_rng(0).random(10_000) + 1
