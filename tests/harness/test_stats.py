@@ -102,7 +102,7 @@ def test_a_ratio_is_seeded_and_needs_positive_times() -> None:
 
 
 def test_a_proportion_has_wilsons_interval() -> None:
-    """Against the published form of the interval, and its own defining equation: |p − p̂| = z·√(p(1−p)/n) at its ends."""
+    """Its known ends for 10 trials, and its defining equation: |p − p̂| = z·√(p(1−p)/n) at both ends p."""
     assert stats.proportion_interval(0, 10) == (0.0, pytest.approx(0.2775, abs=1e-4))
     assert stats.proportion_interval(10, 10) == (pytest.approx(0.7225, abs=1e-4), 1.0)
     for right, trials, confidence in ((7, 20, 0.95), (955, 1000, 0.95), (1, 4096, 0.99)):
