@@ -1,0 +1,136 @@
+"""What is trained, as data: the task and its options, the attention, the recipe, the folder of data.
+
+plan = Plan(task="classification", mechanism=Mechanism(attention="anchor", anchors=30), recipe=Recipe(steps=100))
+Plan.of(plan.document()) == plan             # JSON, as checkpoints hold it
+case = case_of(plan, network, batch)         # the case that its rows in measurements.csv belong to
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import attentions
+from attentions import registry
+from attentions.layer import MultiHeadAttention
+from harness.errors import UsageError
+from harness.record import Case, canonical_options
+from harness.vision import tasks
+from harness.vision.recipe import Recipe
+from harness.vision.task import Data, Mechanism, checked
+
+UNTOLD = ("seed", "workers", "log", "save", "evaluate")  # of the recipe: a column of its own, or no matter
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One training run but for where it is written. options: those of the task that were given; data: folder or ""."""
+
+    task: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    mechanism: Mechanism = field(default_factory=Mechanism)
+    recipe: Recipe = field(default_factory=Recipe)
+    data: str = ""
+
+    def document(self) -> dict[str, Any]:
+        """The plan as JSON."""
+        return {**asdict(self), "mechanism": asdict(self.mechanism), "recipe": self.recipe.model_dump(mode="json")}
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Plan:
+        """The inverse of `document`. Raises UsageError for values that this version does not know."""
+        return cls(
+            task=document["task"], options=document["options"], mechanism=Mechanism(**document["mechanism"]),
+            recipe=checked(Recipe, document["recipe"], what="recipe"), data=document["data"],
+        )  # fmt: skip
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the data are, for tasks that need a folder."""
+        return Path(self.data) if self.data else None
+
+    def load(self, split: str) -> Data:
+        """The data of a split."""
+        task = tasks.get(self.task)
+        return task.data(task.parse(self.options), self.folder, split)
+
+    def build(self, data: Data) -> nn.Module:
+        """The network with fresh weights for these classes."""
+        task = tasks.get(self.task)
+        return task.model(task.parse(self.options), self.mechanism, data)
+
+
+def differences(one: Plan, other: Plan) -> list[str]:
+    """What two plans differ in: `recipe.lr: 0.001, now 0.01`."""
+
+    def flat(value: Any, name: str) -> dict[str, Any]:
+        if not isinstance(value, Mapping):
+            return {name: value}
+        return {k: v for key, inner in value.items() for k, v in flat(inner, f"{name}.{key}" if name else key).items()}
+
+    a, b = flat(one.document(), ""), flat(other.document(), "")
+    return [f"{key}: {a.get(key)}, now {b.get(key)}" for key in sorted({*a, *b}) if a.get(key) != b.get(key)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """What the first attention layer of a network was called with: b sequences, h heads, n tokens, d head dimension."""
+
+    b: int
+    h: int
+    n: int
+    d: int
+
+
+def shape_of(network: nn.Module, call: Any) -> Shape:
+    """The shape that attention has in a call of no arguments. Raises UsageError where a model has no such layer."""
+    seen: list[Shape] = []
+
+    def look(layer: Any, inputs: tuple[Any, ...]) -> None:
+        b, n, width = inputs[0].shape
+        seen.append(Shape(b=b, h=layer.heads, n=n, d=width // layer.heads))
+
+    layers = [module for module in network.modules() if isinstance(module, MultiHeadAttention)]
+    handles = [layer.register_forward_pre_hook(look) for layer in layers]
+    try:
+        with torch.no_grad():
+            call()
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not seen:
+        raise UsageError("this model has no attention layer of ours: it cannot be a row of measurements.csv")
+    return seen[0]
+
+
+def case_of(plan: Plan, shape: Shape, *, device: str, dtype: str = "float32") -> Case:
+    """The case of a trained model: scope `model`, the shape of its attention, what else identifies it in `options`."""
+    name, backend = registry.split(plan.mechanism.attention)
+    spec = attentions.spec(name)
+    m = plan.mechanism.anchors if spec.bottleneck else None
+    if backend is None:
+        work = attentions.Work(
+            b=shape.b, h=shape.h, n=shape.n, d=shape.d, m=m, itemsize=getattr(torch, dtype).itemsize,
+            options=spec.parse_options(plan.mechanism.options),
+        )  # fmt: skip
+        backend = attentions.resolve(name, device=device, dtype=getattr(torch, dtype), work=work).name
+    usual = Recipe().model_dump()
+    recipe = {
+        key: value for key, value in plan.recipe.model_dump().items() if value != usual[key] and key not in UNTOLD
+    }
+    described = {**recipe, **plan.options, **plan.mechanism.options, "task": plan.task, "data": plan.data}
+    return Case(
+        attention=name, backend=backend, scope="model", phase="forward", b=shape.b, h=shape.h, n=shape.n, d=shape.d,
+        m=m, dtype=dtype, device=device, seed=plan.recipe.seed,
+        options=canonical_options({key: _brief(value) for key, value in described.items() if value not in ("", None)}),
+    )  # fmt: skip
+
+
+def _brief(value: Any) -> str:
+    """As a cell of `options` takes it; of a path its last part, which is what two machines have in common."""
+    return str(value).rstrip("/").rpartition("/")[2].replace(";", ",")

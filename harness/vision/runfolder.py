@@ -1,0 +1,102 @@
+"""A training's folder: checkpoints, metrics.csv, and the rows and environment that every run of this harness has.
+
+    with RunFolder.open(Path("runs/a"), metrics=("top1", "loss", "params"), resume=False, write=True) as folder:
+        folder.log(10, "train", {"loss": 0.7})           # lines of metrics.csv, synced
+        folder.rows(case, readings)                      # the case's rows of measurements.csv, at the end
+
+Only the main process writes (`write`); for the others every call does nothing.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from harness import environment
+from harness.csvfile import CsvFile, check_header
+from harness.curves import CURVE_COLUMNS, CURVES
+from harness.record import SCHEMA, Case, Reading, Row
+from harness.store import ENVIRONMENT, Store, read_environment
+
+LAST, BEST = "last.safetensors", "best.safetensors"
+
+
+@dataclass
+class RunFolder:
+    """An open folder; see above."""
+
+    path: Path
+    store: Store | None = None
+    curves: CsvFile | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    @contextmanager
+    def open(
+        cls, path: Path, *, metrics: Sequence[str], resume: bool, write: bool, curves: bool = True
+    ) -> Iterator[RunFolder]:  # fmt: skip
+        """Create the folder, or with `resume` continue in it. Raises StoreError as harness.store.Store.open does."""
+        if not write:
+            yield cls(path)
+            return
+        with Store.open(path, metrics=metrics, resume=resume) as store:
+            if not curves:
+                yield cls(path, store)
+                return
+            check_header(path / CURVES, CURVE_COLUMNS)
+            lines = CsvFile(path / CURVES, CURVE_COLUMNS)
+            try:
+                lines.mend()
+                yield cls(path, store, lines)
+            finally:
+                lines.close()
+
+    def describe(self, device: str, plan: Mapping[str, Any]) -> None:
+        """Write environment.json: machine, versions, commit and the plan."""
+        if self.store is None:
+            return
+        document = environment.collect(device)
+        earlier = read_environment(self.path)
+        self.facts = {
+            "schema": SCHEMA, "run_id": earlier.get("run_id") or f"{_now():%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}",
+            "machine": environment.machine(document), "commit": environment.commit(), "device": device,
+            "environment": document, "plan": dict(plan), "sessions": earlier.get("sessions", []),
+        }  # fmt: skip
+        self.store.write_json(ENVIRONMENT, self.facts)
+
+    def log(self, step: int, split: str, values: Mapping[str, float]) -> None:
+        """Add a line for each value."""
+        if self.curves is not None:
+            self.curves.append((step, split, name, repr(float(value))) for name, value in values.items())
+
+    def rewind(self, step: int) -> None:
+        """Drop the lines after a step: a resumed training writes them again."""
+        if self.curves is not None:
+            lines = self.curves.lines()
+            self.curves.cut([line for line in lines if int(line.split(b",", 1)[0]) > step])
+
+    def rows(
+        self, case: Case, readings: Iterable[Reading], samples: Mapping[str, Sequence[float]] | None = None
+    ) -> list[Row]:
+        """Append a case's rows, and its raw samples."""
+        if self.store is None:
+            return []
+        stamp = {key: self.facts[key] for key in ("run_id", "machine", "commit")}
+        rows = [Row.of(case, reading, time_utc=f"{_now():%Y-%m-%dT%H:%M:%SZ}", **stamp) for reading in readings]
+        self.store.append(rows, samples or {})
+        return rows
+
+    def close_session(self, **log: Any) -> None:
+        """Write how this session went into environment.json."""
+        if self.store is not None:
+            self.facts["sessions"].append(log)
+            self.store.write_json(ENVIRONMENT, self.facts)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,139 @@
+"""What one process holds while it trains: data, network, optimiser, averaged weights, place; saved and restored.
+
+session = Session.open(plan, "auto")
+session.save(Path("out/last.safetensors")); session.restore(Path("out/last.safetensors"))
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from timm.utils.model_ema import ModelEmaV3
+from torch import Tensor, nn
+
+from harness.errors import UsageError
+from harness.vision import checkpoint, tasks
+from harness.vision.plan import Plan, differences
+from harness.vision.recipe import build_optimizer, seed_everything
+from harness.vision.task import SPLITS, Data, Task
+
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's state of one parameter
+
+
+@dataclass(kw_only=True)
+class Session:
+    """A training in memory. model: what is called, wrapped for many processes; network: the same weights, bare."""
+
+    plan: Plan
+    task: Task
+    options: Any
+    accelerator: Accelerator
+    data: dict[str, Data]
+    model: nn.Module
+    network: nn.Module
+    optimizer: Any
+    ema: ModelEmaV3 | None
+    steps: int
+    step: int = 0
+    evaluated: int = 0
+    saved: bool = False
+    best: dict[str, Any] = field(default_factory=dict)
+    values: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, plan: Plan, device: str) -> Session:
+        """Load the data, build everything with the plan's seed. Raises UsageError for what does not exist or fit."""
+        task, recipe = tasks.get(plan.task), plan.recipe
+        options = task.parse(plan.options)
+        data = {split: task.data(options, plan.folder, split) for split in SPLITS}
+        if device.startswith("cuda:") and "LOCAL_RANK" not in os.environ:
+            torch.cuda.set_device(device)
+        accelerator = Accelerator(cpu=device == "cpu", mixed_precision=recipe.precision)
+        if recipe.batch % accelerator.num_processes:
+            raise UsageError(f"batch={recipe.batch} cannot be split over {accelerator.num_processes} processes evenly")
+        seed_everything(recipe.seed, 0)
+        network = task.model(options, plan.mechanism, data["train"]).to(accelerator.device)
+        optimizer = build_optimizer(network, recipe)
+        ema = ModelEmaV3(network, decay=recipe.ema, use_warmup=True) if recipe.ema else None
+        model, prepared = accelerator.prepare(network, optimizer)
+        return cls(
+            plan=plan, task=task, options=options, accelerator=accelerator, data=data, model=model, network=network,
+            optimizer=prepared, ema=ema, steps=recipe.length(len(data["train"])),
+        )  # fmt: skip
+
+    @property
+    def judged(self) -> nn.Module:
+        """The weights that are evaluated: the averaged ones where there are such."""
+        return self.ema.module if self.ema else self.network
+
+    def describe(self) -> str:
+        """One line: what is trained, on how much, where."""
+        size = sum(p.numel() for p in self.network.parameters()) / 1e6
+        attention = self.plan.mechanism.attention
+        images = " and ".join(f"{len(self.data[split])} {split}" for split in SPLITS)
+        processes = self.accelerator.num_processes
+        where = f"{processes} × {self.accelerator.device.type}" if processes > 1 else str(self.accelerator.device)
+        model = f"{self.task.name} with {attention}: {size:.2f} M parameters"
+        return f"{model}, {images} images, {self.steps} steps on {where}"
+
+    def save(self, path: Path) -> None:
+        """Write all that resuming needs. Only the main process writes."""
+        if self.accelerator.is_main_process:
+            scaler = self.accelerator.scaler
+            parts = {"model": self.network.state_dict(), "optimizer": self._moments()}
+            parts |= {"ema": self.ema.module.state_dict()} if self.ema else {}
+            state = dict(scaler.state_dict()) if scaler is not None else {}
+            checkpoint.save(path, parts, {**self._facts(), "steps": self.steps, "scaler": state})
+        self.saved = True
+
+    def save_weights(self, path: Path) -> None:
+        """Write the judged weights alone. Only the main process writes."""
+        if self.accelerator.is_main_process:
+            checkpoint.save(path, {"model": self.judged.state_dict()}, self._facts())
+
+    def restore(self, path: Path) -> None:
+        """Take up a checkpoint's weights, moments and place. Raises UsageError naming what does not fit."""
+        parts, facts = checkpoint.load(path)
+        if "optimizer" not in parts:
+            raise UsageError(f"checkpoint {path} holds weights only and cannot be resumed from; use last.safetensors")
+        changed = differences(Plan.of(facts["plan"]), self.plan)
+        if changed:
+            raise UsageError(f"cannot resume from {path} with other settings: {'; '.join(changed)}; leave them out")
+        if facts["classes"] != list(self.data["train"].classes) or facts["steps"] != self.steps:
+            raise UsageError(f"cannot resume from {path}: the data set has changed since (its classes or its size)")
+        checkpoint.fill(self.network, parts["model"], path=path)
+        if self.ema is not None:
+            checkpoint.fill(self.ema.module, parts["ema"], path=path)
+        own = dict(self.network.named_parameters())
+        optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
+        for key, tensor in parts["optimizer"].items():
+            moment, _, name = key.partition("/")
+            where = "cpu" if moment == "step" else own[name].device
+            optimizer.state[own[name]][moment] = tensor.to(where)
+        if self.accelerator.scaler is not None and facts["scaler"]:
+            self.accelerator.scaler.load_state_dict(facts["scaler"])
+        self.step, self.evaluated, self.saved = facts["step"], facts["evaluated"], True
+        self.best = facts["best"]
+        self.values = {name: math.nan if value is None else value for name, value in facts["values"].items()}
+
+    def _facts(self) -> dict[str, Any]:
+        values = {name: value if math.isfinite(value) else None for name, value in self.values.items()}
+        return {
+            "plan": self.plan.document(), "classes": list(self.data["train"].classes), "step": self.step,
+            "evaluated": self.evaluated, "best": self.best, "values": values,
+        }  # fmt: skip
+
+    def _moments(self) -> dict[str, Tensor]:
+        optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
+        return {
+            f"{moment}/{name}": torch.as_tensor(optimizer.state[parameter][moment])
+            for name, parameter in self.network.named_parameters()
+            if parameter in optimizer.state
+            for moment in MOMENTS
+        }
