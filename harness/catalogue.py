@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError
-from harness.record import Case, canonical_options, parse_options
+from harness.record import Case, canonical_options
+from harness.vision import models
 
 PACKAGES = ("torch", "triton", "xformers", "flash-attn", "flash_attn_3", "flash-attn-4", "nvidia-cuda-runtime-cu12")
 VARIABLES = ("CUDA_VISIBLE_DEVICES", "TRITON_INTERPRET", "PATH")
@@ -85,8 +86,9 @@ def resolve(case: Case) -> Resolution:
     import attentions
 
     spec = attentions.spec(case.attention)
-    options = spec.parse_options(parse_options(case.options))
-    case = replace(case, options=canonical_options({k: v for k, v in options.items() if v != spec.defaults[k]}))
+    options = spec.parse_options(case.variant_options)
+    told = {k: v for k, v in options.items() if v != spec.defaults[k]}
+    case = replace(case, options=canonical_options({**told, **case.model_options}))
     work = attentions.Work(
         b=case.b, h=case.h, n=case.n, d=case.d, m=case.m, phase=case.phase,
         itemsize=getattr(torch, case.dtype).itemsize, options=options,
@@ -98,6 +100,8 @@ def resolve(case: Case) -> Resolution:
         return Resolution(case=case, status="unsupported", note=problem)
     dtype = getattr(torch, case.dtype)
     missing = attentions.why_unavailable(case.label, device=case.device)
+    if missing is None and case.scope == "model":
+        missing = models.missing()
     if missing:
         return Resolution(case=case, status="unavailable", note=missing)
     try:
@@ -110,8 +114,29 @@ def resolve(case: Case) -> Resolution:
     cost = spec.cost(
         case.b, case.h, case.n, case.d, case.m, case.phase, itemsize=work.itemsize, backend=backend.name, **options
     )
+    if case.scope == "model":
+        peak, flops = _whole(case, spec, backend, cost.flops)
+        return Resolution(case=case, note=spec.note(work), peak_bytes=peak, flops=flops)
     inputs = (3 if case.phase == "forward" else 4) * work.tokens * work.d * work.itemsize
     return Resolution(case=case, note=spec.note(work), peak_bytes=cost.peak + inputs, flops=cost.flops)
+
+
+def _whole(case: Case, spec: Any, backend: Any, core: int) -> tuple[int, int]:
+    """Bytes at the worst moment and FLOPs of a whole model, `core` those of one block's attention."""
+    import torch
+
+    architecture, resolution = models.of_case(case)
+    itemsize = getattr(torch, case.dtype).itemsize
+    costs = [
+        spec.cost(
+            case.b, case.h, case.n, case.d, case.m, phase, itemsize=itemsize, backend=backend.name,
+            **case.variant_options,
+        )
+        for phase in ("forward", "train")
+    ]  # fmt: skip
+    size = {"b": case.b, "phase": case.phase, "shared": spec.shares_query_key}
+    held = architecture.peak_bytes(resolution, core=(costs[0].peak, costs[1].peak), itemsize=itemsize, **size)
+    return held, architecture.flops(resolution, core=core, **size)
 
 
 def _describe(spec: Any, devices: list[str]) -> dict[str, Any]:

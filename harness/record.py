@@ -17,7 +17,8 @@ from typing import Any
 
 SCHEMA = 1
 PHASES = ("forward", "backward", "train")
-SCOPES = ("core", "layer")
+SCOPES = ("core", "layer", "model")
+MODEL_KEYS = ("model", "resolution")  # what `options` holds in scope model beside the variant's own
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 STATUSES = ("ok", "oom", "timeout", "unsupported", "unavailable", "error")
 
@@ -34,10 +35,11 @@ UNITS = {
     "energy": "J",
     "numeric_error": "1",
     "approximation_error": "1",
+    "params": "1",
 }
 # Of trained models (harness.vision): shares in 0 … 1, so no sweep asks for them. map_small … large: COCO's areas.
 TASK_UNITS = dict.fromkeys(
-    ("top1", "top5", "map", "map50", "map75", "map_small", "map_medium", "map_large", "miou", "loss", "params"), "1"
+    ("top1", "top5", "map", "map50", "map75", "map_small", "map_medium", "map_large", "miou", "loss"), "1"
 )
 
 FORMULA_STARTS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
@@ -69,6 +71,18 @@ class Case:
     def case_id(self) -> str:
         """Twelve hexadecimal digits that name this case in every run: a hash of its fields."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def variant_options(self) -> dict[str, str]:
+        """The variant's own options, as text."""
+        given = parse_options(self.options)
+        return {k: v for k, v in given.items() if self.scope != "model" or k not in MODEL_KEYS}
+
+    @property
+    def model_options(self) -> dict[str, str]:
+        """The model and resolution of a case of scope model; empty for the others."""
+        given = parse_options(self.options)
+        return {k: v for k, v in given.items() if self.scope == "model" and k in MODEL_KEYS}
 
     @property
     def label(self) -> str:
@@ -148,7 +162,7 @@ class Row:
         """The row of one reading of one case."""
         return cls(
             run_id=run_id, case_id=case.case_id, time_utc=time_utc, machine=machine, commit=commit,
-            unit=(UNITS | TASK_UNITS).get(reading.metric, "1"), **asdict(case), **asdict(reading),
+            unit=unit_of(reading.metric, case.scope), **asdict(case), **asdict(reading),
         )  # fmt: skip
 
     def cells(self) -> list[str]:
@@ -158,6 +172,11 @@ class Row:
 
 COLUMNS = tuple(field.name for field in fields(Row))
 SAMPLE_COLUMNS = ("case_id", "metric", "index", "value")
+
+
+def unit_of(metric: str, scope: str) -> str:
+    """The unit of a metric: UNITS', but a whole model's throughput is in images."""
+    return "img/s" if (metric, scope) == ("throughput", "model") else (UNITS | TASK_UNITS).get(metric, "1")
 
 
 def cell(value: Any) -> str:

@@ -18,16 +18,16 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from harness.axes import rule, sizes
 from harness.errors import UsageError, unknown
-from harness.record import DTYPES, PHASES, SCOPES, UNITS, Case
+from harness.record import DTYPES, MODEL_KEYS, PHASES, SCOPES, UNITS, Case, canonical_options
+from harness.vision.models import ANCHORS, ARCHITECTURES, PATCH, architecture
 
-LARGEST = {"n": 1 << 30, "m": 1 << 20, "batch": 1 << 20, "heads": 1 << 12, "head_dim": 1 << 12}
 NUMBERS = {
     "seed": "a whole number from 0 to 2147483647", "budget": "seconds, more than 0 and at most 3600",
     "timeout": "seconds, more than 0 and at most 86400",
 }  # fmt: skip
-SUFFIXES = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
-MOST_VALUES, MOST_CASES = 1000, 100_000
+MOST_CASES = 100_000
 
 
 class Sweep(BaseModel):
@@ -35,7 +35,8 @@ class Sweep(BaseModel):
 
     attention: empty means every variant; m concerns variants with a bottleneck only; dtype "auto" is bfloat16 on a
     GPU and float32 on the CPU; set holds variant options, `{"anchor.init": "paper"}`; budget and timeout are seconds
-    a case.
+    a case. Scope model takes its n, heads and head_dim from model and resolution (the side of square images, in
+    pixels), and, where it is the only scope, m = 30 by default.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -49,6 +50,8 @@ class Sweep(BaseModel):
     dtype: tuple[str, ...] = ("auto",)
     phase: tuple[str, ...] = ("forward",)
     scope: tuple[str, ...] = ("core",)
+    model: tuple[str, ...] = ("anchorformer_tiny",)
+    resolution: tuple[int, ...] = (224,)
     device: str = "auto"
     set: dict[str, str] = Field(default_factory=dict)
     metrics: tuple[str, ...] = tuple(UNITS)
@@ -57,15 +60,18 @@ class Sweep(BaseModel):
     budget: float = Field(default=2.0, gt=0, le=3600, allow_inf_nan=False)
     timeout: float = Field(default=120.0, gt=0, le=86400, allow_inf_nan=False)
 
-    @field_validator("n", "m", "batch", "heads", "head_dim", mode="before")
+    @field_validator("n", "m", "batch", "heads", "head_dim", "resolution", mode="before")
     @classmethod
     def _sizes(cls, value: Any, info: Any) -> tuple[int, ...]:
         found = _unique(size for text in _words(value) for size in sizes(text, axis=info.field_name))
         if not found:
-            raise ValueError(f"an empty list; {_rule(info.field_name)}")
+            raise ValueError(f"an empty list; {rule(info.field_name)}")
+        for size in found:
+            if info.field_name == "resolution" and size % PATCH:
+                raise ValueError(f"{size} is no multiple of the {PATCH} pixels of a patch")
         return found
 
-    @field_validator("attention", "metrics", "plugin", "dtype", "phase", "scope", mode="before")
+    @field_validator("attention", "metrics", "plugin", "dtype", "phase", "scope", "model", mode="before")
     @classmethod
     def _names(cls, value: Any, info: Any) -> tuple[str, ...]:
         found = _unique(word.strip() for text in _words(value) for word in str(text).split(",") if word.strip())
@@ -73,6 +79,7 @@ class Sweep(BaseModel):
         if not found and any(str(text).strip() for text in _words(value)):
             raise ValueError(f"{value!r} names nothing")
         valid = {"metrics": tuple(UNITS), "dtype": ("auto", *DTYPES), "phase": PHASES, "scope": SCOPES}
+        valid["model"] = tuple(ARCHITECTURES)
         for name in found:
             if info.field_name in valid and name not in valid[info.field_name]:
                 raise ValueError(unknown(info.field_name.removesuffix("s"), name, valid[info.field_name]))
@@ -107,7 +114,9 @@ class Sweep(BaseModel):
             if key not in cls.model_fields:
                 raise UsageError(place + unknown("key", str(key), cls.model_fields))
         try:
-            return cls.model_validate(dict(given))
+            sweep = cls.model_validate(dict(given))
+            alone = sweep.scope == ("model",) and "m" not in given
+            return sweep.model_copy(update={"m": (ANCHORS,)}) if alone else sweep
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(map(str, first["loc"]))
@@ -148,32 +157,13 @@ def read_toml(path: Path) -> dict[str, Any]:
     return document
 
 
-def sizes(text: Any, *, axis: str) -> list[int]:
-    """'4096' → [4096]; '16k' → [16384]; '1k..8k' → [1024, 2048, 4096, 8192]; lists by comma."""
-    found: list[int] = []
-    for word in str(text).split(","):
-        low, dots, high = word.strip().partition("..")
-        first = _size(low, axis=axis, whole=str(text))
-        if not dots:
-            found.append(first)
-            continue
-        last = _size(high, axis=axis, whole=str(text))
-        if last < first:
-            raise ValueError(f"the range {word.strip()!r} runs downwards; write {high}..{low}")
-        while first <= last:
-            found.append(first)
-            first *= 2
-    if len(found) > MOST_VALUES:
-        raise ValueError(f"{len(found)} values; at most {MOST_VALUES}")
-    return found
-
-
 def expand(sweep: Sweep, catalogue: Mapping[str, Any], *, device: str) -> tuple[list[Case], list[str]]:
     """The cases of a sweep, backends still open, and warnings. Raises UsageError for names that do not exist.
 
     A sweep that names no variants takes all but the floor. Exact variants have one case per n. A bottleneck m ≥ n is
     none: such pairs are left out with a warning, and are an error when a variant has no other.
     """
+    _check_axes(sweep)
     dtypes = _unique(("float32" if device == "cpu" else "bfloat16") if d == "auto" else d for d in sweep.dtype)
     asked = sweep.attention or tuple(name for name, entry in catalogue.items() if not entry.get("floor"))
     for name in asked:
@@ -183,39 +173,63 @@ def expand(sweep: Sweep, catalogue: Mapping[str, Any], *, device: str) -> tuple[
         if backend not in ("", *catalogue[variant]["backends"]) or name.endswith(":"):
             raise UsageError(unknown(f"backend of {variant}", backend, catalogue[variant]["backends"]))
     options = _options(sweep, catalogue, asked)
-    axes = (asked, sweep.n, sweep.m, sweep.scope, sweep.phase, dtypes, sweep.batch, sweep.heads, sweep.head_dim)
-    if math.prod(map(len, axes)) > MOST_CASES:
-        raise UsageError(
-            f"the axes multiply to {math.prod(map(len, axes))} cases; at most {MOST_CASES}: give fewer values"
-        )
+    shapes = {scope: _shapes(sweep, scope) for scope in sweep.scope}
+    lengths = map(len, (asked, sweep.m, sweep.phase, dtypes, sweep.batch))
+    count = math.prod(lengths) * sum(map(len, shapes.values()))
+    if count > MOST_CASES:
+        raise UsageError(f"the axes multiply to {count} cases; at most {MOST_CASES}: give fewer values")
+    ns = _unique(n for found in shapes.values() for _, _, n, _ in found)
     cases, dropped = [], set()
     for name in asked:
         variant, _, backend = name.partition(":")
         bottlenecked = bool(catalogue[variant]["bottleneck"])
-        pairs = [(n, m) for n in sweep.n for m in (sweep.m if bottlenecked else (None,))]
-        kept = [(n, m) for n, m in pairs if m is None or m < n]
-        if not kept:
+        ms = sweep.m if bottlenecked else (None,)
+        impossible = {(n, m) for n in ns for m in ms if m is not None and m >= n}
+        if len(impossible) == len(ns) * len(ms):
             raise UsageError(
-                f"m must be below n for {variant}: m = {_list(sweep.m)} against n = {_list(sweep.n)}; "
-                "choose a smaller --m or a larger --n"
+                f"m must be below n for {variant}: m = {_list(sweep.m)} against n = {_list(ns)}; "
+                f"choose a smaller --m or a larger --{'resolution' if sweep.scope == ('model',) else 'n'}"
             )
-        dropped |= set(pairs) - set(kept)
-        for scope, phase, dtype, b, h, d, (n, m) in product(
-            sweep.scope, sweep.phase, dtypes, sweep.batch, sweep.heads, sweep.head_dim, kept
-        ):
-            cases.append(
-                Case(
-                    attention=variant, backend=backend, scope=scope, phase=phase, b=b, h=h, n=n, d=d, m=m,
-                    dtype=dtype, device=device, options=options[variant], seed=sweep.seed,
-                )
-            )  # fmt: skip
+        dropped |= impossible
+        for scope, phase, dtype, b in product(sweep.scope, sweep.phase, dtypes, sweep.batch):
+            for (h, d, n, told), m in product(shapes[scope], ms):
+                if (n, m) not in impossible:
+                    cases.append(
+                        Case(
+                            attention=variant, backend=backend, scope=scope, phase=phase, b=b, h=h, n=n, d=d, m=m,
+                            dtype=dtype, device=device, options=canonical_options({**options[variant], **told}),
+                            seed=sweep.seed,
+                        )
+                    )  # fmt: skip
     warnings = [f"left out m >= n: {_list(f'n={n} m={m}' for n, m in sorted(dropped))}"] if dropped else []
     return cases, warnings
 
 
-def _options(sweep: Sweep, catalogue: Mapping[str, Any], asked: Sequence[str]) -> dict[str, str]:
-    from harness.record import canonical_options
+def _check_axes(sweep: Sweep) -> None:
+    """Raise UsageError for an axis that was set and that no scope of the sweep has."""
+    lacking, instead = ("model", "resolution"), "add --scope model"
+    if sweep.scope == ("model",):
+        lacking, instead = ("n", "heads", "head_dim"), "give --model and --resolution instead"
+    elif "model" in sweep.scope:
+        return
+    for name in lacking:
+        if getattr(sweep, name) != Sweep.model_fields[name].default:
+            option = f"--{name.replace('_', '-')} {_list(getattr(sweep, name))}"
+            raise UsageError(f"{option} means nothing in scope {', '.join(sweep.scope)}; {instead}")
 
+
+def _shapes(sweep: Sweep, scope: str) -> list[tuple[int, int, int, dict[str, Any]]]:
+    """(h, d, n, what options hold beside the variant's) of every size of a scope."""
+    if scope != "model":
+        return [(h, d, n, {}) for h, d, n in product(sweep.heads, sweep.head_dim, sweep.n)]
+    found = [(architecture(name), side) for name, side in product(sweep.model, sweep.resolution)]
+    return [
+        (model.heads, model.head_dim, model.tokens(side), dict(zip(MODEL_KEYS, (model.name, side), strict=True)))
+        for model, side in found
+    ]
+
+
+def _options(sweep: Sweep, catalogue: Mapping[str, Any], asked: Sequence[str]) -> dict[str, dict[str, str]]:
     chosen: dict[str, dict[str, str]] = {name.partition(":")[0]: {} for name in asked}
     for key, value in sweep.set.items():
         variant, option = key.split(".")
@@ -227,32 +241,16 @@ def _options(sweep: Sweep, catalogue: Mapping[str, Any], asked: Sequence[str]) -
             raise UsageError(f"--set {key}: {variant} is not part of this sweep; add it to --attention")
         if any(c in value for c in ";\n\r"):
             raise UsageError(f"--set {key}: {value!r} holds a ';' or a line break")
+        if option in MODEL_KEYS and "model" in sweep.scope:
+            raise UsageError(f"--set {key}: {option} is the model's own in scope model; measure it in another scope")
         chosen[variant][option] = value
-    return {variant: canonical_options(given) for variant, given in chosen.items()}
-
-
-def _size(text: str, *, axis: str, whole: str) -> int:
-    word = text.strip().lower()
-    factor = SUFFIXES.get(word[-1:], 1)
-    digits = word[:-1] if factor > 1 else word
-    most = LARGEST[axis]
-    rule = _rule(axis)
-    if not (digits.isascii() and digits.isdecimal()):
-        raise ValueError(f"{whole!r} is not valid: {rule}")
-    value = int(digits[:20]) * factor
-    if not 1 <= value <= most:
-        raise ValueError(f"{whole!r} is out of range: {rule}")
-    return value
+    return chosen
 
 
 def _encodable(texts: Iterable[str]) -> None:
     for text in texts:
         if any("\ud800" <= letter <= "\udfff" for letter in text):  # how Python takes in bytes that are no UTF-8
             raise ValueError(f"{text!r} is not valid UTF-8")
-
-
-def _rule(axis: str) -> str:
-    return f"{axis} takes whole numbers from 1 to {LARGEST[axis]}, such as 4096, 16k, 1k..64k or a list of them"
 
 
 def _toml(value: Any) -> str:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 import attentions
-from harness.record import Case, parse_options
+from harness.record import Case
 
 
 class Subject:
@@ -29,19 +29,27 @@ class Subject:
         self.backend = self.spec.backend(case.backend)
         self.device = torch.device(case.device)
         self.dtype = getattr(torch, case.dtype)
-        self.options = self.spec.parse_options(parse_options(case.options))
+        self.options = self.spec.parse_options(case.variant_options)
         self.work = work_of(case)
         torch.manual_seed(case.seed)
         self.module = self.build(case.label).to(self.device, self.dtype)
-        self.inputs = tuple(self._normal(shape) for shape in self._shapes())
+        shapes, self.output_shape = self._shapes()
+        self.inputs = tuple(self._normal(shape) for shape in shapes)
         self.needs_graph = case.phase != "forward"
-        self.gradient = self._normal(self._shapes()[0] if self.needs_graph else (0,))
+        self.gradient = self._normal(self.output_shape if self.needs_graph else (0,))
         for tensor in self.inputs:
-            tensor.requires_grad_(self.needs_graph)
+            tensor.requires_grad_(self.needs_graph and case.scope != "model")  # nobody trains images
 
     def build(self, name: str) -> nn.Module:
-        """The case's module with another backend, on the CPU in float32."""
+        """The case's module with another backend, on the CPU in float32. Raises Failure where a package lacks."""
         case = self.case
+        if case.scope == "model":
+            from harness.vision import models, vit
+
+            architecture, resolution = models.of_case(case)
+            options = self.options if attentions.split(name)[0] == case.attention else {}
+            m = case.m or models.ANCHORS
+            return vit.create(architecture.name, attention=name, anchors=m, img_size=resolution, **options)
         sizes = {"heads": case.h, "tokens": case.n, "anchors": case.m}
         if case.scope == "layer":
             from attentions.layer import MultiHeadAttention
@@ -81,8 +89,9 @@ class Subject:
 
     def reference(self, core: nn.Module | None = None) -> nn.Module:
         """The same module in float64 with the same parameters: its `reference` backend, or with `core` in its place."""
+        whole = self.case.scope == "model"  # of exact attention: by blocks of keys, since n × n in float64 may not fit
         with torch.random.fork_rng(devices=[]):
-            module = self.build(f"{self.case.attention}:reference")
+            module = self.build(f"{'flash' if whole and self.spec.exact else self.case.attention}:reference")
         module.load_state_dict(self.module.state_dict())
         module = copy.deepcopy(module).to(self.device, torch.float64)
         if core is None:
@@ -97,11 +106,16 @@ class Subject:
         """What one call allocates and launches, by PyTorch's profiler and allocator. The same in every run."""
         return trace(self)
 
-    def _shapes(self) -> list[tuple[int, ...]]:
+    def _shapes(self) -> tuple[list[tuple[int, ...]], tuple[int, ...]]:
+        """Of the inputs and of the output."""
         case = self.case
-        if case.scope == "layer":
-            return [(case.b, case.n, case.h * case.d)]
-        return [(case.b, case.h, case.n, case.d)] * 3
+        if case.scope == "model":
+            from harness.vision import models
+
+            _, resolution = models.of_case(case)
+            return [(case.b, models.CHANNELS, resolution, resolution)], (case.b, models.CLASSES)
+        shape = (case.b, case.n, case.h * case.d) if case.scope == "layer" else (case.b, case.h, case.n, case.d)
+        return [shape] * (1 if case.scope == "layer" else 3), shape
 
     def _normal(self, shape: tuple[int, ...]) -> Tensor:
         return torch.randn(shape, device=self.device, dtype=torch.float32).to(self.dtype)
@@ -122,7 +136,7 @@ def work_of(case: Case) -> attentions.Work:
     spec = attentions.spec(case.attention)
     return attentions.Work(
         b=case.b, h=case.h, n=case.n, d=case.d, m=case.m, phase=case.phase,
-        itemsize=getattr(torch, case.dtype).itemsize, options=spec.parse_options(parse_options(case.options)),
+        itemsize=getattr(torch, case.dtype).itemsize, options=spec.parse_options(case.variant_options),
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ approximation_error: against softmax attention of the same q, k, v; forward only
 
 An exact variant is compared on at most ROWS query rows, whose reference costs n·ROWS instead of n²: the first and the
 last EDGE, where kernels that work in blocks go wrong, and random ones between. The gradient entering a backward pass is
-then restricted to those rows.
+then restricted to those rows. A whole model is compared on the first image of the batch, softmax attention in blocks.
 """
 
 from __future__ import annotations
@@ -85,11 +85,9 @@ def _output(subject: Subject) -> Tensor:
     versions = [tensor._version for tensor in subject.inputs]
     with torch.no_grad():
         out = subject.module(*subject.inputs)
-    expected = subject.inputs[0]
-    if out.shape != expected.shape or out.dtype != expected.dtype:
-        raise WrongResult(
-            f"the output is {out.dtype} of shape {tuple(out.shape)}, not {expected.dtype} of {tuple(expected.shape)}"
-        )
+    shape, dtype = tuple(subject.output_shape), subject.dtype
+    if out.shape != shape or out.dtype != dtype:
+        raise WrongResult(f"the output is {out.dtype} of shape {tuple(out.shape)}, not {dtype} of {shape}")
     if [tensor._version for tensor in subject.inputs] != versions:
         raise WrongResult("the call changes its inputs in place")
     if not torch.isfinite(out).all():
@@ -99,25 +97,39 @@ def _output(subject: Subject) -> Tensor:
 
 def _numeric(subject: Subject, rows: Tensor, out: Tensor) -> tuple[float, str]:
     """The largest relative error, computed one sample of the batch at a time, and what it was computed on."""
+    if subject.case.scope == "model":
+        return _whole(subject, out)
     exact = subject.spec.exact
     reference = subject.reference(ExactRows(rows) if exact else None)
     partial = exact and len(rows) < subject.case.n
     note = f"; compared on {len(rows)} of {subject.case.n} query rows" if partial else ""
     if subject.needs_graph:
         return _with_gradients(subject, reference, rows if exact else None), note
-    return relative(_select(out, rows) if exact else out, _by_sample(subject, reference)), note
+    return relative(_select(out, rows) if exact else out, _by_sample(subject, reference, subject.case.b)), note
 
 
-def _by_sample(subject: Subject, module: nn.Module) -> Tensor:
+def _whole(subject: Subject, out: Tensor) -> tuple[float, str]:
+    """The error of a model's first image, all its weights in float64: every token of the last block hangs on all."""
+    note = f"; compared on the first of {subject.case.b} images" if subject.case.b > 1 else ""
+    reference = subject.reference()
+    if subject.needs_graph:
+        return _with_gradients(subject, reference, None, samples=1), note
+    return relative(out[:1], _by_sample(subject, reference, 1)), note
+
+
+def _by_sample(subject: Subject, module: nn.Module, samples: int) -> Tensor:
     """The module's float64 outputs, one sample of the batch at a time: the reference may need much memory."""
     with torch.no_grad():
-        return torch.cat(
-            [module(*(t[sample : sample + 1].double() for t in subject.inputs)) for sample in range(subject.case.b)]
-        )
+        return torch.cat([module(*(t[at : at + 1].double() for t in subject.inputs)) for at in range(samples)])
 
 
-def _with_gradients(subject: Subject, reference: nn.Module, rows: Tensor | None) -> float:
-    gradient = subject.gradient
+def _with_gradients(
+    subject: Subject, reference: nn.Module, rows: Tensor | None, *, samples: int | None = None
+) -> float:
+    """The largest error over output and gradients; of the first `samples` alone where that is given."""
+    samples = samples or subject.case.b
+    gradient = subject.gradient.clone()
+    gradient[samples:] = 0
     if rows is not None:
         mask = torch.zeros(gradient.shape[-2], 1, device=gradient.device, dtype=gradient.dtype)
         mask[rows] = 1
@@ -127,9 +139,9 @@ def _with_gradients(subject: Subject, reference: nn.Module, rows: Tensor | None)
     out.backward(gradient)
     mine = [t.grad for t in (*subject.inputs, *subject.module.parameters())]
     subject.clear()
-    inputs = [t.detach().double().requires_grad_() for t in subject.inputs]
+    inputs = [t.detach().double().requires_grad_(t.requires_grad) for t in subject.inputs]
     expected = []
-    for sample in range(subject.case.b):
+    for sample in range(samples):
         piece = reference(*(t[sample : sample + 1] for t in inputs))
         entering = gradient[sample : sample + 1].double()
         piece.backward(entering if rows is None else _select(entering, rows))
@@ -137,7 +149,8 @@ def _with_gradients(subject: Subject, reference: nn.Module, rows: Tensor | None)
     theirs = [t.grad for t in (*inputs, *reference.parameters())]
     if [g is None for g in mine] != [g is None for g in theirs]:
         raise WrongResult("gradients reach other tensors than in the reference")
-    errors = [relative(_select(out.detach(), rows) if rows is not None else out.detach(), torch.cat(expected))]
+    mine_out = out.detach()[:samples]
+    errors = [relative(_select(mine_out, rows) if rows is not None else mine_out, torch.cat(expected))]
     errors += [relative(a, b) for a, b in zip(mine, theirs, strict=True) if a is not None and b is not None]
     return max(errors)
 
@@ -146,7 +159,7 @@ def _approximation(subject: Subject, rows: Tensor, out: Tensor) -> Reading:
     name = "approximation_error"
     if subject.case.scope != "core" or subject.needs_graph:
         return Reading(metric=name, status="unsupported", note="defined for phase forward of scope core")
-    expected = _by_sample(subject, ExactRows(rows))
+    expected = _by_sample(subject, ExactRows(rows), subject.case.b)
     partial = len(rows) < subject.case.n
     note = f"against full on {len(rows)} of {subject.case.n} query rows" if partial else "against full"
     return Reading(metric=name, value=relative(_select(out, rows), expected), samples=1, note=note)

@@ -17,6 +17,7 @@ from attentions import matmuls
 from harness.metrics import Settings
 from harness.record import Reading
 from harness.subject import Subject
+from harness.vision import models
 
 PROVIDES = ("flops", "flops_rate")
 NEEDS = ("latency",)
@@ -54,6 +55,10 @@ def declared_flops(subject: Subject, *, executed: bool) -> int | None:
     core = own(work) if own else model(work).flops
     if case.scope == "core":
         return core
+    if case.scope == "model":
+        architecture, resolution = models.of_case(case)
+        shared = subject.spec.shares_query_key
+        return architecture.flops(resolution, b=case.b, phase=case.phase, core=core, shared=shared)
     layer: Any = subject.module
     weights = layer.projection.weight.numel() + layer.output.weight.numel()
     return core + matmuls(work, 2 * case.b * case.n * weights)

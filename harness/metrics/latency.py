@@ -1,4 +1,4 @@
-"""latency (ms): the median of one call, and throughput (tokens/s) from it.
+"""latency (ms): the median of one call, and throughput (tokens/s; img/s of a whole model) from it.
 
 Sampling stops on evidence: after `min_samples`, when the relative half-width of the median's 95 % interval is under
 `precision` (converged), or no longer shrinks (stable), or the case's time budget is spent (budget).
@@ -40,7 +40,8 @@ def measure(subject: Subject, readings: dict[str, Reading], settings: Settings) 
         p20=summary.p20, p80=summary.p80, samples=summary.samples, note="; ".join(notes),
     )  # fmt: skip
     yield latency
-    yield latency.per(1e3 * subject.case.b * subject.case.n, metric="throughput")
+    items = subject.case.b * (1 if subject.case.scope == "model" else subject.case.n)
+    yield latency.per(1e3 * items, metric="throughput")
 
 
 def until_evidence(

@@ -1,6 +1,7 @@
 """peak_memory (MiB): most bytes alive above the inputs during one call, outputs and gradients included.
 
-CPU: from the allocator's events, never RSS. CUDA: the caching allocator's peak. Deterministic for one torch build.
+A layer's or model's parameters are not counted: they are there before. CPU:
+from the allocator's events, never RSS. CUDA: the caching allocator's peak. Deterministic for one torch build.
 For `backward` the graph's activations count: they are alive while it runs.
 """
 

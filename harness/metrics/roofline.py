@@ -6,6 +6,7 @@ device, both measured once a run and kept in environment.json under `ceilings`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from harness.metrics import Settings
@@ -40,12 +41,13 @@ def measure(subject: Subject, readings: dict[str, Reading], settings: Settings) 
 
 
 def minimal_bytes(subject: Subject) -> int | None:
-    """Inputs, parameters and results of one call, each once. A layer reads x and writes its output."""
+    """Inputs, parameters and results of one call, each once. A model's images have no gradient."""
     if subject.spec.model is None:
         return None
     if subject.case.scope == "core":
         return subject.spec.model(subject.work).bytes
-    x = subject.inputs[0].numel()
-    weights = sum(p.numel() for p in subject.module.parameters())
-    elements = {"forward": 2 * x + weights, "backward": 3 * x + 2 * weights, "train": 4 * x + 2 * weights}
+    x, out = subject.inputs[0].numel(), math.prod(subject.output_shape)
+    known = x + out + sum(p.numel() for p in subject.module.parameters())
+    found = (x if subject.inputs[0].requires_grad else 0) + sum(p.numel() for p in subject.module.parameters())
+    elements = {"forward": known, "backward": known + found, "train": known + out + found}
     return elements[subject.case.phase] * subject.dtype.itemsize

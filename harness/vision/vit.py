@@ -22,12 +22,11 @@ from torch import Tensor, nn
 import attentions
 from attentions.hosts import BlockAttention
 from harness.errors import Failure, UsageError, unknown
-from harness.vision.models import ANCHORS, ARCHITECTURES, architecture
+from harness.vision.models import ANCHORS, ARCHITECTURES, MISSING, PATCH, architecture
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
 
-MISSING = "vision models need the package timm, which is not installed: pip install 'attention-harness[vision]'"
 SET_HERE = ("img_size", "num_classes", "attn_layer", "device", "dtype")  # timm's parameters that create() decides
 
 
@@ -71,7 +70,7 @@ def create(
     if rest.get("attn_drop_rate"):
         raise UsageError("attn_drop_rate: no variant drops attention weights; proj_drop_rate and drop_path_rate remain")
     sizes = {
-        "embed_dim": shape.width, "depth": shape.depth, "num_heads": shape.heads, "patch_size": shape.patch,
+        "embed_dim": shape.width, "depth": shape.depth, "num_heads": shape.heads, "patch_size": PATCH,
         "qkv_bias": not spec.shares_query_key,
     }  # fmt: skip
     sizes |= rest

@@ -48,7 +48,8 @@ def everything(folder: Path) -> dict[str, bytes | None]:
 def test_the_options_are_frozen() -> None:
     """Scripts depend on these names: adding one is fine and is added here, none goes away unnoticed."""
     axes = {"--attention", "--n", "--m", "--batch", "--heads", "--head-dim", "--dtype", "--phase", "--scope",
-            "--device", "--set", "--metrics", "--plugin", "--seed", "--budget", "--timeout", "--config"}  # fmt: skip
+            "--model", "--resolution", "--device", "--set", "--metrics", "--plugin", "--seed", "--budget", "--timeout",
+            "--config"}  # fmt: skip
     assert {name: options(name) for name in ("run", "plan", "list", "crossover", "compare")} == {
         "run": axes | {"--out", "--resume", "--json", "--quiet", "-q"},
         "plan": axes | {"--json"},

@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.axes import LARGEST, MOST_VALUES
 from harness.errors import UsageError
 from harness.record import DTYPES, PHASES, SCOPES, UNITS
-from harness.space import LARGEST, MOST_CASES, MOST_VALUES, Sweep, expand, read_toml, sizes
+from harness.space import MOST_CASES, Sweep, expand, read_toml, sizes
+from harness.vision.models import ARCHITECTURES, PATCH
 
 
 def variant(*backends: str, bottleneck: str = "", **options: Any) -> dict[str, Any]:
@@ -100,7 +102,10 @@ def test_an_endless_list_is_refused() -> None:
         ({"n": []}, "n: an empty list; n takes whole numbers"),
         ({"dtype": "float"}, "did you mean 'float64'? valid: auto, " + ", ".join(DTYPES)),
         ({"phase": "fwd"}, "phase: unknown phase 'fwd'; did you mean 'forward'? valid: " + ", ".join(PHASES)),
-        ({"scope": "model"}, "scope: unknown scope 'model'; valid: " + ", ".join(SCOPES)),
+        ({"scope": "modle"}, "scope: unknown scope 'modle'; did you mean 'model'? valid: " + ", ".join(SCOPES)),
+        ({"model": "anchorformer_tny"}, "model: unknown model 'anchorformer_tny'; did you mean 'anchorformer_tiny'?"),
+        ({"resolution": "224,230"}, "resolution: 230 is no multiple of the 16 pixels of a patch"),
+        ({"resolution": "0"}, "resolution takes whole numbers from 1 to 16384, such as 224, 448, 224..1792"),
         ({"metrics": "latencyy"}, "did you mean 'latency'? valid: " + ", ".join(UNITS)),
         ({"metrics": []}, "metrics is empty; valid: latency"),
         ({"attention": ","}, "attention: ',' names nothing"),
@@ -138,6 +143,10 @@ SWEEPS = st.fixed_dictionaries(
     optional={
         "attention": st.lists(st.sampled_from(["full", "anchor:sdpa", "mine"]), max_size=3),
         **{axis: st.lists(st.integers(1, most), min_size=1, max_size=4) for axis, most in LARGEST.items()},
+        "resolution": st.lists(
+            st.integers(1, LARGEST["resolution"] // PATCH).map(lambda side: side * PATCH), min_size=1
+        ),
+        "model": st.lists(st.sampled_from(list(ARCHITECTURES)), min_size=1),
         "dtype": st.lists(st.sampled_from(["auto", *DTYPES]), min_size=1),
         "phase": st.lists(st.sampled_from(PHASES), min_size=1),
         "scope": st.lists(st.sampled_from(SCOPES), min_size=1),
@@ -250,3 +259,48 @@ def test_names_that_do_not_exist_are_answered_with_those_that_do(given: dict[str
     with pytest.raises(UsageError) as caught:
         expand(Sweep.parse(given), CATALOGUE, device="cpu")
     assert message in str(caught.value)
+
+
+def cases_of(given: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """(attention, scope, h, n, m, options) of every case."""
+    cases, _ = expand(Sweep.parse(given), CATALOGUE, device="cpu")
+    return [(c.attention, c.scope, c.h, c.n, c.m, c.options) for c in cases]
+
+
+def test_a_model_gives_tokens_heads_and_m() -> None:
+    """14 × 14 patches of 224 pixels, a class and a distillation token; m is the published 30."""
+    given = {"scope": "model", "attention": "full,anchor", "resolution": "224..448", "model": "anchorformer_small"}
+    assert cases_of(given) == [
+        ("full", "model", 6, 198, None, "model=anchorformer_small;resolution=224"),
+        ("full", "model", 6, 786, None, "model=anchorformer_small;resolution=448"),
+        ("anchor", "model", 6, 198, 30, "model=anchorformer_small;resolution=224"),
+        ("anchor", "model", 6, 786, 30, "model=anchorformer_small;resolution=448"),
+    ]
+    options = cases_of({**given, "set": {"anchor.init": "orthogonal"}, "m": 64})[-1]
+    assert options[4:] == (64, "init=orthogonal;model=anchorformer_small;resolution=448")
+
+
+def test_core_and_model_in_one_sweep_have_each_their_own_sizes() -> None:
+    given = {"scope": "core,model", "attention": "full", "n": 512, "heads": 2}
+    assert cases_of(given) == [
+        ("full", "core", 2, 512, None, ""),
+        ("full", "model", 3, 198, None, "model=anchorformer_tiny;resolution=224"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"scope": "model", "n": "1024"},
+            "--n 1024 means nothing in scope model; give --model and --resolution instead",
+        ),
+        ({"scope": "model", "head_dim": 32}, "--head-dim 32 means nothing in scope model"),
+        ({"resolution": 448}, "--resolution 448 means nothing in scope core; add --scope model"),
+        ({"model": "anchorformer_base", "scope": "layer"}, "--model anchorformer_base means nothing in scope layer"),
+        ({"scope": "model", "attention": "anchor", "m": 200}, "choose a smaller --m or a larger --resolution"),
+    ],
+)
+def test_an_axis_that_no_scope_has_is_answered(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        expand(Sweep.parse(given), CATALOGUE, device="cpu")

@@ -1,0 +1,55 @@
+"""Sizes as users write them: lists, ranges that double, and suffixes. No torch.
+
+sizes("1024,4k..16k", axis="n")      # [1024, 4096, 8192, 16384]
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+LARGEST = {
+    "n": 1 << 30, "m": 1 << 20, "batch": 1 << 20, "heads": 1 << 12, "head_dim": 1 << 12, "resolution": 1 << 14
+}  # fmt: skip
+SUFFIXES = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+MOST_VALUES = 1000
+EXAMPLES = {"n": "4096, 16k, 1k..64k", "resolution": "224, 448, 224..1792"}
+
+
+def sizes(text: Any, *, axis: str) -> list[int]:
+    """'4096' → [4096]; '16k' → [16384]; '1k..8k' → [1024, 2048, 4096, 8192]; lists by comma."""
+    found: list[int] = []
+    for word in str(text).split(","):
+        low, dots, high = word.strip().partition("..")
+        first = _size(low, axis=axis, whole=str(text))
+        if not dots:
+            found.append(first)
+            continue
+        last = _size(high, axis=axis, whole=str(text))
+        if last < first:
+            raise ValueError(f"the range {word.strip()!r} runs downwards; write {high}..{low}")
+        while first <= last:
+            found.append(first)
+            first *= 2
+    if len(found) > MOST_VALUES:
+        raise ValueError(f"{len(found)} values; at most {MOST_VALUES}")
+    return found
+
+
+def rule(axis: str) -> str:
+    """What an axis takes, in words."""
+    examples = EXAMPLES.get(axis, EXAMPLES["n"])
+    return f"{axis} takes whole numbers from 1 to {LARGEST[axis]}, such as {examples} or a list of them"
+
+
+def _size(text: str, *, axis: str, whole: str) -> int:
+    word = text.strip().lower()
+    factor = SUFFIXES.get(word[-1:], 1)
+    digits = word[:-1] if factor > 1 else word
+    most = LARGEST[axis]
+    valid = rule(axis)
+    if not (digits.isascii() and digits.isdecimal()):
+        raise ValueError(f"{whole!r} is not valid: {valid}")
+    value = int(digits[:20]) * factor
+    if not 1 <= value <= most:
+        raise ValueError(f"{whole!r} is out of range: {valid}")
+    return value
