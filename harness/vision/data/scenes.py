@@ -1,0 +1,116 @@
+"""Writes generated scenes to a folder as data sets for classification, detection and segmentation.
+
+    python -m harness.vision.data.scenes data --images 200 --size 64 --seed 0
+
+    data/classes     class folders as ImageNet has them: the colour of the marked object's twin
+    data/coco        COCO: boxes and masks of eight kinds of shapes, crowds, images without any object
+    data/ade20k      ADE20K: three grounds and the shapes, 0 where a pixel is of no class
+
+The same options write the same bytes (with the same Pillow). harness.vision.data.composing says what a scene is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from harness.errors import FAILURE, Failure, UsageError
+from harness.vision.data.composing import Scene, compose
+from harness.vision.data.formats import PARTS, write_all
+from harness.vision.data.shapes import COLOURS
+
+MARKER = "scenes.json"  # what a folder has that was written here
+WRITER = "harness.vision.data.scenes"
+SPLITS = ("train", "val")
+EMPTY_EVERY = 20  # one scene in so many has no objects
+SIZES = (32, 2048)
+
+
+def write(folder: Path, *, images: int = 200, validation: int | None = None, size: int = 64, seed: int = 0) -> None:
+    """Write `images` scenes of size × size pixels for training and `validation` others (a quarter as many).
+
+    A folder that was written here is replaced; what else lies in it stays. The sets appear when they are complete.
+
+    Raises: UsageError for a number out of range and for a folder that holds something else; Failure when it cannot be
+    written.
+    """
+    validation = max(1, images // 4) if validation is None else validation
+    for name, value, least, most in (
+        ("images", images, 1, 10**6), ("validation", validation, 1, 10**6), ("size", size, *SIZES),
+        ("seed", seed, 0, 2**63 - 1),
+    ):  # fmt: skip
+        if not least <= value <= most:
+            raise UsageError(f"--{name} {value}: must be {least} … {most}")
+    _check(folder)
+    counts = dict(zip(SPLITS, (images, validation), strict=True))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as building:
+            write_all(
+                Path(building), {split: generate(split, count, size=size, seed=seed) for split, count in counts.items()}
+            )
+            made = {"written_by": WRITER, "images": images, "validation": validation, "size": size, "seed": seed}
+            (Path(building) / MARKER).write_text(json.dumps(made) + "\n", encoding="utf-8")
+            folder.mkdir(exist_ok=True)
+            for part in (MARKER, *PARTS):  # the marker first: an interrupted exchange can be begun again
+                _exchange(Path(building) / part, folder / part)
+    except OSError as error:
+        raise Failure(f"cannot write {folder}: {error}") from None
+
+
+def generate(split: str, count: int, *, size: int, seed: int) -> Iterator[Scene]:
+    """The scenes of a split; each depends on the seed, the split and its number alone. Classes are equally frequent."""
+    part = SPLITS.index(split)
+    names = list(COLOURS)
+    order = np.random.default_rng([seed, part]).permutation(count).tolist()
+    for number, turn in enumerate(order):
+        twin = None if number % EMPTY_EVERY == EMPTY_EVERY - 1 else names[turn % len(names)]
+        yield compose(np.random.default_rng([seed, part, number]), size=size, twin=twin)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog=f"python -m {WRITER}", description=str(__doc__).splitlines()[0])
+    parser.add_argument("folder", type=Path, help="is made, or replaced where it was written by this command")
+    parser.add_argument("--images", type=int, default=200, help="scenes for training (default %(default)s)")
+    parser.add_argument("--validation", type=int, default=None, help="scenes for validation (default: a quarter)")
+    parser.add_argument("--size", type=int, default=64, help="pixels a side (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed, other scenes (default %(default)s)")
+    given = parser.parse_args(arguments)
+    try:
+        write(given.folder, images=given.images, validation=given.validation, size=given.size, seed=given.seed)
+    except (UsageError, Failure) as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return getattr(error, "code", FAILURE)
+    print(f"{given.folder}: {', '.join(PARTS)}")
+    return 0
+
+
+def _check(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file, not a folder")
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    try:
+        ours = json.loads((folder / MARKER).read_text(encoding="utf-8"))["written_by"] == WRITER
+    except (OSError, ValueError, KeyError, TypeError):
+        ours = False
+    if not ours:
+        raise UsageError(f"{folder} is not empty and was not written by this command; name a new folder")
+
+
+def _exchange(new: Path, old: Path) -> None:
+    if old.is_dir() and not old.is_symlink():
+        shutil.rmtree(old)
+    new.replace(old)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
