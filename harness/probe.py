@@ -31,7 +31,12 @@ SMALL = {"n": 96, "m": 24, "h": 2, "d": 32}
 
 
 def load(request: dict[str, Any]) -> dict[str, Any]:
-    """Load plugins that are not loaded yet; tell which variants they define and where the measured code lies."""
+    """Load plugins that are not loaded yet; tell which variants they define and where the measured code lies.
+
+    `threads`, where it is given, is how many the process computes with from here on.
+    """
+    if request.get("threads"):
+        torch.set_num_threads(request["threads"])
     defined = {path: attentions.load_plugin(path) for path in request["plugins"]}
     plugins = [Path(path).resolve() for path in request["plugins"]]
     origin = [str(Path(attentions.__file__).resolve().parent), *map(str, plugins)]

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from harness.check import baseline, deterministic, revisions, suite
 from harness.check.deterministic import Facts
-from harness.check.pairs import SECONDS, Rounds
+from harness.check.pairs import SECONDS, THREADS, Rounds
 from harness.check.probing import Prober
 from harness.check.suite import Planned
 from harness.check.timing import judge
@@ -40,6 +40,7 @@ class Options:
     update: Path | None = None
     pairs: int = 12
     seconds: float = SECONDS
+    threads: int = THREADS
     quick: bool = False
     accept: Sequence[str] = ()
     base_python: str | None = None
@@ -181,7 +182,8 @@ class _Measurement:
             return []
         rounds = Rounds(
             base=self.base or self.head, head=self.head, device=self.device, seconds=self.options.seconds,
-            timeout=self.timeout, progress=lambda done, total: self.listener.step(done, total, "timing in processes"),
+            threads=self.options.threads, timeout=self.timeout,
+            progress=lambda done, total: self.listener.step(done, total, "timing in processes"),
         )  # fmt: skip
         if self.base:
             both = {name: case for name, case in timed.items() if case.base and case.base.status == "ok"}

@@ -104,7 +104,13 @@ def case(key: Key, *, device: str) -> Case | None:
 
 
 def record(
-    folder: Path, *, processes: int, seconds: float, device: str, progress: Callable[[int, int, str], None]
+    folder: Path,
+    *,
+    processes: int,
+    seconds: float,
+    threads: int,
+    device: str,
+    progress: Callable[[int, int, str], None],
 ) -> None:
     """Measure what the folder lacks of `processes` processes."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -113,7 +119,7 @@ def record(
     with revisions.here(plugins=[str(folder / PLUGIN)]) as side, (folder / POOL).open("ab", buffering=0) as file:
         if not done:
             _append(file.fileno(), [COLUMNS])
-        how = Rounds(base=side, head=side, device=device, seconds=seconds)
+        how = Rounds(base=side, head=side, device=device, seconds=seconds, threads=threads)
         for number in range(done, processes):
             order = timed()
             random.Random(number // 4).shuffle(order)

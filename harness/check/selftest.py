@@ -61,14 +61,18 @@ class PeerRate:
     slower_rate: float
 
 
-def run(folder: Path, *, progress: Any, processes: int, seconds: float, trials: int, busy: bool, device: str) -> int:
+def run(
+    folder: Path, *, progress: Any, processes: int, seconds: float, threads: int, trials: int, busy: bool, device: str
+) -> int:
     """Record, decide, compare with peers, try the mutants, write the folder. 5 when a mutant got through."""
     needed = 2 * BLOCK * (PAIRS_THOROUGH // 2)
     if processes < needed:
         raise UsageError(f"--pool takes at least {needed} processes: a thorough decision may use that many")
     peer_rules = peers.rules()
     with pool.neighbour(busy=busy):
-        pool.record(folder, processes=processes, seconds=seconds, device=device, progress=progress.step)
+        pool.record(
+            folder, processes=processes, seconds=seconds, threads=threads, device=device, progress=progress.step
+        )
     recorded = pool.load(folder)[:processes]
     medians = [{key: statistics.median(values) for key, values in process.items()} for process in recorded]
     jobs = [(s, name, extra) for s in SETTINGS for name in pool.SPECIMENS for extra in pool.EXTRAS]
@@ -84,7 +88,7 @@ def run(folder: Path, *, progress: Any, processes: int, seconds: float, trials: 
     _csv(folder / "rates.csv", Rate, rates)
     _csv(folder / "peers.csv", PeerRate, others)
     (folder / "README.md").write_text(
-        text(rates, others, caught, processes=len(recorded), busy=busy), encoding="utf-8"
+        text(rates, others, caught, processes=len(recorded), threads=threads, busy=busy), encoding="utf-8"
     )  # fmt: skip
     print((folder / "README.md").read_text(encoding="utf-8"), end="")
     return OK if all(outcome.caught for outcome in caught) else FAILURE
@@ -160,7 +164,13 @@ def clopper_pearson(count: int, trials: int) -> tuple[float, float]:
 
 
 def text(
-    rates: Sequence[Rate], others: Sequence[PeerRate], caught: Sequence[mutants.Outcome], *, processes: int, busy: bool
+    rates: Sequence[Rate],
+    others: Sequence[PeerRate],
+    caught: Sequence[mutants.Outcome],
+    *,
+    processes: int,
+    threads: int,
+    busy: bool,
 ) -> str:
     """The folder's README."""
     per = {setting: 2 * BLOCK * (pairs // 2) for setting, pairs in SETTINGS.items()}
@@ -170,7 +180,8 @@ def text(
         "# The gate's own error rates",
         "",
         f"Written by `harness check --self-test`, {machine}: {processes} fresh processes (`pool.csv`), each of which "
-        "timed three variants plain and with 5, 10, 15 and 20 % of their work done twice.",
+        f"timed three variants plain and with 5, 10, 15 and 20 % of their work done twice, "
+        f"on {threads} thread{'s' if threads > 1 else ''}.",
         "",
         f"A trial is a whole decision with its second round, on blocks of four consecutive processes drawn from the "
         f"pool without replacement. Trials share blocks, so they are not independent: the pool holds processes for "

@@ -19,7 +19,7 @@ LOG_EVERY_S = 10.0
 
 def options(
     given: Mapping[str, Any], *, against: str, baseline: Path | None, update: Path | None, thorough: bool, pairs: int,
-    seconds: float, quick: bool, accept: Sequence[str], base_python: str,
+    seconds: float, threads: int, quick: bool, accept: Sequence[str], base_python: str,
 ) -> Options:  # fmt: skip
     """The gate's options. Raises UsageError for combinations that contradict each other."""
     if quick and update:
@@ -32,11 +32,13 @@ def options(
         raise UsageError(f"--pairs takes an even number of at least {FEWEST_PAIRS + 1}, not {pairs}")
     if not 0 < seconds <= 60:
         raise UsageError(f"--seconds takes a number above 0 and up to 60, not {seconds:g}")
+    if not 1 <= threads <= 1024:
+        raise UsageError(f"--threads takes a number from 1 to 1024, not {threads}")
     if base_python and not os.access(base_python, os.X_OK):
         raise UsageError(f"--base-python {base_python}: not an interpreter that can be run")
     return Options(
         given=given, against=against or None, baseline=baseline, update=update,
-        pairs=pairs or (PAIRS_THOROUGH if thorough else PAIRS), seconds=seconds, quick=quick,
+        pairs=pairs or (PAIRS_THOROUGH if thorough else PAIRS), seconds=seconds, threads=threads, quick=quick,
         accept=[name for text in accept for name in text.split(",")], base_python=base_python or None,
     )  # fmt: skip
 

@@ -23,6 +23,7 @@ def command(
     thorough: bool = typer.Option(False, "--thorough", help="20 pairs of processes instead of 12."),
     pairs: int = typer.Option(0, "--pairs", help="Pairs of processes, an even number from 8.", show_default=False),
     seconds: float = typer.Option(0.35, "--seconds", help="Seconds of samples a case in each process."),
+    threads: int = typer.Option(1, "--threads", help="CPU threads of a timed process; a shared machine gates on one."),
     quick: bool = typer.Option(False, "--quick", help="Time nothing: what is deterministic only."),
     accept: list[str] = typer.Option([], "--accept", metavar="VARIANT", help="Report its changes, do not fail."),
     base_python: str = typer.Option("", "--base-python", metavar="PATH", help="The interpreter that runs base."),
@@ -53,14 +54,14 @@ def command(
         progress = Progress()
         try:
             return selftest.run(
-                self_test, progress=progress, processes=pool, seconds=seconds, trials=trials, busy=busy,
-                device=given.get("device", "cpu"),
+                self_test, progress=progress, processes=pool, seconds=seconds, threads=threads, trials=trials,
+                busy=busy, device=given.get("device", "cpu"),
             )  # fmt: skip
         finally:
             progress.close()
     asked = options(
         given, against=against, baseline=baseline, update=update, thorough=thorough, pairs=pairs, seconds=seconds,
-        quick=quick, accept=accept, base_python=base_python,
+        threads=threads, quick=quick, accept=accept, base_python=base_python,
     )  # fmt: skip
     progress = Progress()
     try:

@@ -122,7 +122,7 @@ def test_the_report_is_written_from_the_rates():
     rates = [selftest.rate(medians, "default", "full", extra, 10) for extra in (0, 10)]
     others = list(selftest.peer_rates(recorded, peers.rules()[:1]))
     caught = [mutants.Outcome(name="x", caught=False, what="")]
-    text = selftest.text(rates, others, caught, processes=90, busy=True)
+    text = selftest.text(rates, others, caught, processes=90, threads=1, busy=True)
     assert "burns one core" in text
     assert "thorough: 1.1" in text
     assert "**not caught**" in text
