@@ -30,7 +30,9 @@ def command(
 ) -> None:
     """Judge trained models: accuracy, parameters, FLOPs, latency and peak memory of the same weights, side by side."""
     import json
+    import os
 
+    os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the profiler's library writes to stderr on every start otherwise
     from harness import store
     from harness.cli import _vision
 
@@ -62,10 +64,12 @@ def command(
     ) as run:
         run.describe(where, {"checkpoints": [each.plan.document() for each in trained]})
         for each in trained:
-            found = judge.judge(each, device=where, batch=batch, budget_s=budget, say=progress.say)
-            if run.store is not None and found.case.case_id in run.store.done:
-                progress.say(f"already there: {found.case}")
+            exam = judge.prepare(each, device=where, batch=batch)
+            if run.store is not None and exam.case.case_id in run.store.done:
+                progress.say(f"already there: {exam.case}")
                 continue
+            progress.say(f"judging {exam.case}, {len(each.data)} images")
+            found = judge.judge(exam, budget_s=budget)
             run.rows(found.case, found.readings, found.samples)
     frame = store.read(folder)
     if as_json:
@@ -87,12 +91,10 @@ def _table(frame: Any) -> str:
         one, values = rows.iloc[0], dict(zip(rows["metric"], rows["value"], strict=True))
         cells = [f"{one.attention}:{one.backend}", "" if one.m != one.m else str(one.m), str(one.seed)]
         lines.append(cells + [f"{values[n] / scales.get(n, (1, n))[0]:.4g}" if n in values else "" for n in names])
-    widths = [max(len(row[at]) for row in [heads, *lines]) for at in range(len(heads))]
     rows = [heads, *lines]
-    return "".join(
-        "  ".join(
-            text.rjust(w) if at else text.ljust(w) for at, (text, w) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        + "\n"
+    widths = [max(len(row[at]) for row in rows) for at in range(len(heads))]
+    aligned = [
+        [text.rjust(w) if at else text.ljust(w) for at, (text, w) in enumerate(zip(row, widths, strict=True))]
         for row in rows
-    )
+    ]
+    return "".join("  ".join(cells).rstrip() + "\n" for cells in aligned)

@@ -84,9 +84,9 @@ def command(
         facts = {"run": str(folder), "step": outcome.step, "steps": outcome.steps, "seconds": outcome.seconds}
         print(json.dumps({**facts, "best": outcome.best, "rows": _vision.records(frame)}, indent=2, allow_nan=False))
         return
-    for row in frame.itertuples():
-        value = f"{row.value:,.4g}" if row.status == "ok" else f"{row.status}: {row.note}"
-        print(f"{row.metric:<12} {value}")
+    for row in _vision.records(frame):
+        value = f"{row['value']:,.4g}" if row["status"] == "ok" else f"{row['status']}: {row['note']}"
+        print(f"{row['metric']:<12} {value}")
     where = shlex.quote(str(folder))
     if outcome.step < outcome.steps:
         print(f"step {outcome.step} of {outcome.steps}; go on with: harness train --resume --out {where}")

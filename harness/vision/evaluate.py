@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from harness import subject as subjects
 from harness.metrics import Settings, flops, latency, memory
 from harness.record import Case, Reading
+from harness.stats import proportion_interval
 from harness.vision.stream import in_order
 from harness.vision.task import Data, Task
 
@@ -90,7 +91,7 @@ def accuracies(values: Mapping[str, float], *, samples: int, note: str) -> Itera
         if not math.isfinite(value):
             yield Reading(metric=name, status="unsupported", note="not defined on these data")
         elif name.startswith("top"):
-            low, high = _wilson(value, samples)
+            low, high = proportion_interval(round(value * samples), samples)
             yield Reading(metric=name, value=value, ci_low=low, ci_high=high, samples=samples, note=note)
         else:
             yield Reading(metric=name, value=value, samples=samples, note=note)
@@ -120,11 +121,3 @@ def _first(predictions: Any) -> Tensor:
     while not isinstance(predictions, Tensor):
         predictions = next(iter(predictions.values() if isinstance(predictions, Mapping) else predictions))
     return predictions
-
-
-def _wilson(share: float, count: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a proportion (Wilson 1927)."""
-    z = 1.959963984540054
-    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return max(0.0, centre - half), min(1.0, centre + half)

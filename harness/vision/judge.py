@@ -1,12 +1,12 @@
 """A checkpoint judged: accuracy and cost of the same weights, as the rows of one case.
 
-judged = judge(Path("runs/a"), batch=1, budget_s=2.0)
+exam = prepare(load(Path("runs/a")), device="cpu", batch=1)
+judged = judge(exam, budget_s=2.0)
 judged.case, judged.readings, judged.samples
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -78,38 +78,43 @@ def load(path: Path, *, task: str = "", data: Path | None = None, best: bool = F
     return Trained(plan=plan, task=tasks.get(plan.task), network=network, data=images, step=facts["step"])
 
 
-def judge(
-    trained: Trained,
-    *,
-    device: str = "auto",
-    batch: int = 1,
-    budget_s: float = 2.0,
-    say: Callable[[str], None] = print,
-) -> Judged:
-    """Accuracy over all validation data, parameters, then the cost of one call on `batch` images.
+@dataclass(frozen=True, kw_only=True)
+class Exam:
+    """A network on its device, the batch that its cost is measured on, and the case that this is."""
 
-    The cost is measured in float32 on the first images of the validation data, by the metrics of `harness run`.
-    """
-    plan, task = trained.plan, trained.task
-    options = task.parse(plan.options)
+    trained: Trained
+    accelerator: Accelerator
+    items: Any
+    case: Case
+
+
+def prepare(trained: Trained, *, device: str, batch: int) -> Exam:
+    """Move a network to a device; take the first images of the validation data. Nothing is measured."""
     accelerator = Accelerator(cpu=device == "cpu")
-    network = trained.network.to(accelerator.device)
-    say(f"{task.name}: accuracy on {len(trained.data)} images")
-    values = accuracy(
-        task, options, network, trained.data, batch=plan.recipe.batch, accelerator=accelerator,
-        workers=plan.recipe.workers,
-    )  # fmt: skip
+    network = trained.network.to(accelerator.device).eval()
+    task = trained.task
     items = task.collate([trained.data[index % len(trained.data)] for index in range(batch)])
     items = send_to_device(items, accelerator.device)
-    where = accelerator.device.type if accelerator.device.index is None else str(accelerator.device)
-    network.eval()
     shape = shape_of(network, lambda: task.predict(network, items))
-    case = case_of(plan, shape, device=where if where != "cuda" else "cuda:0")
-    say(f"{task.name}: cost of {case}")
+    return Exam(trained=trained, accelerator=accelerator, items=items, case=case_of(trained.plan, shape, device=device))
+
+
+def judge(exam: Exam, *, budget_s: float = 2.0) -> Judged:
+    """Accuracy over all validation data, parameters, then the cost of one call on the batch, in float32.
+
+    The cost is measured by the metrics of `harness run`.
+    """
+    trained, task = exam.trained, exam.trained.task
+    plan, network = trained.plan, trained.network
+    values = accuracy(
+        task, task.parse(plan.options), network, trained.data, batch=plan.recipe.batch, accelerator=exam.accelerator,
+        workers=plan.recipe.workers,
+    )  # fmt: skip
     samples: dict[str, list[float]] = {}
+    inference = Inference(network, task, exam.items, exam.case)
     readings = (
         *accuracies(values, samples=len(trained.data), note=f"weights of step {trained.step}"),
         parameters(network),
-        *cost(Inference(network, task, items, case), budget_s=budget_s, samples=samples),
+        *cost(inference, budget_s=budget_s, samples=samples),
     )
-    return Judged(case=case, readings=readings, samples=samples)
+    return Judged(case=exam.case, readings=readings, samples=samples)

@@ -109,7 +109,10 @@ def shape_of(network: nn.Module, call: Any) -> Shape:
 
 
 def case_of(plan: Plan, shape: Shape, *, device: str, dtype: str = "float32") -> Case:
-    """The case of a trained model: scope `model`, the shape of its attention, what else identifies it in `options`."""
+    """The case of a trained model: scope `model`, the shape of its attention, and in `options` what else it is.
+
+    There the variant's own options stand as everywhere, beside task, data, model.* and those recipe.* that are unusual.
+    """
     name, backend = registry.split(plan.mechanism.attention)
     spec = attentions.spec(name)
     m = plan.mechanism.anchors if spec.bottleneck else None
@@ -120,10 +123,9 @@ def case_of(plan: Plan, shape: Shape, *, device: str, dtype: str = "float32") ->
         )  # fmt: skip
         backend = attentions.resolve(name, device=device, dtype=getattr(torch, dtype), work=work).name
     usual = Recipe().model_dump()
-    recipe = {
-        key: value for key, value in plan.recipe.model_dump().items() if value != usual[key] and key not in UNTOLD
-    }
-    described = {**recipe, **plan.options, **plan.mechanism.options, "task": plan.task, "data": plan.data}
+    described = {f"model.{key}": value for key, value in plan.options.items()}
+    described |= {f"recipe.{k}": v for k, v in plan.recipe.model_dump().items() if v != usual[k] and k not in UNTOLD}
+    described |= {**plan.mechanism.options, "task": plan.task, "data": plan.data}
     return Case(
         attention=name, backend=backend, scope="model", phase="forward", b=shape.b, h=shape.h, n=shape.n, d=shape.d,
         m=m, dtype=dtype, device=device, seed=plan.recipe.seed,

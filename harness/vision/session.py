@@ -28,7 +28,11 @@ MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's state of one parameter
 
 @dataclass(kw_only=True)
 class Session:
-    """A training in memory. model: what is called, wrapped for many processes; network: the same weights, bare."""
+    """A training in memory. model: what is called, wrapped for many processes; network: the same weights, bare.
+
+    step: those done; evaluated, told: the steps of the last evaluation and of the last line of losses; window: the sums
+    of losses since then; saved: whether a checkpoint of this training exists.
+    """
 
     plan: Plan
     task: Task
@@ -42,7 +46,9 @@ class Session:
     steps: int
     step: int = 0
     evaluated: int = 0
+    told: int = 0
     saved: bool = False
+    window: dict[str, float] = field(default_factory=dict)
     best: dict[str, Any] = field(default_factory=dict)
     values: dict[str, float] = field(default_factory=dict)
 
@@ -118,7 +124,8 @@ class Session:
             optimizer.state[own[name]][moment] = tensor.to(where)
         if self.accelerator.scaler is not None and facts["scaler"]:
             self.accelerator.scaler.load_state_dict(facts["scaler"])
-        self.step, self.evaluated, self.saved = facts["step"], facts["evaluated"], True
+        self.step, self.evaluated, self.told = (facts[name] for name in ("step", "evaluated", "told"))
+        self.saved, self.window = True, facts["window"]
         self.best = facts["best"]
         self.values = {name: math.nan if value is None else value for name, value in facts["values"].items()}
 
@@ -126,7 +133,7 @@ class Session:
         values = {name: value if math.isfinite(value) else None for name, value in self.values.items()}
         return {
             "plan": self.plan.document(), "classes": list(self.data["train"].classes), "step": self.step,
-            "evaluated": self.evaluated, "best": self.best, "values": values,
+            "evaluated": self.evaluated, "told": self.told, "window": self.window, "best": self.best, "values": values,
         }  # fmt: skip
 
     def _moments(self) -> dict[str, Tensor]:

@@ -94,8 +94,7 @@ def _steps(s: Session, folder: RunFolder, listener: Listener, stop: Stop, last: 
     objective = s.task.objective(s.options, s.data["train"])
     if s.step and s.evaluated != s.step and (s.step % every == 0 or s.step == s.steps):
         _evaluate(s, folder, listener)  # what stopped the run came between this step and its evaluation
-    sums: dict[str, Tensor] = {}
-    since = s.step
+    sums = {name: torch.tensor(value, device=accelerator.device) for name, value in s.window.items()}
     for batch in batches(
         s.data["train"], s.task.collate, seed=recipe.seed, batch=recipe.batch, start=s.step, steps=last,
         process=accelerator.process_index, processes=accelerator.num_processes, workers=recipe.workers,
@@ -104,24 +103,21 @@ def _steps(s: Session, folder: RunFolder, listener: Listener, stop: Stop, last: 
             sums[name] = sums[name] + value if name in sums else value
         s.step += 1
         due = s.step % every == 0 or s.step == s.steps
-        keep = s.step % save == 0 or s.step == last
-        alone = accelerator.num_processes == 1
-        if not (due or keep or s.step % recipe.log == 0 or (stop.asked and alone)):
+        keep = due or s.step % save == 0
+        told = keep or s.step % recipe.log == 0
+        if not (told or s.step == last or (stop.asked and accelerator.num_processes == 1)):
             continue
-        losses, ending = _look(s, sums, s.step - since, stop, folder)
-        lr = rate(recipe, s.step - 1, s.steps)
-        folder.log(s.step, "train", {**losses, "lr": lr})
-        listener.trained(s.step, losses, lr, recipe.batch * (s.step - since))
-        sums, since = {}, s.step
+        s.window, ending = _look(s, sums, stop, folder)
+        if told:
+            _tell(s, folder, listener)
+            sums = {}
         if due and not ending:
             _evaluate(s, folder, listener)
-        if keep or ending:
+        if keep or ending or s.step == last:
             s.save(folder.path / LAST)
         if ending:
-            raise KeyboardInterrupt(
-                f"{stop.name or 'a signal'} at step {s.step} of {s.steps}; saved {folder.path / LAST}"
-            )
-        s.network.train()
+            name = stop.name or "a signal"
+            raise KeyboardInterrupt(f"{name} at step {s.step} of {s.steps}; saved {folder.path / LAST}")
 
 
 def _step(s: Session, objective: Any, batch: Any) -> dict[str, Tensor]:
@@ -143,25 +139,35 @@ def _step(s: Session, objective: Any, batch: Any) -> dict[str, Tensor]:
     return {name: value.detach().float() for name, value in {"loss": total, **parts, "gradient": norm}.items()}
 
 
-def _look(
-    s: Session, sums: dict[str, Tensor], steps: int, stop: Stop, folder: RunFolder
-) -> tuple[dict[str, float], bool]:
-    """Means over the last steps and all processes, and whether any was asked to stop. Raises Failure for NaN."""
+def _look(s: Session, sums: dict[str, Tensor], stop: Stop, folder: RunFolder) -> tuple[dict[str, float], bool]:
+    """The sums since they were last told, meaned over processes, and whether any was asked to stop.
+
+    Raises Failure where one is not finite: what the next checkpoint would hold is lost.
+    """
     mine = [*sums.values(), torch.tensor(float(stop.asked), device=s.accelerator.device)]
     reduced: Any = s.accelerator.reduce(torch.stack([value.reshape(()) for value in mine]), reduction="mean")
-    *means, asked = reduced.tolist()
-    losses = {name: value / steps for name, value in zip(sums, means, strict=True)}
+    *values, asked = reduced.tolist()
+    found = dict(zip(sums, values, strict=True))
     # Under fp16 a gradient that overflows is skipped and its scale lowered: only the loss tells that all is lost.
-    wrong = [
-        n for n, v in losses.items() if not math.isfinite(v) and (n != "gradient" or s.plan.recipe.precision != "fp16")
-    ]
-    if wrong:
+    heeded = [name for name in found if name != "gradient" or s.plan.recipe.precision != "fp16"]
+    wrong = next((name for name in heeded if not math.isfinite(found[name])), None)
+    if wrong is not None:
         kept = f"the last good checkpoint is kept: {folder.path / LAST}" if s.saved else "no checkpoint was written yet"
         raise Failure(
-            f"{wrong[0]} is {losses[wrong[0]]} between steps {s.step - steps + 1} and {s.step}; {kept}; "
-            "a lower --lr or gradient clipping (--recipe clip=1) may help"
+            f"{wrong} is {found[wrong]} between steps {s.told + 1} and {s.step}; {kept}; "
+            "a lower --lr or a smaller --recipe clip may help"
         )
-    return losses, asked > 0
+    return found, asked > 0
+
+
+def _tell(s: Session, folder: RunFolder, listener: Listener) -> None:
+    """Log the means since they were last told."""
+    steps = s.step - s.told
+    losses = {name: value / steps for name, value in s.window.items()}
+    lr = rate(s.plan.recipe, s.step - 1, s.steps)
+    folder.log(s.step, "train", {**losses, "lr": lr})
+    listener.trained(s.step, losses, lr, s.plan.recipe.batch * steps)
+    s.window, s.told = {}, s.step
 
 
 def _evaluate(s: Session, folder: RunFolder, listener: Listener) -> None:

@@ -1,0 +1,168 @@
+"""Accuracy beside cost: every attention in the same model, by the same recipe, on small vision tasks, several seeds.
+
+    python scripts/vision_study.py --out results/cpu/vision --work runs/vision --threads 1
+    python scripts/vision_study.py --out results/cpu/vision --work runs/vision --study digits --seeds 3
+
+Resumes: what --work holds trained is not trained again, what --out holds judged is not judged again; a model that was
+stopped goes on at its last checkpoint. Rows are harness eval's, one case a model; harness plot draws them as `pareto`.
+`none` is attention removed: the floor under every accuracy. Seeds are the outer loop, so an unfinished study compares
+all attentions at fewer seeds.
+
+Problems: digits (scikit-learn's, real), and generated scenes (harness.vision.data.scenes): the class of each pixel
+(segmentation), boxes (detection), and the colour of the marked shape's twin (relation).
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness import figures, store
+from harness.curves import CURVES
+from harness.vision import judge
+from harness.vision.data import scenes
+from harness.vision.plan import Plan
+from harness.vision.recipe import Recipe
+from harness.vision.runfolder import LAST, RunFolder
+from harness.vision.task import Mechanism
+from harness.vision.train import train
+
+ATTENTIONS: list[tuple[str, dict[str, Any]]] = [
+    ("none", {}),
+    ("full", {}),
+    ("flash", {}),
+    ("linformer", {}),
+    ("nystrom", {}),
+    ("anchor", {"init": "paper"}),
+    ("anchor", {"init": "orthogonal", "logits": "cosine"}),
+]
+SMALL = {"width": 64, "depth": 4, "heads": 4, "position": 0.2}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """One problem: its task, the part of the scenes it reads (digits need none), model, m and recipe."""
+
+    task: str
+    part: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+    anchors: int = 16
+    recipe: dict[str, Any] = field(default_factory=dict)
+
+
+STUDIES = {
+    "digits": Study(
+        task="classification",
+        options={**SMALL, "size": 32, "patch": 4},
+        recipe={"steps": 1000, "batch": 64, "lr": 1e-3},
+    ),
+    "segmentation": Study(
+        task="segmentation",
+        part="ade20k",
+        options={**SMALL, "size": 64, "patch": 4, "pyramid": 32, "smallest": 0.75, "largest": 1.5},
+        recipe={"steps": 600, "batch": 16, "lr": 1e-3},
+    ),
+    "detection": Study(
+        task="detection",
+        part="coco",
+        options={**SMALL, "size": 64, "patch": 4, "pyramid": 32, "finest": 4, "prior": 2.0, "smallest": 0.75,
+                 "largest": 1.5},
+        recipe={"steps": 800, "batch": 16, "lr": 1e-3},
+    ),
+    "relation": Study(
+        task="classification",
+        part="classes",
+        options={**SMALL, "size": 64, "patch": 8, "flip": True},
+        recipe={"steps": 3000, "batch": 64, "lr": 1e-3},
+    ),
+}  # fmt: skip
+
+
+class Quiet:
+    """A listener that says nothing; the script prints a line a model."""
+
+    def begin(self, description: str, step: int, steps: int) -> None:
+        """Nothing."""
+
+    def trained(self, step: int, losses: Any, lr: float, images: int) -> None:
+        """Nothing."""
+
+    def evaluated(self, step: int, values: Any) -> None:
+        """Nothing."""
+
+
+def main() -> None:
+    """Train and judge what is missing, then draw and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="run folder for the rows")
+    parser.add_argument("--work", type=Path, required=True, help="checkpoints and generated scenes")
+    parser.add_argument("--study", nargs="+", choices=list(STUDIES), default=["digits", "segmentation", "detection"])
+    parser.add_argument("--attention", nargs="+", choices=sorted({name for name, _ in ATTENTIONS}), default=None)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=None, help="instead of each study's own")
+    parser.add_argument("--images", type=int, default=2000, help="generated scenes to train on")
+    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--device", default="cpu")
+    given = parser.parse_args()
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    if any(STUDIES[name].part for name in given.study) and not (given.work / "scenes").exists():
+        scenes.write(given.work / "scenes", images=given.images, validation=400, size=64, seed=0)
+    resume = (given.out / store.MEASUREMENTS).exists()
+    with RunFolder.open(given.out, metrics=judge.COSTS, resume=resume, write=True, curves=False) as folder:
+        folder.describe(given.device, {"studies": given.study, "seeds": given.seeds})
+        for name, label, plan in plans(given):
+            started = time.monotonic()
+            trained = run(plan, given.work / name / label, given.device)
+            exam = judge.prepare(judge.load(trained), device=given.device, batch=1)
+            if folder.store is not None and exam.case.case_id in folder.store.done:
+                continue
+            found = judge.judge(exam)
+            folder.rows(found.case, found.readings, found.samples)
+            first = found.readings[0]
+            print(f"{name} {label}: {first.metric} {first.value:.4f}, {time.monotonic() - started:.0f} s", flush=True)
+    outcome = figures.write(figures.load(given.out), ["pareto"], given.out / "figures", formats=["png"])
+    print(*outcome.figures.get("pareto", []), *outcome.skipped.values(), sep="\n")
+
+
+def plans(given: argparse.Namespace) -> Iterator[tuple[str, str, Plan]]:
+    """(study, folder, plan) of every model, seeds outermost."""
+    for seed in range(given.seeds):
+        for name in given.study:
+            study = STUDIES[name]
+            recipe = Recipe(
+                **{**study.recipe, "seed": seed, "log": 20, **({"steps": given.steps} if given.steps else {})}
+            )
+            data = given.work / "scenes" / study.part if study.part else ""
+            for attention, options in ATTENTIONS:
+                if given.attention and attention not in given.attention:
+                    continue
+                mechanism = Mechanism(attention=attention, anchors=study.anchors, options=options)
+                label = "-".join([attention, *options.values(), f"seed{seed}"])
+                yield (
+                    name,
+                    label,
+                    Plan(task=study.task, options=study.options, mechanism=mechanism, recipe=recipe, data=str(data)),
+                )
+
+
+def run(plan: Plan, folder: Path, device: str) -> Path:
+    """The folder of the trained model; trains it, or the rest of it, where that is missing."""
+    started = (folder / LAST).exists()
+    if started and not store.read(folder).empty:
+        return folder
+    if not started and (folder / CURVES).exists():  # stopped before its first checkpoint
+        for path in folder.iterdir():
+            path.unlink()
+    train(plan, folder, listener=Quiet(), device=device, resume=started)
+    return folder
+
+
+if __name__ == "__main__":
+    main()
