@@ -1,0 +1,186 @@
+"""How much can each attention recall? Accuracy against m, against the load and against FLOPs, beside the floor.
+
+    python scripts/recall_study.py --out results/cpu/recall                 # all, or what is missing of it
+    python scripts/recall_study.py --out results/cpu/recall --plan          # what is missing, and runs nothing
+    python scripts/recall_study.py --out results/cpu/recall --minutes 30    # starts no model after that
+    python scripts/recall_figures.py results/cpu/recall
+
+One recipe for all (harness/vision/recall.py): width 64, 4 heads, depth 2, n=64, AdamW, one-cycle 3e-3, batch 64. Parts:
+`hard`, `easy` and `middle`, every attention at that load with m=16; `anchors`, those with an m, at the hard load with
+others. Each part is run seed by seed, so that what there is at any moment is balanced.
+
+Rows in the columns of measurements.csv are appended and synced a model at a time. A model is deterministic: it is
+trained on one thread, whatever the number of jobs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from itertools import islice, takewhile
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import attentions
+from harness import environment
+from harness.errors import Failure, UsageError
+from harness.record import SCHEMA, Case, Reading, Row, canonical_options
+from harness.store import ENVIRONMENT, MEASUREMENTS, Store, read, read_environment
+from harness.vision.recall import Load, Trial, run
+
+METRICS = ("top1", "loss", "params", "flops")
+LOADS = {"easy": Load(shapes=24, items=12), "middle": Load(shapes=48, items=28), "hard": Load(shapes=96, items=56)}
+
+
+@dataclass(frozen=True)
+class Mechanism:
+    """An attention with its options."""
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+MECHANISMS = (
+    Mechanism("none"),
+    Mechanism("anchor"),  # init=paper
+    Mechanism("anchor", {"init": "orthogonal", "logits": "cosine"}),
+    Mechanism("full"),
+    Mechanism("anchor", {"scale": 32.0}),
+    Mechanism("nystrom"),
+    Mechanism("linformer"),
+    Mechanism("flash"),
+)
+
+
+def main() -> None:
+    """Train what the folder lacks."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--part", action="append", choices=PARTS, help="may be repeated; all by default")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=Trial().steps)
+    parser.add_argument("--jobs", type=int, default=1, help="models trained at a time, a process each")
+    parser.add_argument("--threads", type=int, default=1, help="of each process; other than 1 is not deterministic")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no model after so many")
+    parser.add_argument("--plan", action="store_true")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    wanted = [trial for part in given.part or PARTS for trial in trials(part, given.seeds, given.steps)]
+    try:
+        if given.plan:
+            known = set(read(given.out)["case_id"]) if (given.out / MEASUREMENTS).exists() else set()
+            missing = [case for case in map(case_of, wanted) if case.case_id not in known]
+            print(*missing, f"{len(missing)} of {len(wanted)} models are to be trained", sep="\n")
+        else:
+            study(wanted, given.out, jobs=given.jobs, threads=given.threads, minutes=given.minutes)
+    except (UsageError, Failure) as error:
+        sys.exit(f"recall_study: {error}")
+
+
+def trials(part: str, seeds: int, steps: int) -> Iterator[Trial]:
+    """The models of a part, seed by seed."""
+    for seed in range(seeds):
+        for load, mechanism, m in PARTS[part]:
+            yield Trial(
+                load=LOADS[load], attention=mechanism.name, options=mechanism.options, anchors=m, seed=seed, steps=steps
+            )
+
+
+def _points(load: str, *sizes: int) -> list[tuple[str, Mechanism, int]]:
+    """Every attention with m=16; for other m those that have one."""
+    chosen = [x for x in MECHANISMS if sizes == (16,) or attentions.spec(x.name).bottleneck]
+    return [(load, mechanism, m) for mechanism in chosen for m in sizes]
+
+
+PARTS = {
+    "hard": _points("hard", 16),
+    "easy": _points("easy", 16),
+    "anchors": _points("hard", 4, 8, 32),
+    "middle": _points("middle", 16),
+}
+
+
+def study(wanted: list[Trial], out: Path, *, jobs: int = 1, threads: int = 1, minutes: float = float("inf")) -> None:
+    """Train those whose rows are missing and append each as it is done. Raises StoreError as the store does."""
+    resume = (out / MEASUREMENTS).exists()
+    with Store.open(out, metrics=METRICS, resume=resume) as store:
+        stamp = _describe(store, out)
+        todo = [trial for trial in wanted if case_of(trial).case_id not in store.done]
+        print(f"{len(wanted) - len(todo)} of {len(wanted)} models are there", flush=True)
+        results = _results(todo, jobs=jobs, threads=threads, minutes=minutes)
+        for done, (trial, readings, seconds) in enumerate(results, 1):
+            case, now = case_of(trial), f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+            store.append([Row.of(case, reading, time_utc=now, **stamp) for reading in readings], {})
+            print(f"[{done}/{len(todo)}] {seconds:.0f} s  {readings[0].value:.3f}  {case}", flush=True)
+
+
+def _results(
+    todo: list[Trial], *, jobs: int, threads: int, minutes: float
+) -> Iterator[tuple[Trial, list[Reading], float]]:
+    """Each trial with its readings and seconds, as they are done."""
+    started = time.monotonic()
+    allowed = takewhile(lambda _: time.monotonic() - started < 60 * minutes, todo)
+    if jobs == 1:
+        yield from ((trial, *_train(trial, threads)) for trial in allowed)
+        return
+    running: dict[Future[tuple[list[Reading], float]], Trial] = {}
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        while True:
+            for trial in islice(allowed, jobs - len(running)):
+                running[pool.submit(_train, trial, threads)] = trial
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                yield running.pop(future), *future.result()
+
+
+def case_of(trial: Trial) -> Case:
+    """The case that a trial's rows belong to: scope `model`, the shape of its attention for one sample."""
+    spec = attentions.spec(trial.attention)
+    shape = {"b": 1, "h": trial.heads, "n": trial.load.tokens, "d": trial.width // trial.heads}
+    m = trial.anchors if spec.bottleneck else None
+    work = attentions.Work(**shape, m=m, options=spec.parse_options(trial.options))
+    backend = attentions.resolve(trial.attention, device="cpu", dtype=torch.float32, work=work).name
+    described = {
+        **trial.options, "task": "recall", "shapes": trial.load.shapes, "items": trial.load.items,
+        "colours": trial.load.colours, "steps": trial.steps,
+    }  # fmt: skip
+    return Case(
+        attention=spec.name, backend=backend, scope="model", phase="forward", **shape, m=m, dtype="float32",
+        device="cpu", options=canonical_options(described), seed=trial.seed,
+    )  # fmt: skip
+
+
+def _train(trial: Trial, threads: int) -> tuple[list[Reading], float]:
+    torch.set_num_threads(threads)
+    started = time.perf_counter()
+    readings = list(run(trial))
+    seconds = time.perf_counter() - started
+    return [replace(readings[0], note=f"trained in {seconds:.0f} s on {threads} thread(s)"), *readings[1:]], seconds
+
+
+def _describe(store: Store, out: Path) -> dict[str, str]:
+    """Write environment.json; the columns that all rows share."""
+    document, earlier = environment.collect("cpu"), read_environment(out)
+    stamp = {
+        "run_id": earlier.get("run_id") or f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}",
+        "machine": environment.machine(document),
+        "commit": environment.commit(),
+    }
+    for text in store.warnings:
+        print(text, file=sys.stderr)
+    store.write_json(ENVIRONMENT, {"schema": SCHEMA, "device": "cpu", "environment": document, **stamp})
+    return stamp
+
+
+if __name__ == "__main__":
+    main()
