@@ -28,6 +28,10 @@ STARTS = [
     ("anchor", {"init": "orthogonal"}),
     ("anchor", {"init": "orthogonal", "scale": 4.0}),
     ("anchor", {"init": "orthogonal", "scale": 32.0}),
+    ("anchor", {"init": "paper", "logits": "cosine"}),
+    ("anchor", {"init": "orthogonal", "logits": "cosine", "temperature": 1.0}),
+    ("anchor", {"init": "orthogonal", "logits": "cosine"}),
+    ("anchor", {"init": "orthogonal", "logits": "cosine", "temperature": 4.0}),
 ]
 COLUMNS = ("attention", "options", "seeds", "share_median", "share_lowest", "share_highest")
 
@@ -43,7 +47,7 @@ def main() -> None:
         shares = [share(output(name, options, seed)) for seed in range(given.seeds)]
         text = ";".join(f"{key}={value}" for key, value in sorted(options.items()))
         rows.append((name, text, given.seeds, statistics.median(shares), min(shares), max(shares)))
-        print(f"{name:>6} {text:<28} {rows[-1][3]:.2e}  ({rows[-1][4]:.1e} to {rows[-1][5]:.1e})")
+        print(f"{name:>6} {text:<45} {rows[-1][3]:.2e}  ({rows[-1][4]:.1e} to {rows[-1][5]:.1e})")
     given.out.parent.mkdir(parents=True, exist_ok=True)
     with given.out.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
