@@ -115,7 +115,7 @@ class Answer:
             lines.append(self._lead(self.runner_up, self.margin))
         exact = self.exact
         if exact is not None and exact[0] is not self.runner_up:
-            lines.append(f"{exact[0].name}, the fastest exact one, takes {times(exact[1])} as long ({told(exact[0])}).")
+            lines.append(f"{exact[0].name}, the fastest exact one, takes {times(exact[1])}: {told(exact[0])}.")
         return lines
 
     @cached_property
@@ -139,17 +139,10 @@ class Answer:
 
     def _lead(self, second: Candidate, margin: Ratio) -> str:
         kind = "exact" if second.exact else f"approximation error {error_of(second)}"
+        line = f"Runner-up: {second.name} ({kind}) at {told(second)}, {times(margin)}"
         if self.choice is not None and self.choice.time.ms > second.time.ms:
-            return (
-                f"Runner-up: {second.name} ({kind}), {times(margin)} its time ({told(second)}): faster, but "
-                "what keeps the budget exactly comes first."
-            )
-        if not margin.told_apart:
-            return (
-                f"Runner-up: {second.name} ({kind}), {told(second)}: {times(margin)} as long, "
-                "which these samples cannot tell from a tie."
-            )
-        return f"Runner-up: {second.name} ({kind}), {told(second)}: {times(margin)} as long."
+            return f"{line}: faster, but what keeps the budget exactly comes first."
+        return f"{line}." if margin.told_apart else f"{line}, which these figures cannot tell from a tie."
 
     def _nothing(self) -> str:
         n = self.wish.n

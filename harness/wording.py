@@ -23,9 +23,9 @@ def told(candidate: Candidate) -> str:
 
 
 def times(of: Ratio) -> str:
-    """`1.69× (1.63 to 1.75)`."""
+    """`1.69× the time (1.63 to 1.75)`."""
     interval = f" ({figure(of.low)} to {figure(of.high)})" if of.low is not None else ""
-    return f"{figure(of.value)}×{interval}"
+    return f"{figure(of.value)}× the time{interval}"
 
 
 def figure(value: float | None) -> str:

@@ -1,0 +1,40 @@
+"""harness report RUN…: one HTML file with the answer, the charts and every row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+
+def command(
+    runs: list[Path] = typer.Argument(
+        None, metavar="[RUN]...", help="Run folders; the newest one under results/ by default.", show_default=False
+    ),
+    out: Path | None = typer.Option(
+        None, "--out", help="The file to write. Default: report.html in the run's folder.", show_default=False
+    ),
+    as_json: bool = typer.Option(False, "--json", help="Print one JSON document instead of the file's name."),
+) -> None:
+    """Write one self-contained HTML file: the answer, interactive charts, every row, failures and the environment."""
+    import json
+
+    from harness import catalogue, figures, report, store
+    from harness.errors import NothingToCompare
+    from harness.table import write
+
+    folders = list(dict.fromkeys(runs or [store.newest_run(Path("results"))]))
+    loaded = [figures.load(folder) for folder in folders]
+    for folder, run in zip(folders, loaded, strict=True):
+        if run.frame.empty:
+            raise NothingToCompare(f"{folder} holds no rows yet")
+    target = out or report.default_path(loaded)
+    report.check_target(target)
+    known = (catalogue.cached([]) or {"attentions": {}})["attentions"]
+    html = report.build(loaded, exact={name: bool(entry["exact"]) for name, entry in known.items()})
+    report.write(html, target)
+    if as_json:
+        document = {"report": str(target), "bytes": len(html.encode()), "runs": list(map(str, folders))}
+        write(json.dumps(document, indent=2) + "\n")
+    else:
+        write(f"{target}\n")

@@ -1,0 +1,81 @@
+"""The report of one run or several: one HTML file that needs nothing else, not even a network. No torch.
+
+    html = build([figures.load(Path("results/cpu/sweep"))], exact={"flash": True, "anchor": False})
+    write(html, Path("results/cpu/sweep/report.html"))      # atomically; never over a file that is no report
+
+Rows of different runs and machines are never ranked or drawn together. Everything that users wrote (names, notes,
+machines) reaches the page as data: a gzipped island of columns, and text that Jinja2 escapes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.errors import Failure, UsageError
+
+if TYPE_CHECKING:
+    from harness.figures import Run
+
+MARK = "<!doctype html>\n<!-- attention-harness report -->\n"
+NAME = "report.html"
+
+
+def build(runs: Sequence[Run], *, exact: Mapping[str, bool]) -> str:
+    """The page of these runs. exact: which variants equal softmax attention. Raises Failure without the extra."""
+    missing = [name for name in ("plotly", "jinja2") if not _installed(name)]
+    if missing:
+        raise Failure(f"report needs {' and '.join(missing)}: pip install 'attention-harness[report]'")
+    from harness.report.page import render
+
+    return MARK + render(runs, exact=exact)
+
+
+def default_path(runs: Sequence[Run]) -> Path:
+    """report.html in the run's folder; for several runs, in the folder that holds them all."""
+    folders = [run.folder.resolve() for run in runs]
+    if len(set(folders)) == 1:
+        return runs[0].folder / NAME
+    return Path(os.path.commonpath([folder.parent for folder in folders])) / NAME
+
+
+def check_target(out: Path) -> None:
+    """Raise UsageError where `out` is a folder or a file that is no report: such a file is never replaced."""
+    try:
+        if out.is_dir():
+            raise UsageError(f"--out {out} is a folder; name a file, such as {out / NAME}")
+        if not out.exists():
+            return
+        with out.open("rb") as file:
+            begins = file.read(len(MARK.encode()))
+    except OSError as error:
+        raise UsageError(f"cannot read {out}: {error.strerror}") from None
+    if begins and begins != MARK.encode():
+        raise UsageError(f"{out} exists and is not a report of ours; it was left untouched: choose another --out")
+
+
+def write(html: str, out: Path) -> None:
+    """Write beside it, then rename: a reader sees the old report or the new one. Raises UsageError."""
+    check_target(out)
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(html)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(out)
+    except OSError as error:
+        raise UsageError(f"cannot write {out}: {error.strerror}") from None
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def _installed(name: str) -> bool:
+    from importlib.util import find_spec
+
+    return find_spec(name) is not None

@@ -1,0 +1,68 @@
+"""The recommendation for every choice of n, m and exactness that the page offers, as data. The logic is recommend's.
+
+    answers = of_settings(runs, rows.settings, exact=exact)     # for each setting: {"4096|64": answer, …}
+    answers[0]["4096|64"]["headline"]
+
+Keys: `n|m`, `n|all` for every m together, `n|exact` for exact variants only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.candidates import Candidate, Stock
+from harness.figures import Run
+from harness.recommend import Answer, Wish, drift, judge, measured
+from harness.report.rows import Setting
+from harness.selection import FILE, PANEL
+
+
+def of_settings(
+    runs: Sequence[Run], found: Sequence[Setting], *, exact: Mapping[str, bool]
+) -> list[dict[str, Any]]:  # fmt: skip
+    """The answers of each setting, in order. Each run is a stock of its own: rows of two are never ranked together."""
+    stocks = [Stock([run], exact=exact) for run in runs]
+    lines = {
+        (at, *_key(values)): (stock, values, own) for at, stock in enumerate(stocks) for values, own in stock.settings()
+    }
+    return [_answers(*lines[(setting.run, *_key(setting.values))]) for setting in found]
+
+
+def exactness(runs: Sequence[Run], exact: Mapping[str, bool]) -> dict[str, bool]:
+    """Whether each variant of the runs is exact, by the runs' own word where they have one."""
+    return Stock(runs, exact=exact).exact
+
+
+def _answers(stock: Stock, values: Mapping[str, Any], lines: Sequence[Any]) -> dict[str, Any]:
+    sizes, own_m = measured(lines), sorted({line.m for line in lines if line.m is not None})
+    known = {"measured": sizes, "drift": drift(stock, lines)}
+    found = {}
+    for n in sizes:
+        candidates, failed = stock.at(lines, n)
+        wishes = {"all": Wish(n=n), "exact": Wish(n=n, max_error=0.0)} | {str(m): Wish(n=n, m=(m,)) for m in own_m}
+        for name, wish in wishes.items():
+            found[f"{n}|{name}"] = _as_data(judge(values, wish, candidates, failed, **known))
+    return found
+
+
+def _as_data(answer: Answer) -> dict[str, Any]:
+    first = answer.choice
+    return {
+        "headline": answer.headline,
+        "reasons": answer.reasons,
+        "unknown": answer.unknown,
+        "ranking": [_candidate(one, first) for one in answer.ranking],
+    }
+
+
+def _candidate(one: Candidate, first: Candidate | None) -> dict[str, Any]:
+    return {
+        "series": one.series, "m": one.m, "exact": one.exact, "ms": one.time.ms, "low": one.time.low,
+        "high": one.time.high, "error": one.error, "memory": one.memory,
+        "times": one.time.ms / first.time.ms if first else None,
+    }  # fmt: skip
+
+
+def _key(values: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(values[name] for name in (*FILE, *PANEL))

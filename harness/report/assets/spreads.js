@@ -1,0 +1,166 @@
+// What time buys (error and accuracy against latency), and from which n a variant overtakes the base.
+
+const ACCURACIES = ["top1", "top5", "map", "map50", "map75", "miou"];
+const ERRORS = {
+  approximation_error: "approximation error (against full)",
+  numeric_error: "numeric error (against float64)",
+};
+
+/** The metrics that the chart can draw: errors of this setting, accuracies of any run of this page. */
+function spreadMetrics(view) {
+  const { data } = view;
+  const held = new Set(data.columns.metric.values);
+  const errors = Object.keys(ERRORS).filter((name) => (view.byMetric.get(name) || []).some((row) => isGood(view, row)));
+  return [...errors, ...ACCURACIES.filter((name) => held.has(name))];
+}
+
+CHARTS.push({
+  id: "pareto", title: "Error and accuracy",
+  build(view) {
+    const metrics = spreadMetrics(view);
+    if (!metrics.length) {
+      const why = view.setting.values.phase === "forward" && view.setting.values.scope === "core" ? "was not measured" : "is defined for phase forward of scope core";
+      this.controls.replaceChildren();
+      return { none: `The approximation error ${why}, and no row of this page is an accuracy.` };
+    }
+    if (!metrics.includes(this.metric)) this.metric = metrics[0];
+    const options = metrics.map((name) => make("option", { value: name, selected: name === this.metric }, name.replace("_", " ")));
+    const choose = make("select", { "aria-label": "Metric against latency", onchange: (event) => { this.metric = event.target.value; this.redraw(); } }, ...options);
+    this.controls.replaceChildren(choose);
+    return this.metric in ERRORS ? errorSpread(view, this.metric) : accuracySpread(view, this.metric);
+  },
+});
+
+/** One line a variant through its m at the chosen n; for the approximation error, exact variants at their latency. */
+function errorSpread(view, metric) {
+  const { cell, about } = view.data;
+  const n = view.state.n;
+  const at = (name) => (view.byMetric.get(name) || []).filter((row) => cell("n", row) === n && view.shown(row) && cell("status", row) === "ok");
+  const latency = new Map(at("latency").filter((row) => cell("value", row) > 0).map((row) => [cell("case_id", row), row]));
+  const exact = new Set(about.exact);
+  const isLine = (row) => metric === "approximation_error" && exact.has(cell("attention", row));
+  const rows = at(metric).filter((row) => latency.has(cell("case_id", row)));
+  const points = rows.filter((row) => !isLine(row) && cell("value", row) > 0);
+  const lines = [...latency.values()].filter((row) => isLine(row));
+  if (!points.length && !lines.length) return { none: `No ${metric.replace("_", " ")} with a latency beside it at n = ${n}.` };
+  const time = (row) => cell("value", latency.get(cell("case_id", row)));
+  const ys = points.map((row) => cell("value", row));
+  if (!ys.length) ys.push(1e-3, 1);
+  const xs = [...points.map(time), ...lines.map((row) => cell("value", row))];
+  const y = logAxis(view, ERRORS[metric], ys, { most: 6 });
+  const data = frontier(view, points.map((row) => [time(row), cell("value", row)]), lines.map((row) => cell("value", row)), y.range);
+  for (const line of linesOf(view, lines)) {
+    const row = line.rows[0];
+    const value = cell("value", row);
+    const text = `${named(line.series, null)} is exact: ${told(value, cell("ci_low", row), cell("ci_high", row), "ms")}; its error is rounding`;
+    data.push(lineTrace(view, line, [value, value], y.range.map((end) => 10 ** end), [text, text]));
+  }
+  const chains = new Map();
+  for (const line of linesOf(view, points)) {
+    if (!chains.has(line.series)) chains.set(line.series, { series: line.series, m: null, rows: [] });
+    chains.get(line.series).rows.push(...line.rows);
+  }
+  const ms = [...new Set(points.map((row) => cell("m", row)))].sort((a, b) => a - b);
+  for (const chain of chains.values()) {
+    const x = chain.rows.map(time);
+    const values = chain.rows.map((row) => cell("value", row));
+    const spread = ["ci_low", "ci_high"].map((end) => chain.rows.map((row) => cell(end, latency.get(cell("case_id", row)))));
+    const words = chain.rows.map((row, i) => `${named(chain.series, cell("m", row))}, n = ${n}: ${metric.replace("_", " ")} ${figure(values[i])} at ${told(x[i], spread[0][i], spread[1][i], "ms")}`);
+    const trace = lineTrace(view, chain, x, values, words, { error_x: intervals(x, ...spread, view.look(chain.series).color) });
+    trace.marker.size = chain.rows.map((row) => (ms.length > 1 ? 7 + 9 * (ms.indexOf(cell("m", row)) / (ms.length - 1)) : 9));
+    data.push(trace);
+  }
+  const frontierTold = metric === "approximation_error" ? "Dotted: nothing measured is both faster and closer to softmax attention" : "Dotted: nothing measured is both faster and more precise";
+  return {
+    data, layout: { xaxis: logAxis(view, "latency (ms)", xs), yaxis: y },
+    caption: [`n = ${n}, every m; larger mark: larger m. Lower left is better`, lines.length ? "Vertical lines: exact variants" : "", frontierTold,
+      metric === "approximation_error" ? "Random inputs: what an error costs on a task it does not say" : ""],
+  };
+}
+
+/** The staircase of points that no other beats in both; a latency in `exact` beats every slower point, its error being 0. */
+function frontier(view, points, exact, range) {
+  const limit = Math.min(Infinity, ...exact);
+  const best = [];
+  for (const [x, y] of points.sort((a, b) => a[0] - b[0] || a[1] - b[1])) {
+    if (x < limit && (!best.length || y < best[best.length - 1][1])) best.push([x, y]);
+  }
+  if (!best.length) return [];
+  const x = [], y = [];
+  best.forEach(([at, value], i) => {
+    if (i) { x.push(at); y.push(best[i - 1][1]); }
+    x.push(at);
+    y.push(value);
+  });
+  if (Number.isFinite(limit)) { x.push(limit, limit); y.push(y[y.length - 1], 10 ** range[0]); }
+  return [{ type: "scatter", mode: "lines", x, y, hoverinfo: "skip", line: { color: view.inks.faint, width: 1.5, dash: "2px,3px" } }];
+}
+
+/** Accuracies of trained models against the latency of the same variant and m in this setting. */
+function accuracySpread(view, metric) {
+  const { data } = view;
+  const { cell } = data;
+  const n = view.state.n;
+  const times = new Map();
+  for (const row of view.byMetric.get("latency") || []) {
+    if (isGood(view, row) && cell("n", row) === n) times.set(`${cell("attention", row)}|${cell("m", row)}`, row);
+  }
+  const points = [], without = [];
+  for (let row = 0; row < data.count; row++) {
+    if (cell("metric", row) !== metric || cell("status", row) !== "ok" || !view.shown(row)) continue;
+    const time = times.get(`${cell("attention", row)}|${cell("m", row)}`);
+    if (time === undefined) without.push(named(cell("series", row), cell("m", row)));
+    else points.push([row, time]);
+  }
+  const lacking = without.length ? `No latency at n = ${n} here for ${[...new Set(without)].join(", ")}` : "";
+  if (!points.length) return { none: lacking || `No ${metric} in this report.` };
+  const traces = points.map(([row, time]) => {
+    const line = { series: cell("series", row), m: cell("m", row) };
+    const text = `${named(line.series, line.m)}: ${metric} ${figure(cell("value", row))} (run ${data.about.runs[cell("run", row)]}, ${cell("options", row)}, seed ${cell("seed", row)}) at ${figure(cell("value", time))} ms`;
+    const [low, high] = [cell("ci_low", row), cell("ci_high", row)];
+    const own = lineTrace(view, line, [cell("value", time)], [cell("value", row)], [text], { mode: "markers", error_y: intervals([cell("value", row)], [low], [high], view.look(line.series).color) });
+    own.marker.size = 12;
+    return own;
+  });
+  return {
+    data: traces, layout: { xaxis: logAxis(view, `latency at n = ${n} (ms)`, points.map(([, time]) => cell("value", time))), yaxis: axis(view, metric, { rangemode: "normal" }) },
+    caption: ["Accuracy of trained models (any run of this page, their own n and data: hover) against the latency measured here", lacking, "Upper left is better"],
+  };
+}
+
+CHARTS.push({
+  id: "crossover", title: "Crossover",
+  build(view) {
+    const { setting, inks } = view;
+    const { base } = setting;
+    if (!base) return { none: "Neither flash nor full has a latency here, so there is nothing to overtake." };
+    const mine = setting.crossings.filter(({ series, m }) => !view.state.hidden.has(series) && (view.state.m === "all" || m === null || String(m) === view.state.m));
+    if (!mine.length) return { none: `No shown variant was measured at the same n as ${base}.` };
+    mine.sort((a, b) => view.order.get(b.series) - view.order.get(a.series) || (b.m ?? -1) - (a.m ?? -1));
+    const [first, last] = [setting.n[0], setting.n[setting.n.length - 1]];
+    const data = [], annotations = [];
+    mine.forEach((one, at) => {
+      const { color, symbol } = view.look(one.series);
+      const hovertext = plain(one.sentence);
+      const bar = (x, width, opacity) => data.push({ type: "scatter", mode: "lines", x, y: x.map(() => at), line: { color, width }, opacity, hoverinfo: "text", hovertext });
+      if (one.kind === "never") {
+        annotations.push({ text: `not up to ${tokens(one.last)}`, x: 1, xref: "paper", xanchor: "right", y: at, showarrow: false, font: { size: 12, color: inks.faint } });
+        data.push({ type: "scatter", mode: "markers", x: [last], y: [at], hoverinfo: "text", hovertext, marker: { color: inks.panel, opacity: 0, size: 18 } });
+        return;
+      }
+      const from = one.kind === "always" ? one.first : one.n;
+      bar([from, last], 3, 0.35);
+      if (one.kind === "found" && one.high > (one.low ?? first)) bar([one.low ?? first, one.high], 9, 0.5);
+      data.push({ type: "scatter", mode: "markers", x: [from], y: [at], hoverinfo: "text", hovertext, marker: { color, symbol: one.kind === "always" ? "triangle-left" : symbol, size: 11 } });
+    });
+    return {
+      data, height: Math.max(240, 60 + 30 * mine.length),
+      layout: {
+        xaxis: tokenAxis(view, setting.n), annotations, margin: { l: 110, r: 14, t: 8, b: 46 },
+        yaxis: axis(view, "", { tickvals: mine.map((_, at) => at), ticktext: mine.map((one) => plain(named(one.series, one.m).slice(0, 28))), range: [-0.7, mine.length - 0.3], showgrid: false, fixedrange: true }),
+      },
+      caption: [`From which n a variant is faster than ${base}: mark, with the stretch between the nearest measured n at which each wins for sure (thick)`,
+        "◀: from the smallest n measured on. harness crossover measures between these n"],
+    };
+  },
+});

@@ -1,0 +1,169 @@
+"""What the page says about each run in words: the machine, the command that repeats it, and what has no figure."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from harness import store
+from harness.errors import UsageError
+from harness.figures import Run
+from harness.figures._style import device_name
+from harness.selection import Frame, size
+from harness.space import Sweep, read_toml
+
+MOST_SIZES = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """One run: its name, the devices it ran on, (name, value) pairs, the whole environment.json, sweep and command."""
+
+    name: str
+    folder: str
+    devices: tuple[str, ...]
+    pairs: tuple[tuple[str, str], ...]
+    environment: str
+    sweep: str
+    commands: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gap:
+    """Cases of one variant, or one metric of many cases, without a figure: how many, where, and the first reason."""
+
+    run: int
+    what: str
+    status: str
+    count: int
+    where: str
+    note: str
+    others: int
+
+
+def of_run(run: Run, name: str) -> RunFacts:
+    """The facts of a run, as far as its files tell them."""
+    pairs = run.frame[["machine", "device"]].drop_duplicates().itertuples(index=False)
+    sweep = run.folder / store.SWEEP
+    text = sweep.read_text(encoding="utf-8", errors="replace") if sweep.is_file() else ""
+    return RunFacts(
+        name=name, folder=str(run.folder), devices=tuple(device_name(run, row.device, row.machine) for row in pairs),
+        pairs=tuple((key, value) for key, value in _pairs(run) if value), sweep=text,
+        environment=json.dumps(run.environment, indent=2, sort_keys=True) if run.environment else "",
+        commands=_commands(run, text),
+    )  # fmt: skip
+
+
+def gaps(run: Run, at: int) -> tuple[list[Gap], list[Gap]]:
+    """(variants with cases of which nothing succeeded, metrics that cases lack although others succeeded)."""
+    frame = run.frame
+    if frame.empty:
+        return [], []
+    failed = frame[frame["status"] != "ok"]
+    measured = frame.groupby(["machine", "case_id"])["status"].transform(lambda status: (status == "ok").any())
+    whole = failed[~measured[failed.index].astype(bool)].drop_duplicates(["machine", "case_id"])
+    partial = failed[measured[failed.index].astype(bool)]
+    return (
+        [_gap(at, str(key[0]), str(key[1]), rows) for key, rows in whole.groupby(["label", "status"], sort=False)],
+        [_gap(at, str(key[0]), str(key[1]), rows) for key, rows in partial.groupby(["metric", "status"], sort=False)],
+    )
+
+
+def _gap(at: int, what: str, status: str, rows: Frame) -> Gap:
+    notes = list(dict.fromkeys(note for note in rows["note"] if note))
+    return Gap(
+        run=at, what=what, status=status, count=len(rows), where=_sizes(rows), note=notes[0] if notes else "",
+        others=max(0, len(notes) - 1),
+    )  # fmt: skip
+
+
+def _sizes(rows: Frame) -> str:
+    """`n = 16k; m = 16, 64; train, forward`."""
+    texts = []
+    for name, values in (("n", rows["n"]), ("m", rows["m"].dropna())):
+        held = [size(int(value)) if name == "n" else str(int(value)) for value in sorted(set(values))]
+        if held:
+            more = f" and {len(held) - MOST_SIZES} more" if len(held) > MOST_SIZES else ""
+            texts.append(f"{name} = {', '.join(held[:MOST_SIZES])}{more}")
+    return "; ".join([*texts, ", ".join(dict.fromkeys(rows["phase"])), ", ".join(dict.fromkeys(rows["dtype"]))])
+
+
+def _pairs(run: Run) -> list[tuple[str, str]]:
+    known = run.environment
+    inner = _part(known, "environment")
+    cpu, gpu, memory, system, torch = (_part(inner, name) for name in ("cpu", "gpu", "memory", "system", "torch"))
+    drifts = [s.get("canary_drift") for s in known.get("sessions") or [] if isinstance(s, dict)]
+    cores = f", {cpu['affinity_cores']} cores" if cpu.get("affinity_cores") else ""
+    return [
+        ("machine", ", ".join(dict.fromkeys(run.frame["machine"]))),
+        ("commit", ", ".join(dict.fromkeys(filter(None, run.frame["commit"])))),
+        ("rows", f"{len(run.frame)} of {run.frame['case_id'].nunique()} cases"),
+        ("started", _first(s.get("started_utc") for s in known.get("sessions") or [] if isinstance(s, dict))),
+        ("took", f"{known['wall_s']:.0f} s" if isinstance(known.get("wall_s"), int | float) else ""),
+        ("processor", f"{cpu['model']}{cores}" if cpu.get("model") else ""),
+        ("GPU", _joined(gpu, "name", "driver")),
+        ("memory", _gibibytes(gpu.get("memory_bytes") or memory.get("total_bytes"))),
+        ("system", _joined(system, "os", "kernel", "container")),
+        ("torch", _joined(torch, "version", "blas", "cpu_capability")),
+        ("threads", str(torch.get("threads") or "")),
+        ("ceilings", "; ".join(_ceilings(known))),
+        ("canary drift", ", ".join(f"{100 * d:+.1f} %" for d in drifts if isinstance(d, int | float))),
+    ]
+
+
+def _ceilings(known: Mapping[str, Any]) -> list[str]:
+    found = []
+    for device, values in _part(known, "ceilings").items():
+        if not isinstance(values, dict):
+            continue
+        rates = [f"{name} {rate:.3g} TFLOP/s" for name, rate in _part(values, "matmul_tflops").items()
+                 if isinstance(rate, int | float)]  # fmt: skip
+        copy = values.get("copy_gb_per_s")
+        copied = [f"copy {copy:.3g} GB/s"] if isinstance(copy, int | float) else []
+        found.append(f"{device}: {', '.join([*copied, *rates])}")
+    return found
+
+
+def _commands(run: Run, sweep: str) -> tuple[str, ...]:
+    """The commit to stand on, the options that give the sweep, and the same by its file."""
+    folder = shlex.quote(str(run.folder))
+    commits = [commit.removesuffix("-dirty") for commit in dict.fromkeys(run.frame["commit"]) if commit]
+    lines = [f"git checkout {shlex.quote(commits[0])}"] if len(commits) == 1 else []
+    if not sweep:
+        return tuple(lines)
+    try:
+        wanted = Sweep.parse(read_toml(run.folder / store.SWEEP))
+    except UsageError:
+        return tuple(lines)
+    words = ["harness", "run"]
+    usual = Sweep()
+    for name in Sweep.model_fields:
+        value = getattr(wanted, name)
+        if value == getattr(usual, name):
+            continue
+        option = f"--{name.replace('_', '-')}"
+        if isinstance(value, dict):
+            words += [word for key, text in value.items() for word in (option, f"{key}={text}")]
+        else:
+            words += [option, ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
+    return (*lines, shlex.join(words), f"harness run --config {folder}/{store.SWEEP}")
+
+
+def _part(document: Mapping[str, Any], name: str) -> dict[str, Any]:
+    value = document.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _joined(part: Mapping[str, Any], *names: str) -> str:
+    return ", ".join(str(part[name]) for name in names if part.get(name))
+
+
+def _first(values: Any) -> str:
+    return next((str(value) for value in values if value), "")
+
+
+def _gibibytes(count: Any) -> str:
+    return f"{count / 2**30:.1f} GiB" if isinstance(count, int | float) else ""
