@@ -88,7 +88,7 @@ def _grid(count: int, *, columns: int) -> tuple[Figure, list]:
     for place, cell in enumerate(cells):
         _bare(cell)
         cell.set_visible(place < count)
-    return figure, cells
+    return figure, cells[:count]
 
 
 def _bare(cell) -> None:

@@ -1,0 +1,187 @@
+"""`harness train` and `harness eval` from the command line: what they print, and one line for every wrong request."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_training import SETTINGS, folders
+
+from harness import store
+from harness.cli import main
+from harness.vision import tasks
+from harness.vision.runfolder import LAST
+
+TRAIN = ["train", "classification", *SETTINGS, "--attention", "anchor", "--anchors", "2", "--device", "cpu", "-q"]
+SHORT = ["--steps", "2", "--batch", "8"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two steps on two classes of plain colours."""
+    root = tmp_path_factory.mktemp("cli")
+    data = folders(root / "data")
+    assert main([*TRAIN, *SHORT, "--data", str(data), "--out", str(root / "run")]) == 0
+    return root / "run"
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    """The exit code and the one line that a command line is answered with."""
+    capsys.readouterr()
+    code = main(list(words))
+    said = capsys.readouterr()
+    assert not said.out
+    lines = [line for line in said.err.splitlines() if line.startswith("harness: ")]
+    assert len(lines) == 1, said.err
+    assert "Traceback" not in said.err
+    return code, lines[0]
+
+
+def test_training_prints_json_and_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert main([*TRAIN, *SHORT, "--set", "anchor.init=orthogonal", "--until", "1", "--out", str(out), "--json"]) == 0
+    half = json.loads(capsys.readouterr().out)
+    assert (half["step"], half["steps"], half["rows"]) == (1, 2, [])
+    assert main(["train", "--resume", "--out", str(out), "--device", "cpu", "--json", "-q"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [row["metric"] for row in document["rows"]] == ["top1", "top5", "loss", "params"]
+    assert all("init=orthogonal" in row["options"] and row["seed"] == 0 for row in document["rows"])
+
+
+def test_eval_puts_cost_beside_accuracy(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["eval", "classification", "--checkpoint", str(run), "--out", str(tmp_path / "e"), "--budget", "0.05", "-q"]
+    assert main([*words, "--device", "cpu"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:5] == ["attention", "m", "seed", "top1", "M"]
+    assert lines[1].split()[0] == "anchor:reference"
+    rows = store.read(tmp_path / "e").set_index("metric")
+    assert list(rows.index) == ["top1", "params", "flops", "latency", "peak_memory", "top5"]
+    assert rows.loc["top5", "status"] == "unsupported"  # of two classes
+    assert (rows.loc[["flops", "latency", "peak_memory"], "value"] > 0).all()
+    assert rows["case_id"].nunique() == 1
+    assert len(store.read_samples(tmp_path / "e")) == rows.loc["latency", "samples"]
+    assert main([*words, "--device", "cpu", "--resume", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["rows"]) == len(rows)  # nothing was judged twice
+
+
+def test_flops_are_counted_by_hand(run: Path, tmp_path: Path) -> None:
+    words = ["--checkpoint", str(run), "--out", str(tmp_path / "e"), "--budget", "0.05", "--device", "cpu", "-q"]
+    assert main(["eval", *words, "--batch", "3"]) == 0
+    rows = store.read(tmp_path / "e").set_index("metric")
+    n, patches, width, m, classes = 5, 4, 16, 2, 2  # 8² pixels in patches of 4², and a class token
+    block = n * width * (2 + 1 + 4 + 4) * width + 3 * n * m * width  # k v, output, two of the MLP; A, Aᵀ v, A …
+    products = patches * width * 3 * 16 + 2 * block + width * classes
+    assert rows.loc["flops", "value"] == 2 * 3 * products
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (["train", "clasification"], 2, r"unknown task 'clasification'; did you mean 'classification'?"),
+        (["train"], 2, "which task? valid: classification, detection"),
+        ([*TRAIN, "--attention", "anchors"], 2, "did you mean 'anchor'?"),
+        ([*TRAIN, "--set", "anchor.init=papr"], 2, "anchor: option init='papr' is not valid"),
+        ([*TRAIN, "--set", "ancor.init=paper"], 2, "unknown owner 'ancor'; did you mean 'anchor'?"),
+        ([*TRAIN, "--set", "classification.sise=8"], 2, "did you mean 'size'?"),
+        ([*TRAIN, "--set", "classification.size=big"], 2, "option of classification size: "),
+        ([*TRAIN, "--set", "classification.size"], 2, "--set takes key=value"),
+        ([*TRAIN, "--recipe", "emma=0.9"], 2, "unknown recipe 'emma'; did you mean 'ema'?"),
+        ([*TRAIN, "--lr", "-1"], 2, "recipe lr: "),
+        ([*TRAIN, "--steps", "0"], 2, "recipe steps: "),
+        ([*TRAIN, "--until", "0"], 2, "--until takes a step"),
+        ([*TRAIN, "--resume"], 2, "--resume needs --out"),
+        ([*TRAIN, "--model", "anchorformer_huge"], 2, "unknown model 'anchorformer_huge'"),
+        ([*TRAIN, "--set", "classification.heads=3"], 2, "heads"),
+        ([*TRAIN, "--set", "classification.teacher=t.safetensors"], 2, "classification.distilled=true"),
+        ([*TRAIN, "--data", "nowhere"], 2, "nowhere is missing; expected FOLDER/train/CLASS/*.jpg"),
+        (["train", "detection"], 2, "detection needs --data"),
+        (["train", "segmentation", "--data", "nowhere"], 2, "nowhere is missing"),
+        (["eval"], 2, "--checkpoint is missing"),
+        (["eval", "--checkpoint", "nowhere.safetensors"], 2, "nowhere.safetensors: no such file"),
+        (["eval", "--checkpoint", "x", "--budget", "0"], 2, "--budget 0"),
+    ],
+)  # fmt: skip
+def test_a_wrong_request_is_one_line(
+    words: list[str], code: int, told: str, capsys: pytest.CaptureFixture[str], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    found, line = refused(capsys, *words)
+    assert (found, told in line) == (code, True), line
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def truncate(run: Path) -> str:
+    """Half of the checkpoint."""
+    whole = (run / LAST).read_bytes()
+    (run / LAST).write_bytes(whole[: len(whole) // 2])
+    return f"{run / LAST} is damaged"
+
+
+def remove(run: Path) -> str:
+    """No checkpoint."""
+    (run / LAST).unlink()
+    return f"{run / LAST}: no such file"
+
+
+def grow(run: Path) -> str:
+    """A class more than there was."""
+    folders(run.parent / "more", classes=3)
+    (run.parent / "data").rename(run.parent / "old")
+    (run.parent / "more").rename(run.parent / "data")
+    return "the data set has changed since"
+
+
+@pytest.mark.parametrize("harm", [truncate, remove, grow])
+def test_what_cannot_be_resumed_is_named(
+    harm: Callable[[Path], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders(tmp_path / "data")
+    run = tmp_path / "run"
+    assert main([*TRAIN, *SHORT, "--until", "1", "--data", str(tmp_path / "data"), "--out", str(run)]) == 0
+    told = harm(run)
+    code, line = refused(capsys, "train", "--resume", "--out", str(run), "--device", "cpu", "-q")
+    assert (code, told in line) == (2, True), line
+
+
+def test_a_checkpoint_of_other_classes_or_another_task_is_refused(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = folders(tmp_path / "other", classes=3)
+    code, line = refused(capsys, "eval", "--checkpoint", str(run), "--data", str(other), "--device", "cpu", "-q")
+    assert code == 2
+    assert "knows 2 classes" in line
+    assert "has 3" in line
+    code, line = refused(capsys, "eval", "detection", "--checkpoint", str(run), "-q")
+    assert (code, "was trained for classification, not detection" in line) == (2, True)
+
+
+def test_a_run_is_not_overwritten(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, line = refused(capsys, *TRAIN, *SHORT, "--out", str(run))
+    assert (code, "already holds a run" in line) == (2, True)
+
+
+def test_a_corrupt_image_ends_with_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = folders(tmp_path / "data")
+    (data / "train" / "class0" / "1.png").write_bytes(b"no image")
+    code, line = refused(capsys, *TRAIN, *SHORT, "--data", str(data), "--out", str(tmp_path / "run"))
+    assert (code, "class0/1.png: not a readable image" in line) == (2, True)
+
+
+def test_a_loss_that_is_not_finite_exits_5(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kind = tasks.get("classification")
+
+    def objective(options: Any, data: Any) -> Any:
+        losses = kind.objective(options, data)
+        return lambda network, batch: {name: value * math.inf for name, value in losses(network, batch).items()}
+
+    monkeypatch.setattr(tasks, "get", lambda name: replace(kind, objective=objective))
+    code, line = refused(capsys, *TRAIN, *SHORT, "--out", str(tmp_path / "run"))
+    assert (code, "no checkpoint was written yet" in line) == (5, True)
