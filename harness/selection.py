@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from harness.errors import UsageError, unknown
-from harness.record import DTYPES, PHASES
+from harness.record import DTYPES, MODEL_KEYS, PHASES
 
 Frame = Any  # a pandas.DataFrame: type checkers lose track of one at the first boolean index
 
@@ -27,8 +27,13 @@ def labelled(frame: Frame) -> Frame:
 
     label: `anchor:sdpa`, with the options and the seed of which the run holds several for that variant;
     series: the same without the backend where the run holds only one backend of the variant.
+    Scope model is told with the model's name, `model anchorformer_tiny`: models are never in one table or figure.
     """
     frame = frame.drop_duplicates(["machine", "case_id", "metric"], keep="last").copy()
+    models = [scope == "model" for scope in frame["scope"]]
+    frame.loc[models, "scope"] = [
+        " ".join(filter(None, ["model", _options(text).get("model")])) for text in frame.loc[models, "options"]
+    ]
     named = frame["attention"].where(frame["backend"] == "", frame["attention"] + ":" + frame["backend"])
     extra = _distinction(frame)
     backends = frame[frame["backend"] != ""].groupby("attention")["backend"].nunique()
@@ -51,7 +56,9 @@ def metric_rows(frame: Frame, metric: str) -> Frame:
     if len(failed):
         import pandas
 
-        failed = failed.assign(metric=metric, unit=rows["unit"].iloc[0] if len(rows) else "")
+        units = dict(zip(rows["scope"], rows["unit"], strict=True))
+        first = next(iter(units.values()), "")
+        failed = failed.assign(metric=metric, unit=[units.get(scope, first) for scope in failed["scope"]])
         rows = pandas.concat([rows, failed]) if len(rows) else failed
     rows = rows.copy()
     broken = (rows["status"] == "ok") & ~rows["value"].map(lambda value: math.isfinite(value))
@@ -74,7 +81,8 @@ def only(
     """The rows that a command line asks for: comma-separated words by axis, all where there are none.
 
     attention: `anchor`, or one implementation, `anchor:sdpa`; n, m, batch: 4096 or 4k; m leaves exact variants in;
-    texts: phase, dtype, scope, device. Raises UsageError for what the run does not hold, saying what it does.
+    texts: phase, dtype, scope, device; the scope `model` is every model. Raises UsageError for what the run does not
+    hold, saying what it does.
     """
     own = frame["attention"] + ":" + frame["backend"]
     names = list(dict.fromkeys([*frame["attention"], *own[frame["backend"] != ""]]))
@@ -82,7 +90,9 @@ def only(
     keep = frame["attention"].isin(wanted or names) | own.isin(wanted)
     for name, given in texts.items():
         held = list(dict.fromkeys(frame[name]))
-        keep &= frame[name].isin(words(given, what=f"{name} in this run", valid=held) or held)
+        firsts = {value: value.partition(" ")[0] for value in held}  # `model anchorformer_tiny` is a `model`
+        asked = words(given, what=f"{name} in this run", valid=[*dict.fromkeys([*held, *firsts.values()])])
+        keep &= frame[name].isin([value for value in held if not asked or {value, firsts[value]} & set(asked)])
     for name, option, given in (("n", "n", n), ("m", "m", m), ("b", "batch", batch)):
         wanted = _sizes(given, option, sorted({int(value) for value in frame[name].dropna()}))
         if wanted:
@@ -139,12 +149,19 @@ def _in_order(names: Sequence[str], values: Sequence[Any]) -> tuple[Any, ...]:
 
 
 def _distinction(frame: Frame) -> Any:
-    """` key=value` for each option, and for the seed, that takes several values within a variant of the run."""
+    """` key=value` for each option, and for the seed, that takes several values within a variant and scope of the run.
+
+    Of a model's options not those that its scope and n tell.
+    """
     import pandas
 
     text = pandas.Series("", index=frame.index, dtype=object)
-    for _, group in frame.groupby("attention"):
-        parsed = {options: _options(options) for options in group["options"].unique()}
+    for (_, scope), group in frame.groupby(["attention", "scope"]):
+        untold = MODEL_KEYS if scope.startswith("model") else ()
+        parsed = {
+            options: {key: value for key, value in _options(options).items() if key not in untold}
+            for options in group["options"].unique()
+        }
         keys = sorted({key for options in parsed.values() for key in options})
         telling = [key for key in keys if len({options.get(key) for options in parsed.values()}) > 1]
         for options, values in parsed.items():

@@ -67,7 +67,7 @@ class Architecture:
 
         core: what the attention of one block holds at its worst in forward, and in forward and backward. Forward: the
         attention beside its input, its norm and projection, or the MLP between its two layers. With gradients every
-        block keeps what its backward reads, and the weights have gradients.
+        block keeps what its backward reads; backward frees that, block by block, as the weights' gradients come up.
         """
         token = b * self.tokens(resolution) * self.width * itemsize
         projected = (2 if shared else 3) * token
@@ -78,7 +78,7 @@ class Architecture:
         if phase == "forward":
             return weights + images + max(attending + core[0], mixing)
         kept = projected + (5 + 2 * MLP_RATIO) * token + max(0, core[1] - core[0])
-        return 2 * weights + images + self.depth * kept + max(core[1], mixing)
+        return weights + images + max(self.depth * kept, weights) + mixing
 
 
 ARCHITECTURES = {
