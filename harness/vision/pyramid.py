@@ -21,6 +21,7 @@ from torch.nn.functional import max_pool2d
 
 from harness.errors import UsageError
 from harness.vision import vit
+from harness.vision.models import PATCH
 
 FINEST, COARSEST = 2, 6
 NATIVE = 4  # the level of the transformer's own map
@@ -63,8 +64,8 @@ def build_backbone(backbone: str | nn.Module, *, img_size: int, multiple: int, o
         if options:
             raise UsageError(f"{', '.join(options)}: options of a backbone made by name, and this one is made already")
         return backbone
-    patch = options.get("patch_size", vit.architecture(backbone).patch)
-    side = padded(img_size, patch * multiple)
+    patch = options.get("patch_size", PATCH)
+    side = padded(img_size, (patch if isinstance(patch, int) else max(patch)) * multiple)
     return vit.create(backbone, img_size=side, num_classes=0, dynamic_img_size=True, **options)
 
 

@@ -66,12 +66,12 @@ def write(folder: Path, *, images: int = 200, validation: int | None = None, siz
 
 
 def generate(split: str, count: int, *, size: int, seed: int) -> Iterator[Scene]:
-    """The scenes of a split; each depends on the seed, the split and its number alone. Classes are equally frequent."""
-    part = SPLITS.index(split)
-    names = list(COLOURS)
-    order = np.random.default_rng([seed, part]).permutation(count).tolist()
-    for number, turn in enumerate(order):
-        twin = None if number % EMPTY_EVERY == EMPTY_EVERY - 1 else names[turn % len(names)]
+    """The scenes of a split: a larger set begins with the smaller one. Every class once in as many scenes."""
+    part, names = SPLITS.index(split), list(COLOURS)
+    for number in range(count):
+        block, place = divmod(number, len(names))
+        order = np.random.default_rng([seed, part, block, 1]).permutation(len(names))
+        twin = None if number % EMPTY_EVERY == EMPTY_EVERY - 1 else names[int(order[place])]
         yield compose(np.random.default_rng([seed, part, number]), size=size, twin=twin)
 
 
