@@ -6,28 +6,41 @@ result = run(sweep, Path("results/mine"), engine=Engine(plugins=[], device="auto
 from __future__ import annotations
 
 import random
-import secrets
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness import stats
 from harness.catalogue import Resolution, cached
-from harness.engines.local import Engine, Outcome
+from harness.crew import Alone, Crew
 from harness.errors import UsageError
-from harness.record import SCHEMA, Case, Reading, Row
+from harness.journal import Journal
+from harness.place import Engine, Task, memory_refusal
+from harness.record import Case, Reading
 from harness.space import Sweep, expand, read_toml
-from harness.store import ENVIRONMENT, SWEEP, Store, StoreFull, read_environment
+from harness.store import SWEEP, Store, StoreFull
+
+__all__ = [
+    "Listener", "Result", "check_names", "check_same_sweep", "memory_refusal", "prepare", "run", "stored_sweep",
+]  # fmt: skip
 
 CANARY_EVERY_S = 5.0
-CANARY_TOLERANCE = 0.05
-CHECKS = ("numeric_error",)
 CEILINGS_FOR = {"roofline_fraction", "flops_rate", "bytes_moved"}  # what is read against the device's ceilings
+
+
+UNLIKE = (
+    "unlike machines share this sweep: each case is measured on one of them, and tables and figures keep them apart"
+)
+
+
+class Resolver(Protocol):
+    """What knows the variants here and which backend a case takes."""
+
+    def open(self) -> dict[str, Any]: ...
+    def resolve(self, cases: Sequence[Case]) -> list[Resolution]: ...
 
 
 class Listener(Protocol):
@@ -49,7 +62,7 @@ class Result:
     measuring_s: float = 0.0
 
 
-def prepare(sweep: Sweep, engine: Engine) -> tuple[dict[str, Any], list[Resolution], list[str]]:
+def prepare(sweep: Sweep, engine: Resolver) -> tuple[dict[str, Any], list[Resolution], list[str]]:
     """Open the engine and resolve the sweep's cases: the session, each case once, and warnings."""
     session = engine.open()
     cases, warnings = expand(sweep, session["catalogue"], device=session["device"])
@@ -64,30 +77,34 @@ def check_names(sweep: Sweep) -> None:
         expand(sweep, known["attentions"], device="cpu")
 
 
-def run(sweep: Sweep, folder: Path, *, engine: Engine, listener: Listener, resume: bool = False) -> Result:
+def run(
+    sweep: Sweep, folder: Path, *, engine: Engine | Crew, listener: Listener, resume: bool = False
+) -> Result:  # fmt: skip
     """Measure what the folder lacks of the sweep. Raises StoreError, UsageError and Failure; rows written stay."""
     started = time.monotonic()
-    session, resolutions, warnings = prepare(sweep, engine)
+    crew = engine if isinstance(engine, Crew) else Alone(engine)
+    session, resolutions, warnings = prepare(sweep, crew)
     with Store.open(folder, metrics=sweep.metrics, resume=resume, sweep=sweep.to_toml()) as store:
         for text in (*warnings, *store.warnings):
             listener.warn(text)
         todo = [r for r in resolutions if r.case.case_id not in store.done]
         random.Random(sweep.seed).shuffle(todo)
         listener.begin(len(resolutions), len(resolutions) - len(todo))
-        journal = _Journal(store, sweep, session, folder)
+        journal = Journal(store, sweep, session, name=crew.first)
         result = Result(folder=folder)
         try:
+            for served in crew.serve(todo, _task(sweep, todo), listener):
+                if served.name not in journal.places and journal.join(served.name, served.session):
+                    listener.warn(UNLIKE)
+                outcome = served.visit.outcome
+                store.append(journal.rows(served), outcome.samples)
+                journal.note(served)
+                result.statuses[outcome.status] += 1
+                listener.finish(served.resolution.case, outcome.readings)
             if todo:
-                ceilings = journal.calibrate(engine, todo) if CEILINGS_FOR & set(sweep.metrics) else {}
-                for resolution in todo:
-                    journal.look(engine, listener)
-                    listener.start(resolution.case)
-                    outcome = _measure(resolution, sweep, engine, ceilings)
-                    store.append(journal.rows(resolution, outcome), outcome.samples)
-                    journal.spent(outcome.seconds)
-                    result.statuses[outcome.status] += 1
-                    listener.finish(resolution.case, outcome.readings)
-                journal.look(engine, listener, last=True)
+                journal.look(crew.looks())
+                for text in journal.drifted():
+                    listener.warn(text)
         except BaseException:
             with suppress(StoreFull):  # what ended the sweep is the news, not that its log cannot be written either
                 journal.close(time.monotonic() - started)
@@ -102,121 +119,6 @@ def stored_sweep(folder: Path) -> Sweep:
     return Sweep.parse(read_toml(folder / SWEEP), source=str(folder / SWEEP))
 
 
-class _Journal:
-    """environment.json of a run: what, where, when, how long, and how steady the machine was."""
-
-    def __init__(self, store: Store, sweep: Sweep, session: Mapping[str, Any], folder: Path) -> None:
-        self.store, self.session = store, session
-        earlier = read_environment(folder)
-        self.run_id = earlier.get("run_id") or f"{_now():%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-        self.measuring_s, self._last_look, self._begun = 0.0, 0.0, time.monotonic()
-        self._declared = {name: entry["exponents"] for name, entry in session["catalogue"].items()}
-        self.document: dict[str, Any] = {
-            "schema": SCHEMA,
-            "run_id": self.run_id,
-            "machine": session["machine"],
-            "commit": session["commit"],
-            "device": session["device"],
-            "order_seed": sweep.seed,
-            "declared": {name: exponents for name, exponents in self._declared.items() if exponents},
-            "environment": session["environment"],
-            "ceilings": earlier.get("ceilings", {}),
-            "sessions": earlier.get("sessions", []),
-        }
-        self.session_log: dict[str, Any] = {"started_utc": f"{_now():%Y-%m-%dT%H:%M:%SZ}", "canary_ms": []}
-        self.seconds: Counter[str] = Counter()
-        store.write_json(ENVIRONMENT, self.document)
-
-    def calibrate(self, engine: Engine, todo: Sequence[Resolution]) -> dict[str, Any]:
-        """The device's ceilings, measured now; kept in environment.json."""
-        dtypes = sorted({r.case.dtype for r in todo if r.status == "ok"})
-        with self._window("ceilings"):
-            ceilings = engine.ceilings(dtypes)
-        device = self.session["device"]
-        known = self.document["ceilings"].get(device, {"matmul_tflops": {}})
-        ceilings["matmul_tflops"] = {**known["matmul_tflops"], **ceilings["matmul_tflops"]}
-        self.document["ceilings"][device] = ceilings
-        self.store.write_json(ENVIRONMENT, self.document)
-        return ceilings
-
-    def look(self, engine: Engine, listener: Listener, *, last: bool = False) -> None:
-        """Time the canary now and then; at the end say so if it drifted."""
-        if not last and time.monotonic() - self._last_look < CANARY_EVERY_S:
-            return
-        with self._window("canary"):
-            milliseconds = engine.canary()
-        self._last_look = time.monotonic()
-        looks = self.session_log["canary_ms"]
-        looks.append([round(self._last_look - self._begun, 3), milliseconds])
-        if last and len(looks) >= 3:
-            moved = stats.drift([value for _, value in looks])
-            self.session_log["canary_drift"] = moved
-            if abs(moved) > CANARY_TOLERANCE:
-                listener.warn(
-                    f"the machine drifted during this run: a fixed matrix product took {100 * moved:+.1f} % "
-                    "at the end against the start; repeat on a quiet machine (harness doctor tells why)"
-                )
-
-    def rows(self, resolution: Resolution, outcome: Outcome) -> list[Row]:
-        """The rows of a case's readings; the variant's remark goes into each measured latency's note."""
-        rows = []
-        for reading in outcome.readings:
-            if resolution.note and reading is outcome.readings[0] and resolution.note != reading.note:
-                reading = replace(reading, note="; ".join(filter(None, [reading.note, resolution.note])))
-            rows.append(
-                Row.of(
-                    resolution.case, reading, run_id=self.run_id, machine=self.session["machine"],
-                    commit=self.session["commit"], time_utc=f"{_now():%Y-%m-%dT%H:%M:%SZ}",
-                )
-            )  # fmt: skip
-        return rows
-
-    def spent(self, seconds: Mapping[str, float]) -> None:
-        """Add the measured seconds of a case, by metric."""
-        self.seconds.update(seconds)
-        self.measuring_s += sum(seconds.values())
-
-    def close(self, wall_s: float) -> None:
-        """Write how the session went."""
-        log = {
-            **self.session_log,
-            "wall_s": wall_s,
-            "measuring_s": self.measuring_s,
-            "checking_s": sum(self.seconds[name] for name in CHECKS),
-            "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
-        }
-        self.document["sessions"].append(log)
-        for key in ("wall_s", "measuring_s"):
-            self.document[key] = sum(entry[key] for entry in self.document["sessions"])
-        self.store.write_json(ENVIRONMENT, self.document)
-
-    @contextmanager
-    def _window(self, name: str) -> Iterator[None]:
-        """Count the time inside as measuring."""
-        started = time.monotonic()
-        yield
-        self.spent({name: time.monotonic() - started})
-
-
-def _measure(resolution: Resolution, sweep: Sweep, engine: Engine, ceilings: Mapping[str, Any]) -> Outcome:
-    """One case: its known impossibility, its predicted lack of memory, or its measurement."""
-    first = sweep.metrics[0]
-    if resolution.status != "ok":
-        return Outcome(readings=[Reading(metric=first, status=resolution.status, note=resolution.note)])
-    refused = memory_refusal(resolution, engine.free_bytes())
-    if refused:
-        return Outcome(readings=[Reading(metric=first, status="oom", note=refused)])
-    settings = {"budget_s": sweep.budget, "ceilings": dict(ceilings)}
-    return engine.measure(resolution.case, metrics=sweep.metrics, settings=settings, timeout_s=sweep.timeout)
-
-
-def memory_refusal(resolution: Resolution, free: int) -> str | None:
-    """Why the case cannot fit in `free` bytes by its cost model, or None."""
-    if resolution.peak_bytes is None or resolution.peak_bytes <= free:
-        return None
-    return f"needs {resolution.peak_bytes / 1e9:.1f} GB, {free / 1e9:.1f} GB free; predicted, not tried"
-
-
 def check_same_sweep(stored: Sweep, given: Mapping[str, Any]) -> None:
     """Raise UsageError when a key given for a resumed run differs from the one it was started with."""
     wanted = Sweep.parse({**stored.model_dump(), **given})
@@ -229,12 +131,17 @@ def check_same_sweep(stored: Sweep, given: Mapping[str, Any]) -> None:
             )
 
 
+def _task(sweep: Sweep, todo: Sequence[Resolution]) -> Task:
+    """How its cases are measured; with ceilings where a figure is read against them."""
+    dtypes = sorted({r.case.dtype for r in todo if r.status == "ok"}) if CEILINGS_FOR & set(sweep.metrics) else []
+    return Task(
+        metrics=sweep.metrics, budget_s=sweep.budget, timeout_s=sweep.timeout, ceilings=tuple(dtypes),
+        canary_every_s=CANARY_EVERY_S,
+    )  # fmt: skip
+
+
 def _text(value: Any) -> str:
     """A key's value as it would be typed."""
     if isinstance(value, Mapping):
         return ",".join(f"{key}={value[key]}" for key in sorted(value))
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

@@ -17,16 +17,24 @@ def command(
     resume: bool = typer.Option(False, "--resume", help="Finish what --out, or the newest run, lacks."),
     as_json: bool = typer.Option(False, "--json", help="One JSON document on stdout instead of the table."),
     quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress on stderr; warnings stay."),
+    engine: str = typer.Option("local", "--engine", help="local, or ray: a cluster's nodes side by side."),
+    address: str | None = typer.Option(
+        None, "--address", help="Of the Ray cluster, HOST:PORT. Default: this machine's.", show_default=False
+    ),
+    devices: str | None = typer.Option(
+        None, "--devices", help="Several GPUs of this machine side by side: cuda:0,cuda:1.", show_default=False
+    ),
 ) -> int:
     """Measure attention variants over n and m; write rows, samples and the environment; compare them in a table."""
     import shlex
 
     from harness import store, sweep
+    from harness.cli._engine import Choice
     from harness.cli._progress import Progress
-    from harness.engines.local import Engine
     from harness.errors import FAILURE, OK
     from harness.space import Sweep
 
+    choice = Choice.parse(engine, address=address, devices=devices, given=given)
     if resume:
         folder = out or store.newest_run(Path("results"))
         store.check_folder(folder, resume=True)
@@ -40,8 +48,8 @@ def command(
     sweep.check_names(wanted)
     progress = Progress(quiet=quiet)
     try:
-        with Engine(plugins=wanted.plugin, device=wanted.device) as engine:
-            result = sweep.run(wanted, folder, engine=engine, listener=progress, resume=resume)
+        with choice.open(wanted, warn=progress.warn) as measuring:
+            result = sweep.run(wanted, folder, engine=measuring, listener=progress, resume=resume)
     except KeyboardInterrupt:
         if (folder / store.MEASUREMENTS).exists():
             raise KeyboardInterrupt(f"finish it with: harness run --resume --out {shlex.quote(str(folder))}") from None

@@ -1,1 +1,1 @@
-"""Where cases run: one file an engine, found by file name; each offers `Engine(plugins, device)`."""
+"""Where cases run: `local` is a worker process here, `devices` one on each of several GPUs here, `ray` a cluster."""

@@ -3,6 +3,7 @@
 with Engine(plugins=[], device="auto") as engine:
     session = engine.open()                  # device, catalogue, environment, machine, commit
     outcome = engine.measure(case, metrics=("latency",), settings={}, timeout_s=60)
+with Crew(Devices(plugins=[], devices=["cuda:0", "cuda:1"])) as crew: ...      # a worker on each of several
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class Engine:
         self._log: Any = None
         self._pending = b""
         self._oom_kills = 0
-        self._used = False
+        self._used = self._abandoned = False
         self.restarts = 0
 
     def __enter__(self) -> Engine:
@@ -166,6 +167,14 @@ class Engine:
         process.stdout.close()  # type: ignore[union-attr]
         self._log.close()
 
+    def abandon(self) -> None:
+        """From another thread: end the worker, and let whoever waits for it start no other. `stop` is still due."""
+        self._abandoned = True
+        process = self._process
+        if process is not None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+
     def _ensure(self) -> None:
         if self._process is not None and self._process.poll() is not None:  # it died between two cases
             self.stop(kill=True)
@@ -210,6 +219,8 @@ class Engine:
         return answer["answer"]
 
     def _start(self) -> None:
+        if self._abandoned:
+            raise WorkerLost("error", "the sweep is over")
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
         self._oom_kills, self._used = _oom_kills(), False
         self._process = subprocess.Popen(
@@ -218,6 +229,8 @@ class Engine:
             start_new_session=True,
         )  # fmt: skip
         _volunteer(self._process.pid)
+        if self._abandoned:  # while it was being started
+            self.abandon()
 
     def _read_line(self, timeout_s: float) -> bytes:
         process = self._process

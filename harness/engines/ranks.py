@@ -1,0 +1,242 @@
+"""Cases that several worker processes share, each a rank with a part of the tokens. No torch.
+
+with Engine(plugins=[], device="cpu", ranks=4) as engine:        # four workers of this machine
+    session = engine.open()
+    outcome = engine.measure(shared(case, 4), metrics=METRICS, settings={}, timeout_s=60)
+
+Under torchrun the workers are one of each of its processes (harness.engines.torchrun). A rank that dies, or a case that
+fails in one of them, ends all workers: the case is a row with the reason, and the next one starts fresh ones.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from harness import system
+from harness.catalogue import Resolution
+from harness.engines.local import START_TIMEOUT_S, Outcome, WorkerLost
+from harness.engines.local import Engine as Worker
+from harness.errors import Failure, UsageError
+from harness.place import failed, memory_refusal
+from harness.record import Case, Reading
+from harness.shared import alone, shared
+
+LEAVE_S = 20.0  # for the other ranks, once one has failed or died
+
+
+class Seat(Protocol):
+    """Where one rank's worker is: a process here, or one beside another process of torchrun."""
+
+    def ask(
+        self, operation: str, timeout_s: float, **arguments: Any
+    ) -> Any: ...  # raises WorkerLost, Failure, UsageError
+    def abandon(self) -> None: ...  # from another thread: end the worker for good
+    def stop(self, *, kill: bool = False) -> None: ...
+
+
+class Source(Protocol):
+    """Starts the seats of a generation: one fresh worker a rank, and where these meet."""
+
+    ranks: int
+    whole_machine: bool  # the ranks share the cores of one machine: each gets its part of them
+
+    def seats(self) -> list[Seat]: ...
+    def meeting(self, generation: int) -> dict[str, Any]: ...
+    def device(self, rank: int, kind: str) -> str: ...
+    def close(self) -> None: ...
+
+
+class Here:
+    """Ranks as worker processes of this machine."""
+
+    whole_machine = True
+
+    def __init__(self, *, plugins: Sequence[str], ranks: int) -> None:
+        self.plugins, self.ranks = list(plugins), ranks
+        self.folder = Path(tempfile.mkdtemp(prefix="ranks-"))
+
+    def seats(self) -> list[Seat]:
+        return [Worker(plugins=self.plugins, device="cpu") for _ in range(self.ranks)]
+
+    def meeting(self, generation: int) -> dict[str, Any]:
+        return {"file": str(self.folder / f"meeting-{generation}")}
+
+    def device(self, rank: int, kind: str) -> str:
+        return f"cuda:{rank}" if kind == "cuda" else kind
+
+    def close(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Engine:
+    """Measures a case on all ranks of a source together; for harness.sweep it is an engine like the local one."""
+
+    def __init__(self, source: Source, *, plugins: Sequence[str], device: str) -> None:
+        self.source, self.plugins, self.asked = source, list(plugins), device
+        if ":" in device:
+            raise UsageError(
+                f"--device {device} is one GPU; --sequence-parallel {source.ranks} takes one for each rank: "
+                "--device cuda, and CUDA_VISIBLE_DEVICES to choose them"
+            )
+        self._pool = ThreadPoolExecutor(source.ranks)
+        self._seats: list[Seat] = []
+        self._devices: list[str] = []
+        self._generations = itertools.count()
+        self._session: dict[str, Any] = {}
+        self._peaks: dict[str, int | None] = {}
+        self._backends: dict[str, str] = {}
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, failure: object, *rest: object) -> None:
+        self._end(kill=failure is not None)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self.source.close()
+
+    def open(self) -> dict[str, Any]:
+        """Start a worker for each rank; the session of rank 0. Raises UsageError, Failure."""
+        try:
+            self._start()
+        except WorkerLost as lost:
+            raise Failure(f"a rank's process failed as it started: {lost.note}") from None
+        return self._session
+
+    def resolve(self, cases: Sequence[Case]) -> list[Resolution]:
+        """Each case as the ranks share it. What it needs is what its parts need, on a CPU all of them together."""
+        ranks = self.source.ranks
+        parts = [replace(case, n=-(-case.n // ranks)) for case in cases]
+        found = []
+        for case, single, part in zip(cases, self._resolve(cases), self._resolve(parts), strict=True):
+            mine = shared(single.case, ranks) if single.status in ("ok", "oom") else replace(single.case, backend="")
+            together = ranks if self._devices[0] == "cpu" else 1
+            peak = None if part.peak_bytes is None else part.peak_bytes * together
+            self._peaks[mine.case_id], self._backends[mine.case_id] = single.peak_bytes, single.case.backend
+            found.append(replace(single, case=mine, peak_bytes=peak))
+            assert case.n == mine.n
+        return found
+
+    def free_bytes(self) -> int:
+        """Of the rank that has least."""
+        return min(self._all("free", START_TIMEOUT_S, lambda rank: {"device": self._devices[rank]}))
+
+    def ceilings(self, dtypes: Sequence[str]) -> dict[str, Any]:
+        """Of rank 0's device."""
+        self._ready()
+        return self._seats[0].ask("ceilings", START_TIMEOUT_S, device=self._devices[0], dtypes=list(dtypes))
+
+    def canary(self) -> float:
+        """Milliseconds of the fixed matrix product on rank 0."""
+        self._ready()
+        return self._seats[0].ask("canary", START_TIMEOUT_S, device=self._devices[0])
+
+    def measure(
+        self, case: Case, *, metrics: Sequence[str], settings: dict[str, Any], timeout_s: float
+    ) -> Outcome:  # fmt: skip
+        """Measure one case on all ranks; whatever happens to one of them becomes an Outcome and ends them all."""
+        plain = alone(case, self._backends[case.case_id])
+        try:
+            free = self.free_bytes()
+            whole = Resolution(case=plain, peak_bytes=self._peaks[case.case_id])
+            request = {
+                "case": asdict(plain), "metrics": list(metrics), "settings": settings,
+                "one_process": memory_refusal(whole, free),
+            }  # fmt: skip
+            answers = self._all("measure_part", timeout_s, lambda rank: {**request, "device": self._devices[rank]})
+        except WorkerLost as lost:
+            self._end(kill=True)
+            return failed(metrics[0], lost.status, lost.note)
+        except Failure as failure:
+            self._end(kill=True)
+            return failed(metrics[0], "error", str(failure))
+        readings = [Reading(**reading) for reading in answers[0]["readings"]]
+        return Outcome(readings=readings, samples=answers[0]["samples"], seconds=answers[0]["seconds"])
+
+    def _resolve(self, cases: Sequence[Case]) -> list[Resolution]:
+        self._ready()
+        answers = self._seats[0].ask("resolve", START_TIMEOUT_S, cases=[asdict(case) for case in cases])
+        return [Resolution(**{**answer, "case": Case(**answer["case"])}) for answer in answers]
+
+    def _ready(self) -> None:
+        if not self._seats:
+            self._start()
+
+    def _start(self) -> None:
+        """Fresh workers that have joined one group."""
+        self._seats = self.source.seats()
+        count = self.source.ranks
+        if self.source.whole_machine and "OMP_NUM_THREADS" not in os.environ:
+            threads = max(1, len(system.affinity()) // count)
+            self._all("threads", START_TIMEOUT_S, lambda rank: {"threads": threads})
+        kind = self.asked
+        if kind == "auto":  # rank 0 tells which kind of device there is
+            kind = self._seats[0].ask("open", START_TIMEOUT_S, plugins=self.plugins, device="auto")["device"]
+            kind = kind.partition(":")[0]
+        devices = [self.source.device(rank, kind) for rank in range(count)]
+        sessions = self._all(
+            "open", START_TIMEOUT_S, lambda rank: {"plugins": self.plugins, "device": devices[rank]}
+        )  # fmt: skip
+        self._session, self._devices = sessions[0], devices
+        meeting = self.source.meeting(next(self._generations))
+        self._all(
+            "join", START_TIMEOUT_S,
+            lambda rank: {"rank": rank, "ranks": count, "meeting": meeting, "device": devices[rank], "timeout_s": 1800},
+        )  # fmt: skip
+
+    def _all(self, operation: str, timeout_s: float, arguments: Callable[[int], dict[str, Any]]) -> list[Any]:
+        """Every rank's answer. The first that fails ends all; then WorkerLost, Failure or UsageError says why."""
+        self._ready()
+        asked = {
+            self._pool.submit(seat.ask, operation, timeout_s, **arguments(rank)): rank
+            for rank, seat in enumerate(self._seats)
+        }
+        waiting = set(asked)
+        while waiting:
+            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            if any(_problem(future) for future in done):
+                break
+        if waiting:  # give them time to tell what they know, then no more
+            wait(waiting, timeout=LEAVE_S)
+            for seat in self._seats:
+                seat.abandon()
+        problems = [(rank, problem) for future, rank in asked.items() if (problem := _problem(future))]
+        if problems:
+            raise _worst(problems)
+        return [future.result() for future in asked]
+
+    def _end(self, *, kill: bool) -> None:
+        seats, self._seats = self._seats, []
+        for seat in seats:
+            seat.stop(kill=kill)
+
+
+def _problem(future: Future[Any]) -> BaseException | None:
+    """What went wrong on a rank, a case's failure included; None while it works or when it is well."""
+    if not future.done():
+        return None
+    if error := future.exception():
+        return error
+    answer = future.result()
+    failure = answer.get("failure") if isinstance(answer, dict) else None
+    return WorkerLost(failure["status"], failure["note"]) if failure else None
+
+
+def _worst(problems: Sequence[tuple[int, BaseException]]) -> BaseException:
+    """The problem that is a cause: a rank that lost the others, or was ended for their sake, has none of its own."""
+
+    def consequence(entry: tuple[int, BaseException]) -> int:
+        text = str(entry[1])
+        return 2 if "lost the others" in text else 1 if isinstance(entry[1], WorkerLost) and "over" in text else 0
+
+    rank, problem = min(problems, key=consequence)
+    if isinstance(problem, WorkerLost):
+        return WorkerLost(problem.status, f"rank {rank}: {problem.note}")
+    return problem
