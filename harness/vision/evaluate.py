@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object, send_to_device
 from torch import Tensor, nn
 
+import attentions
 from harness import subject as subjects
 from harness.metrics import Settings, flops, latency, memory
 from harness.record import Case, Reading
@@ -44,6 +45,9 @@ def accuracy(
         meter.merge([other for rank, other in enumerate(gathered) if rank != accelerator.process_index])
     values = meter.compute()
     return {name: float(values[name]) for name in task.metrics}
+
+
+COSTS = ("flops", "latency", "peak_memory")
 
 
 class Inference:
@@ -103,17 +107,30 @@ def parameters(network: nn.Module) -> Reading:
 
 
 def cost(inference: Inference, *, budget_s: float, samples: dict[str, list[float]]) -> Iterator[Reading]:
-    """FLOPs counted by dispatch, latency with throughput, and peak memory of one call, by the harness' own metrics."""
+    """FLOPs counted by dispatch, latency, and peak memory of one call, by the harness' own metrics.
+
+    A model whose answer is not finite has no cost: errors stand in its place.
+    """
+    if not bool(torch.isfinite(inference.call()).all()):
+        for name in COSTS:
+            yield Reading(metric=name, status="error", note="the model's answer is not finite")
+        return
     subject: Any = inference
-    settings = Settings(budget_s=budget_s, samples=samples)
+    yield _counted(inference)
+    yield next(iter(latency.measure(subject, {}, Settings(budget_s=budget_s, samples=samples))))
+    yield from memory.measure(subject, {}, Settings())
+
+
+def _counted(inference: Inference) -> Reading:
+    subject: Any = inference
+    case = inference.case
+    if attentions.spec(case.attention).backend(case.backend).opaque:
+        note = f"{case.label} is opaque to the dispatcher; judge the same weights with {case.attention}:reference"
+        return Reading(metric="flops", status="unsupported", note=note)
     counted = flops.count(subject)
-    yield (
-        Reading(metric="flops", value=counted, samples=1, note="counted by dispatch")
-        if counted
-        else Reading(metric="flops", status="error", note="0 FLOPs were counted")
-    )
-    yield next(iter(latency.measure(subject, {}, settings)))
-    yield from memory.measure(subject, {}, settings)
+    if not counted:
+        return Reading(metric="flops", status="error", note="0 FLOPs were counted")
+    return Reading(metric="flops", value=counted, samples=1, note="counted by dispatch")
 
 
 def _first(predictions: Any) -> Tensor:

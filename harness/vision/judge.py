@@ -18,12 +18,10 @@ from torch import nn
 from harness.errors import UsageError
 from harness.record import Case, Reading
 from harness.vision import checkpoint, tasks
-from harness.vision.evaluate import Inference, accuracies, accuracy, cost, parameters
+from harness.vision.evaluate import COSTS, Inference, accuracies, accuracy, cost, parameters
 from harness.vision.plan import Plan, case_of, shape_of
 from harness.vision.runfolder import BEST, LAST
 from harness.vision.task import Task
-
-COSTS = ("params", "flops", "latency", "peak_memory")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +46,7 @@ class Judged:
 
 def metrics_of(task: Task) -> tuple[str, ...]:
     """What `judge` reads of a task's models, in order."""
-    return (*task.metrics, *COSTS)
+    return (*task.metrics, "params", *COSTS)
 
 
 def load(path: Path, *, task: str = "", data: Path | None = None, best: bool = False) -> Trained:

@@ -31,7 +31,7 @@ def finish(session: Session, folder: RunFolder) -> None:
     session.judged.eval()
     with session.accelerator.autocast():
         shape = shape_of(session.judged, lambda: session.task.predict(session.judged, batch))
-    case = case_of(session.plan, replace(shape, b=recipe.batch), device=_device(session))
+    case = case_of(session.plan, replace(shape, b=recipe.batch), device=session.place)
     readings = [
         *accuracies(session.values, samples=len(data), note=note), _final_loss(session, folder),
         parameters(session.network),
@@ -58,8 +58,3 @@ def _final_loss(session: Session, folder: RunFolder) -> Reading:
     last = losses[losses["step"] > session.steps * 0.9]
     note = f"training loss, mean over the last {len(last)} log entries"
     return Reading(metric="loss", value=float(last["value"].mean()), samples=len(last), note=note)
-
-
-def _device(session: Session) -> str:
-    device = session.accelerator.device
-    return device.type if device.type == "cpu" else f"{device.type}:{device.index or 0}"

@@ -74,6 +74,12 @@ class Session:
         )  # fmt: skip
 
     @property
+    def place(self) -> str:
+        """The device as rows name it: cpu or cuda:<index>."""
+        device = self.accelerator.device
+        return device.type if device.type == "cpu" else f"{device.type}:{device.index or 0}"
+
+    @property
     def judged(self) -> nn.Module:
         """The weights that are evaluated: the averaged ones where there are such."""
         return self.ema.module if self.ema else self.network
@@ -84,7 +90,7 @@ class Session:
         attention = self.plan.mechanism.attention
         images = " and ".join(f"{len(self.data[split])} {split}" for split in SPLITS)
         processes = self.accelerator.num_processes
-        where = f"{processes} × {self.accelerator.device.type}" if processes > 1 else str(self.accelerator.device)
+        where = f"{processes} × {self.accelerator.device.type}" if processes > 1 else self.place
         model = f"{self.task.name} with {attention}: {size:.2f} M parameters"
         return f"{model}, {images} images, {self.steps} steps on {where}"
 

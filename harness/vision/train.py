@@ -69,7 +69,7 @@ def train(
         if resume:
             session.restore(out / LAST)
             folder.rewind(session.step)
-        folder.describe(str(session.accelerator.device), plan.document())
+        folder.describe(session.place, plan.document())
         listener.begin(session.describe(), session.step, session.steps)
         started, first = time.monotonic(), session.step
         try:
