@@ -1,10 +1,11 @@
 """What could be chosen at a token count: every variant's stored time, memory and error there. pandas only.
 
-    stock = Stock(runs, exact={"flash": True, "anchor": False})
+    stock = Stock(runs, kinds={"flash": "exact", "anchor": "approximate", "none": "floor"})
     for setting, lines in stock.settings(): candidates, failed = stock.at(lines, 16384)
 
 A figure that was not measured at n is interpolated between the nearest measured n by the power law through both, and
-says so; beyond the measured n there is none. Unlike machines, devices, scopes, shapes, phases and dtypes stay apart.
+says so; beyond the measured n there is none. A floor is no candidate. Unlike machines, devices, scopes, shapes, phases
+and dtypes stay apart.
 """
 
 from __future__ import annotations
@@ -141,11 +142,11 @@ class Line:
 class Stock:
     """The rows of one run or several, the latest where two hold the same case of one machine."""
 
-    def __init__(self, runs: Sequence[Run], *, exact: Mapping[str, bool]) -> None:
+    def __init__(self, runs: Sequence[Run], *, kinds: Mapping[str, str]) -> None:
         import pandas
 
         self.runs = list(runs)
-        self.exact = {**exact, **_told(runs)}
+        self.kinds = {**kinds, **_told(runs)}
         frames = [run.frame.assign(run=at) for at, run in enumerate(runs)]
         frame: Frame = frames[0] if len(frames) == 1 else pandas.concat(frames)
         self.frame = labelled(frame.sort_values("time_utc", kind="stable"))
@@ -166,6 +167,7 @@ class Stock:
                     rows=tuple(group.sort_values("n").itertuples()),
                 )
                 for (name, label, size), group in sorted(groups, key=lambda item: sort_key(*item[0]))
+                if self.kinds.get(name) != "floor"
             ]  # fmt: skip
             yield setting, lines
 
@@ -178,7 +180,7 @@ class Stock:
 
     def _one(self, line: Line, n: int) -> Candidate | Failed | None:
         facts = {"attention": line.attention, "backend": line.rows[0].backend, "series": line.series, "m": line.m}
-        exact = self.exact.get(line.attention, False)
+        exact = self.kinds.get(line.attention) == "exact"
         for row in line.rows:
             if row.n != n:
                 continue
@@ -244,13 +246,21 @@ def interpolation_miss(sizes: Any, values: Any) -> float | None:
     return math.exp(max(told)) if told else None
 
 
-def _told(runs: Sequence[Run]) -> dict[str, bool]:
-    """What the runs themselves say is exact, which holds for variants of one's own, too."""
-    known: dict[str, bool] = {}
+def kinds_of(catalogue: Mapping[str, Any]) -> dict[str, str]:
+    """What each variant of a catalogue (harness.catalogue.describe) is: exact, approximate or a floor."""
+    return {
+        name: "floor" if entry["floor"] else "exact" if entry["exact"] else "approximate"
+        for name, entry in catalogue.items()
+    }
+
+
+def _told(runs: Sequence[Run]) -> dict[str, str]:
+    """What the runs themselves say of their variants, which holds for one's own, too."""
+    known: dict[str, str] = {}
     for run in runs:
-        names = run.environment.get("exact")
-        if isinstance(names, list):
-            known |= {name: name in names for name in set(run.frame["attention"])}
+        told = run.environment.get("kinds")
+        if isinstance(told, dict):
+            known |= {str(name): str(kind) for name, kind in told.items()}
     return known
 
 

@@ -1,6 +1,6 @@
 """Which variant to take at a token count, and why: from stored rows, with margins, intervals and what is not known.
 
-    stock = Stock([figures.load(Path("results/cpu/sweep"))], exact=exact)
+    stock = Stock([figures.load(Path("results/cpu/sweep"))], kinds={"flash": "exact"})
     for answer in recommend(stock, Wish(n=4096, m=(64,), budget_ms=10)): print(answer.headline)
 
 Without a budget the fastest that meets the limits is chosen. With one, an exact variant that keeps it comes before any
@@ -10,7 +10,7 @@ approximation: what is faster than asked for is worth no error. A limit is met w
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -99,10 +99,11 @@ class Answer:
         if choice is None:
             return f"Nothing that was measured meets this at n = {n}." if self.refused else self._nothing()
         kind = "exact" if choice.exact else "an approximation"
-        why = "the fastest" if self.wish.budget_ms is None else "keeps the budget"
+        between = ", interpolated" if choice.between else ""
+        why = "is the fastest" if self.wish.budget_ms is None else "keeps the budget"
         if self.wish.budget_ms is None and len(self.ranking) == 1:
-            why = "the only candidate"
-        return f"{choice.name} ({kind}) is {why} at n = {n}: {told(choice)}.".replace("is keeps", "keeps")
+            why = "is the only candidate"
+        return f"{choice.name} ({kind}) {why} at n = {n}: {told(choice)}{between}."
 
     @property
     def reasons(self) -> list[str]:
@@ -154,10 +155,14 @@ class Answer:
         return f"n = {n} lies outside what was measured ({low} to {high}), and nothing is extrapolated."
 
 
-def recommend(stock: Stock, wish: Wish) -> list[Answer]:
-    """An answer for each setting that the stock holds, in its order."""
+def recommend(
+    stock: Stock, wish: Wish, *, keep: Callable[[Mapping[str, Any]], bool] = lambda setting: True
+) -> list[Answer]:
+    """An answer for each setting that the stock holds and `keep` lets in, in its order."""
     answers = []
     for setting, lines in stock.settings():
+        if not keep(setting):
+            continue
         candidates, failed = stock.at(lines, wish.n)
         answers.append(
             judge(setting, wish, candidates, failed, measured=measured(lines), drift=drift(stock, lines))
@@ -186,6 +191,42 @@ def judge(
         failed=tuple(one for one in failed if _asked(one, wish)), measured=tuple(measured), drift=drift,
         remarks=(holds_for(setting),),
     )  # fmt: skip
+
+
+def as_json(answer: Answer) -> dict[str, Any]:
+    """An answer as a JSON object: times in ms, memory in MiB, null for what is not known."""
+    exact = answer.exact
+    return {
+        "setting": dict(answer.setting),
+        "headline": answer.headline,
+        "reasons": answer.reasons,
+        "unknown": answer.unknown,
+        "choice": _as_data(answer.choice),
+        "runner_up": _as_data(answer.runner_up),
+        "runner_up_over_choice": _ratio_as_data(answer.margin),
+        "fastest_exact": _as_data(exact[0]) if exact else None,
+        "fastest_exact_over_choice": _ratio_as_data(exact[1]) if exact else None,
+        "ranking": [_as_data(candidate) for candidate in answer.ranking],
+        "refused": [{**(_as_data(one.candidate) or {}), "reasons": list(one.reasons)} for one in answer.refused],
+        "failed": [
+            {"attention": one.attention, "m": one.m, "status": one.status, "note": one.note} for one in answer.failed
+        ],
+    }
+
+
+def _as_data(one: Candidate | None) -> dict[str, Any] | None:
+    if one is None:
+        return None
+    return {
+        "attention": one.attention, "backend": one.backend, "label": one.label, "m": one.m, "exact": one.exact,
+        "latency_ms": one.time.ms, "ci_low_ms": one.time.low, "ci_high_ms": one.time.high, "samples": one.samples,
+        "approximation_error": one.error, "peak_memory_mib": one.memory, "interpolated_between": one.between,
+        "interpolation_misses_by": one.miss, "run_id": one.run_id,
+    }  # fmt: skip
+
+
+def _ratio_as_data(of: Ratio | None) -> dict[str, float | None] | None:
+    return None if of is None else {"ratio": of.value, "ci_low": of.low, "ci_high": of.high}
 
 
 def measured(lines: Sequence[Line]) -> list[int]:

@@ -20,6 +20,7 @@ def command(
     import json
 
     from harness import catalogue, figures, report, store
+    from harness.candidates import kinds_of
     from harness.errors import NothingToCompare
     from harness.table import write
 
@@ -30,8 +31,8 @@ def command(
             raise NothingToCompare(f"{folder} holds no rows yet")
     target = out or report.default_path(loaded)
     report.check_target(target)
-    known = (catalogue.cached([]) or {"attentions": {}})["attentions"]
-    html = report.build(loaded, exact={name: bool(entry["exact"]) for name, entry in known.items()})
+    known = catalogue.cached([]) or {"attentions": {}}
+    html = report.build(loaded, kinds=kinds_of(known["attentions"]))
     report.write(html, target)
     if as_json:
         document = {"report": str(target), "bytes": len(html.encode()), "runs": list(map(str, folders))}

@@ -1,6 +1,6 @@
 """The report of one run or several: one HTML file that needs nothing else, not even a network. No torch.
 
-    html = build([figures.load(Path("results/cpu/sweep"))], exact={"flash": True, "anchor": False})
+    html = build([figures.load(Path("results/cpu/sweep"))], kinds={"flash": "exact", "anchor": "approximate"})
     write(html, Path("results/cpu/sweep/report.html"))      # atomically; never over a file that is no report
 
 Rows of different runs and machines are never ranked or drawn together. Everything that users wrote (names, notes,
@@ -24,14 +24,14 @@ MARK = "<!doctype html>\n<!-- attention-harness report -->\n"
 NAME = "report.html"
 
 
-def build(runs: Sequence[Run], *, exact: Mapping[str, bool]) -> str:
-    """The page of these runs. exact: which variants equal softmax attention. Raises Failure without the extra."""
+def build(runs: Sequence[Run], *, kinds: Mapping[str, str]) -> str:
+    """The page of these runs. kinds: which variants are exact, which a floor. Raises Failure without the extra."""
     missing = [name for name in ("plotly", "jinja2") if not _installed(name)]
     if missing:
         raise Failure(f"report needs {' and '.join(missing)}: pip install 'attention-harness[report]'")
     from harness.report.page import render
 
-    return MARK + render(runs, exact=exact)
+    return MARK + render(runs, kinds=kinds)
 
 
 def default_path(runs: Sequence[Run]) -> Path:

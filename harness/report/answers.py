@@ -1,6 +1,6 @@
 """The recommendation for every choice of n, m and exactness that the page offers, as data. The logic is recommend's.
 
-    answers = of_settings(runs, rows.settings, exact=exact)     # for each setting: {"4096|64": answer, …}
+    answers = of_settings(runs, rows.settings, kinds=kinds)     # for each setting: {"4096|64": answer, …}
     answers[0]["4096|64"]["headline"]
 
 Keys: `n|m`, `n|all` for every m together, `n|exact` for exact variants only.
@@ -19,19 +19,19 @@ from harness.selection import FILE, PANEL
 
 
 def of_settings(
-    runs: Sequence[Run], found: Sequence[Setting], *, exact: Mapping[str, bool]
+    runs: Sequence[Run], found: Sequence[Setting], *, kinds: Mapping[str, str]
 ) -> list[dict[str, Any]]:  # fmt: skip
     """The answers of each setting, in order. Each run is a stock of its own: rows of two are never ranked together."""
-    stocks = [Stock([run], exact=exact) for run in runs]
+    stocks = [Stock([run], kinds=kinds) for run in runs]
     lines = {
         (at, *_key(values)): (stock, values, own) for at, stock in enumerate(stocks) for values, own in stock.settings()
     }
     return [_answers(*lines[(setting.run, *_key(setting.values))]) for setting in found]
 
 
-def exactness(runs: Sequence[Run], exact: Mapping[str, bool]) -> dict[str, bool]:
-    """Whether each variant of the runs is exact, by the runs' own word where they have one."""
-    return Stock(runs, exact=exact).exact
+def exact_of(runs: Sequence[Run], kinds: Mapping[str, str]) -> list[str]:
+    """The exact variants, by the runs' own word where they have one."""
+    return sorted(name for name, kind in Stock(runs, kinds=kinds).kinds.items() if kind == "exact")
 
 
 def _answers(stock: Stock, values: Mapping[str, Any], lines: Sequence[Any]) -> dict[str, Any]:

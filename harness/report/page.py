@@ -1,6 +1,6 @@
 """Puts the page together: the template, the data island, Plotly's own file, and a policy that lets nothing else run.
 
-    html = render([figures.load(Path("results/cpu/sweep"))], exact={"flash": True})
+    html = render([figures.load(Path("results/cpu/sweep"))], kinds={"flash": "exact"})
 
 The policy names the two scripts by their hash: text that found its way out of the data would still not be run, and
 nothing on the page may fetch anything.
@@ -32,10 +32,10 @@ USUAL_M = 64
 MOST_NAMES = 60
 
 
-def render(runs: Sequence[Run], *, exact: Mapping[str, bool]) -> str:
+def render(runs: Sequence[Run], *, kinds: Mapping[str, str]) -> str:
     """The page as HTML, without the mark that names it a report."""
     rows = gather(runs)
-    found = answers.of_settings(runs, rows.settings, exact=exact)
+    found = answers.of_settings(runs, rows.settings, kinds=kinds)
     named = [facts.of_run(run, name) for run, name in zip(runs, _names(runs), strict=True)]
     first = _first(rows, found)
     about = {
@@ -43,7 +43,7 @@ def render(runs: Sequence[Run], *, exact: Mapping[str, bool]) -> str:
         "runs": [fact.name for fact in named],
         "series": looks.series_looks(rows.frame),
         "sizes": looks.size_looks(rows.frame),
-        "exact": sorted(name for name, is_exact in answers.exactness(runs, exact).items() if is_exact),
+        "exact": answers.exact_of(runs, kinds),
         "first": first,
     }
     script = "\n".join((ASSETS / name).read_text(encoding="utf-8") for name in SCRIPTS)

@@ -1,0 +1,84 @@
+"""harness recommend --n 16384 --budget-ms 2 --max-error 0.1: which attention to take, and why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from harness.cli._axes import with_axes
+
+
+@with_axes
+def command(
+    given: dict[str, Any],
+    runs: list[Path] = typer.Argument(
+        None, metavar="[RUN]...", help="Stored runs to choose from; all under results/ by default.", show_default=False
+    ),
+    budget_ms: float | None = typer.Option(
+        None, "--budget-ms", help="Milliseconds that a call may take, its interval included.", show_default=False
+    ),
+    max_error: float | None = typer.Option(
+        None, "--max-error", help="Largest approximation error; 0 asks for exact variants.", show_default=False
+    ),
+    max_memory: float | None = typer.Option(
+        None, "--max-memory", help="Largest peak memory above the inputs, in MiB.", show_default=False
+    ),
+    measure: bool | None = typer.Option(
+        None, "--measure/--no-measure", show_default=False,
+        help="Measure on this machine what is missing. Default: only where no RUN is named and nothing stored answers.",
+    ),
+    out: Path | None = typer.Option(
+        None, "--out", help="Folder of what is measured. Default: results/<time>.", show_default=False
+    ),
+    as_json: bool = typer.Option(False, "--json", help="One JSON document on stdout."),
+    quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress on stderr; warnings stay."),
+) -> int:  # fmt: skip
+    """Recommend an attention for n tokens within limits, from stored runs: the choice, the runner-up, the doubts."""
+    import json
+    from datetime import UTC, datetime
+
+    from harness import catalogue, figures, recommending
+    from harness.candidates import kinds_of
+    from harness.cli._progress import Progress
+    from harness.errors import NOTHING, OK, NothingToCompare
+    from harness.recommend import as_json as document
+    from harness.table import write
+    from harness.wording import as_text
+
+    asked = recommending.Asked.parse(given)
+    wish = asked.wish(budget_ms=budget_ms, max_error=max_error, max_memory=max_memory)
+    progress = Progress(quiet=quiet)
+    stored, skipped = recommending.stored(runs or [], results=Path("results"))
+    for text in skipped:
+        progress.warn(text)
+    known = catalogue.cached(asked.sweep.plugin) or {"attentions": {}}
+    kinds = kinds_of(known["attentions"])
+    try:
+        answers = asked.answers(stored, wish, kinds=kinds) if not measure else []
+    except NothingToCompare:
+        if measure is False or runs:
+            raise
+        answers = []
+    answerable = any(answer.ranking or answer.refused for answer in answers)
+    folder = None
+    if measure or (measure is None and not runs and not answerable):
+        try:
+            target = out or Path("results") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
+            folder, machine = recommending.measure(asked, stored, target, listener=progress)
+        finally:
+            progress.close()
+        stored += [figures.load(folder)] if folder else []
+        answers = asked.answers(stored, wish, kinds=kinds, machine=machine)
+    if not answers:
+        raise NothingToCompare(f"no stored run holds such rows; measure them: harness recommend --n {wish.n} --measure")
+    if as_json:
+        found = {
+            "n": wish.n, "runs": [str(run.folder) for run in stored], "measured": str(folder) if folder else None,
+            "answers": [document(answer) for answer in answers],
+        }  # fmt: skip
+        write(json.dumps(found, indent=2, allow_nan=False) + "\n")
+    else:
+        write("\n".join(as_text(answer) for answer in answers))
+    return OK if any(answer.choice for answer in answers) else NOTHING
