@@ -108,7 +108,7 @@ def build(
     reason = why_unavailable(name)
     if reason:
         raise Unavailable(f"{name} {reason}")
-    return definition.module(size, _Named(chosen), **parsed)
+    return definition.module(size, _Named(definition, chosen), **parsed)
 
 
 def load_plugin(path: str | Path) -> list[str]:
@@ -154,8 +154,8 @@ def devices() -> tuple[str, ...]:
 class _Named:
     """Calls one backend."""
 
-    def __init__(self, backend: Backend) -> None:
-        self.backend = backend
+    def __init__(self, definition: Spec, backend: Backend) -> None:
+        self.definition, self.backend = definition, backend
 
     def __call__(self, *tensors: Tensor | None, **keywords: Any) -> Tensor:
         return self.backend.compute(*tensors, **keywords)
