@@ -24,7 +24,7 @@ def draw(run: Run) -> list[Sheet]:
     for suffix, where, group in sheets(rows):
         paper = Paper(where, group, run)
         panels = paper.panels(height=2.6)
-        roofs = [roof_of(run, where["device"], panel.values["dtype"]) for panel in panels]
+        roofs = [roof_of(run, where["device"], panel.values["dtype"], machine=where["machine"]) for panel in panels]
         _axes(panels, group, roofs)
         for panel, roof in zip(panels, roofs, strict=True):
             _draw_roof(panel, roof)
@@ -65,9 +65,15 @@ def points(run: Run) -> Frame:
     return rate
 
 
-def roof_of(run: Run, device: str, dtype: str) -> tuple[float, float] | None:
-    """(copy bandwidth in TB/s, matrix rate in TFLOP/s), or None where they were not measured."""
-    ceilings = run.environment.get("ceilings")
+def roof_of(run: Run, device: str, dtype: str, *, machine: str = "") -> tuple[float, float] | None:
+    """(copy bandwidth in TB/s, matrix rate in TFLOP/s), or None where they were not measured.
+
+    machine: whose, in a run over several; of places on one machine the first has the say.
+    """
+    ceilings, places = run.environment.get("ceilings"), run.environment.get("places")
+    if machine and isinstance(places, dict):
+        known = [p.get("ceilings") for p in places.values() if isinstance(p, dict) and p.get("machine") == machine]
+        ceilings = next(filter(None, known), None)
     own = ceilings.get(device) if isinstance(ceilings, dict) else None
     if not isinstance(own, dict) or not isinstance(own.get("matmul_tflops"), dict):
         return None

@@ -79,7 +79,7 @@ def gather(runs: Sequence[Run]) -> Rows:
 
 def _setting(run: Run, at: int, values: dict[str, Any], rows: Frame, frame: Frame) -> Setting:
     """The setting of these latency rows; their speed-ups over the base go into `frame`."""
-    roof = roof_of(run, values["device"], values["dtype"])
+    roof = roof_of(run, values["device"], values["dtype"], machine=values["machine"])
     speed = ratios(rows, run)
     if speed is None:
         return Setting(at, values, rows, None, [], roof)
