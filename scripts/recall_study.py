@@ -52,7 +52,7 @@ class Mechanism:
 MECHANISMS = (
     Mechanism("none"),
     Mechanism("anchor"),  # init=paper
-    Mechanism("anchor", {"init": "orthogonal", "logits": "cosine"}),
+    Mechanism("anchor", {"logits": "cosine"}),
     Mechanism("full"),
     Mechanism("anchor", {"scale": 32.0}),
     Mechanism("nystrom"),

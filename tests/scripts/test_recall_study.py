@@ -1,0 +1,137 @@
+"""The recall study: which models it trains, that it resumes, and what its figures and table are drawn from."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from harness.record import Reading, parse_options
+from harness.store import read, read_environment
+from harness.vision.recall import Load, Trial
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+TINY = Trial(
+    load=Load(shapes=4, colours=2, items=2, tokens=5),
+    anchors=2,
+    steps=1,
+    batch=4,
+    width=8,
+    heads=2,
+    depth=1,
+    evaluated=8,
+)
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def study() -> ModuleType:
+    return load("recall_study")
+
+
+@pytest.fixture(scope="module")
+def figures() -> ModuleType:
+    return load("recall_figures")
+
+
+def test_every_model_is_one_case_and_the_floor_is_at_every_load(study: Any) -> None:
+    every = [trial for part in study.PARTS for trial in study.trials(part, 3, 500)]
+    cases = [study.case_of(trial) for trial in every]
+    assert len({case.case_id for case in cases}) == len(cases)
+    assert {case.m for case in cases if case.attention in ("none", "full", "flash")} == {None}
+    assert {case.m for case in cases if case.attention == "anchor"} == {4, 8, 16, 32}
+    floors = {(trial.load, trial.seed) for trial in every if trial.attention == "none"}
+    assert floors == {(load, seed) for load in study.LOADS.values() for seed in range(3)}
+    assert [trial.seed for trial in study.trials("hard", 3, 500)] == sorted(8 * [0, 1, 2])
+
+
+def test_it_trains_what_is_missing_and_nothing_twice(
+    study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, trained, run = tmp_path / "recall", [], study.run
+    monkeypatch.setattr(study, "run", lambda trial: trained.append(trial) or run(trial))
+    first, second = TINY, replace(TINY, attention="full", seed=1)
+    study.study([first], out)
+    study.study([first, second], out)
+    assert trained == [first, second]
+    rows = read(out)
+    assert list(rows["metric"]) == 2 * ["top1", "loss", "params", "flops"]
+    assert list(rows.drop_duplicates("case_id")["attention"]) == ["anchor", "full"]
+    assert set(rows["scope"]) == {"model"}
+    assert parse_options(rows["options"].iloc[0])["items"] == "2"
+    assert rows["run_id"].nunique() == 1
+    assert read_environment(out)["machine"] == rows["machine"].iloc[0]
+    study.study([first, replace(TINY, seed=2)], out, minutes=0)
+    assert len(trained) == 2  # no time, no model
+
+
+def test_a_model_that_fails_leaves_those_before_it(study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(trial: Trial) -> Any:
+        if trial.seed:
+            raise FloatingPointError("the loss is nan")
+        return [Reading(metric=name, value=0.5, samples=1) for name in study.METRICS]
+
+    monkeypatch.setattr(study, "run", run)
+    with pytest.raises(FloatingPointError):
+        study.study([TINY, replace(TINY, seed=1), replace(TINY, seed=2)], tmp_path / "recall")
+    assert list(read(tmp_path / "recall")["seed"]) == 4 * [0]
+
+
+@pytest.fixture(scope="module")
+def measured(study: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of made-up accuracies: 0.9 + 0.01·seed for full, 0.25 for the floor, growing with m for the others."""
+    folder = tmp_path_factory.mktemp("measured") / "recall"
+
+    def run(trial: Trial) -> list[Reading]:
+        top1 = {"none": 0.25, "full": 0.9 + trial.seed / 100}.get(trial.attention, 0.1 + trial.anchors / 100)
+        values = {"top1": top1, "loss": 1.0, "params": 100, "flops": 1e6 * (1 + trial.anchors)}
+        return [Reading(metric=name, value=value, samples=1) for name, value in values.items()]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study, "run", run)
+        seeds = {"hard": 3, "easy": 1, "anchors": 1}
+        wanted = [trial for part, count in seeds.items() for trial in study.trials(part, count, 500)]
+        study.study([*wanted, *study.trials("hard", 1, 1500)], folder)
+    return folder
+
+
+def test_the_table_and_figures_are_of_one_length_of_training(
+    figures: Any, measured: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["recall_figures", str(measured)])
+    figures.main()
+    table = capsys.readouterr().out
+    assert "| 96 | 56 | full |  | 3 | 0.910 | 0.900 | 0.920 | 17.00 |" in table
+    assert "| 96 | 56 | anchor init=paper | 4 | 1 | 0.140 | 0.140 | 0.140 | 5.00 |" in table
+    assert "| 24 | 12 | none |  | 1 | 0.250 | 0.250 | 0.250 | 17.00 |" in table
+    drawn = {path.name for path in (measured / "figures").iterdir()}
+    assert drawn == {f"{name}.{kind}" for name in figures.FIGURES for kind in ("png", "svg")}
+    hard = figures.against_m(figures.models(measured, None)).axes[0]
+    floor = next(line for line in hard.lines if str(line.get_label()).startswith("attention removed"))
+    assert list(floor.get_ydata()) == [0.25, 0.25]
+
+
+def test_what_is_not_there_is_said(figures: Any, measured: Path) -> None:
+    assert len(figures.models(measured, 1500)) == 8
+    with pytest.raises(ValueError, match=r"--steps 7 is not in .*; it holds 500, 1500"):
+        figures.models(measured, 7)
+
+
+def test_too_little_for_a_figure_is_no_figure(figures: Any, measured: Path) -> None:
+    frame = figures.models(measured, 1500)
+    assert figures.against_m(frame) is None
+    assert figures.against_load(frame) is None
