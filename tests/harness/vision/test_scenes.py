@@ -1,0 +1,167 @@
+"""Generated scenes: the same bytes for the same options, true to what they say, and never over someone's files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools.coco import COCO
+
+from harness.errors import UsageError
+from harness.vision.data import scenes
+from harness.vision.data.composing import CLASSES, compose
+from harness.vision.data.shapes import COLOURS, KINDS, coverage, outlines
+
+
+def digest(folder: Path) -> dict[str, str]:
+    """The hash of every file below a folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_the_same_options_write_the_same_bytes(tmp_path: Path) -> None:
+    for name, seed in (("a", 5), ("b", 5), ("c", 6)):
+        scenes.write(tmp_path / name, images=4, validation=2, size=32, seed=seed)
+    first, second, other = (digest(tmp_path / name) for name in "abc")
+    assert first == second
+    pictures = [name for name in first if name.endswith(".jpg") and name.startswith("coco")]
+    assert len(pictures) == 6
+    assert all(first[name] != other[name] for name in pictures)
+
+
+def test_a_larger_set_begins_with_the_smaller() -> None:
+    few, many = (list(scenes.generate("val", count, size=32, seed=1)) for count in (2, 8))
+    for one, other in zip(few, many, strict=False):
+        np.testing.assert_array_equal(one.pixels, other.pixels)
+        assert one.twin == other.twin
+    train = next(scenes.generate("train", 1, size=32, seed=1))
+    assert not np.array_equal(few[0].pixels, train.pixels)
+
+
+def test_the_twin_is_the_one_other_object_of_the_marked_shape() -> None:
+    for number, colour in enumerate(COLOURS):
+        scene = compose(np.random.default_rng(number), size=64, twin=colour)
+        kinds = Counter(each.kind for each in scene.instances if not each.crowd)
+        twice = [each for each in scene.instances if kinds[each.kind] == 2 and not each.crowd]
+        wanted = np.array(COLOURS[colour], float)
+        cosines = []
+        for each in twice:
+            mean = scene.pixels[each.mask].mean(axis=0)
+            cosines.append(mean @ wanted / np.linalg.norm(mean) / np.linalg.norm(wanted))
+        assert max(cosines) > 0.97, "no shape that is there twice has the colour that the label says"
+
+
+def test_every_scene_with_objects_has_white_brackets() -> None:
+    for seed in range(4):
+        marked, empty = (compose(np.random.default_rng(seed), size=96, twin=twin).pixels for twin in ("red", None))
+        near_white = [(picture.min(axis=2) > 195).sum() for picture in (marked, empty)]
+        assert near_white[0] > 40 > near_white[1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_shape_has_a_shape_of_its_own(kind: str) -> None:
+    masks = {name: coverage(64, *outlines(name, centre=(32, 32), radius=24, angle=0.4)) for name in KINDS}
+    area = masks[kind].sum()
+    assert area > 0.15 * np.pi * 24**2
+    for other in set(KINDS) - {kind}:
+        overlap = np.minimum(masks[kind], masks[other]).sum() / np.maximum(masks[kind], masks[other]).sum()
+        assert overlap < 0.9, f"{kind} and {other} look alike"
+
+
+def test_coco_and_ade20k_agree_pixel_by_pixel(scene_sets: Path) -> None:
+    """What an annotation's mask covers is of its class, whichever way the segmentation is written."""
+    truth = COCO(str(scene_sets / "coco/annotations/instances_train2017.json"))
+    written: Counter[str] = Counter()
+    for image_id in truth.getImgIds():
+        semantic = np.asarray(Image.open(scene_sets / f"ade20k/annotations/training/ADE_train_{image_id:08d}.png"))
+        for annotation in truth.imgToAnns[image_id]:
+            mask = truth.annToMask(annotation).astype(bool)
+            kind = truth.cats[annotation["category_id"]]["name"]
+            polygon = isinstance(annotation["segmentation"], list)
+            written["polygon" if polygon else type(annotation["segmentation"]["counts"]).__name__] += 1
+            share = (semantic[mask] == 1 + CLASSES.index(kind)).mean()
+            assert share > 0.75 if polygon else share == 1, (annotation, share)  # polygons are rasterised otherwise
+            if not polygon:
+                assert mask.sum() == annotation["area"]
+                rows, columns = np.nonzero(mask)
+                box = [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
+                assert annotation["bbox"] == box
+    assert set(written) == {"polygon", "str", "list"}, "polygons, encoded and plain run lengths are all written"
+
+
+def test_there_are_crowds_small_objects_and_empty_images(scene_sets: Path) -> None:
+    content = json.loads((scene_sets / "coco/annotations/instances_train2017.json").read_text())
+    with_objects = {each["image_id"] for each in content["annotations"]}
+    assert 0 < len(content["images"]) - len(with_objects) <= 4
+    assert any(each["iscrowd"] for each in content["annotations"])
+    areas = sorted(each["area"] for each in content["annotations"])
+    assert areas[0] < 30 < 200 < areas[-1]
+
+
+def test_classes_are_balanced_and_leave_out_the_empty(scene_sets: Path) -> None:
+    counts = {path.name: len(list(path.iterdir())) for path in (scene_sets / "classes/train").iterdir()}
+    assert set(counts) == set(COLOURS)
+    assert sum(counts.values()) == 38
+    assert max(counts.values()) - min(counts.values()) <= 2
+
+
+def test_ignored_pixels_and_every_class_are_there(scene_sets: Path) -> None:
+    files = (scene_sets / "ade20k/annotations/training").iterdir()
+    values = set(np.unique(np.concatenate([np.asarray(Image.open(path)).ravel() for path in files])).tolist())
+    assert values == set(range(len(CLASSES) + 1))
+
+
+def test_a_folder_of_ours_is_replaced_and_what_else_lies_in_it_stays(tmp_path: Path) -> None:
+    folder = tmp_path / "sets"
+    scenes.write(folder, images=2, size=32)
+    (folder / "notes.txt").write_text("mine")
+    scenes.write(folder, images=1, size=32)
+    assert len(list((folder / "coco/train2017").iterdir())) == 1
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["sets"]
+
+
+def test_someones_folder_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years")
+    with pytest.raises(UsageError, match="not empty and was not written by this command"):
+        scenes.write(tmp_path, images=1, size=32)
+    (tmp_path / scenes.MARKER).write_text("[]")
+    with pytest.raises(UsageError, match="not empty"):
+        scenes.write(tmp_path, images=1, size=32)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [scenes.MARKER, "thesis.txt"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--images", "0"], "--images 0: must be 1"),
+        (["--size", "8"], "--size 8: must be 32"),
+        (["--seed", "-1"], "--seed -1: must be 0"),
+        (["--validation", "-5"], "--validation -5: must be 1"),
+    ],
+)
+def test_bad_numbers_are_refused(
+    tmp_path: Path, given: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert scenes.main([str(tmp_path / "new"), *given]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_command_says_what_it_wrote_and_what_is_wrong(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "harness.vision.data.scenes"]
+    made = subprocess.run(
+        [*command, "sets", "--images", "1", "--size", "32"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (made.returncode, made.stdout, made.stderr) == (0, "sets: classes, coco, ade20k\n", "")
+    (tmp_path / "file").write_text("")
+    refused = subprocess.run([*command, "file"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.splitlines() == ["python -m harness.vision.data.scenes: file is a file, not a folder"]
