@@ -66,6 +66,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--part", action="append", choices=PARTS, help="may be repeated; all by default")
+    parser.add_argument("--attention", action="append", choices=sorted({x.name for x in MECHANISMS}), help="the same")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=Trial().steps)
     parser.add_argument("--jobs", type=int, default=1, help="models trained at a time, a process each")
@@ -75,6 +76,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     wanted = [trial for part in given.part or PARTS for trial in trials(part, given.seeds, given.steps)]
+    wanted = [trial for trial in wanted if not given.attention or trial.attention in given.attention]
     try:
         if given.plan:
             known = set(read(given.out)["case_id"]) if (given.out / MEASUREMENTS).exists() else set()
