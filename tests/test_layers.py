@@ -84,7 +84,8 @@ def broken_rules(module: str, imported: list[Import]) -> list[str]:
             ours = within(name, *OURS) and not within(name, "attentions.kernels") and name != "attentions"
             check(ours, entry, "kernels import torch and triton, nothing else of ours")
         if within(module, "attentions.variants") and module != "attentions.variants":
-            allowed = within(name, "attentions.base", "attentions.kernels") or name == "attentions"
+            shared = ("attentions.base", "attentions.eager", "attentions.flex", "attentions.kernels")
+            allowed = within(name, *shared) or name == "attentions"
             check(within(name, *OURS) and not allowed, entry, "a variant imports base and kernels, no other variant")
         if within(module, "harness"):
             check(within(name, "tests", "scripts"), entry, "the packages do not import what uses them")

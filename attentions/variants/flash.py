@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import shutil
-from collections.abc import Callable, Sequence
-from functools import cache, partial
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from attentions import flex as compiled_flex
 from attentions.base import Backend, Cost, Exponents, Spec, Work, matmuls, traffic, trial
 
 BLOCK = 256  # keys at a time in the reference
@@ -113,20 +113,8 @@ def _rows(x: Tensor) -> Tensor:
 def flex(
     q: Float[Tensor, "b h n d"], k: Float[Tensor, "b h n d"], v: Float[Tensor, "b h n d"]
 ) -> Float[Tensor, "b h n d"]:
-    """FlexAttention, compiled for each shape; dynamo's limit is lifted, past which it would run eagerly, n × n."""
-    import torch._dynamo
-
-    if not torch.is_grad_enabled():  # on a CPU it refuses inputs that require gradients even where none are recorded
-        q, k, v = q.detach(), k.detach(), v.detach()
-    with torch._dynamo.config.patch(recompile_limit=1024, accumulated_recompile_limit=4096):
-        return _compiled_flex()(q, k, v)
-
-
-@cache
-def _compiled_flex() -> Callable[..., Any]:
-    from torch.nn.attention.flex_attention import flex_attention  # takes a second to import
-
-    return torch.compile(flex_attention, dynamic=False, fullgraph=True)
+    """FlexAttention without a mask."""
+    return compiled_flex.attend(q, k, v)
 
 
 def cost(work: Work) -> Cost:
@@ -181,15 +169,6 @@ def _package_missing(device: torch.device, *, module: str, package: str, install
     return trial(partial(packaged, module=module), device, torch.bfloat16)
 
 
-def _flex_missing(device: torch.device) -> str | None:
-    """What its compiler needs; not a trial, which would cost ten seconds in every list of backends."""
-    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
-        return "needs the package triton, which is not installed: pip install triton"
-    if device.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
-        return "needs a C++ compiler for torch.compile on the CPU and none is on PATH; install g++"
-    return None
-
-
 def _half_limits(work: Work, dtype: torch.dtype, device: torch.device, *, name: str) -> str | None:
     if device.type != "cuda":
         return None
@@ -197,16 +176,6 @@ def _half_limits(work: Work, dtype: torch.dtype, device: torch.device, *, name: 
         return f"computes in float16 or bfloat16 on a GPU, not in {str(dtype).removeprefix('torch.')}"
     if work.d > WIDEST_HEAD[name] or work.d % 8:
         return f"takes a head_dim that is a multiple of 8 up to {WIDEST_HEAD[name]}, not {work.d}"
-    return None
-
-
-def _flex_limits(work: Work, dtype: torch.dtype, device: torch.device) -> str | None:
-    if dtype == torch.float64:
-        return "computes in float16, bfloat16 or float32, not in float64"
-    if device.type == "cpu" and work.phase != "forward":
-        return f"has no backward pass on a CPU (phase {work.phase})"
-    if device.type == "cuda" and work.d < 16:
-        return f"takes a head_dim of at least 16 on a GPU, not {work.d}"
     return None
 
 
@@ -248,7 +217,7 @@ SPEC = Spec(
         _sdpa_backend("torch", "FLASH_ATTENTION", "scaled_dot_product_attention held to PyTorch's flash kernel"),
         Backend(
             "flex", flex, "FlexAttention through torch.compile",
-            missing=_flex_missing, limits=_flex_limits, automatic=False, peak=fused_peak, opaque=True,
+            missing=compiled_flex.missing, limits=compiled_flex.limits, automatic=False, peak=fused_peak, opaque=True,
         ),
         Backend("reference", reference, "eager PyTorch: online softmax over blocks of keys", automatic=False),
     ),

@@ -12,7 +12,6 @@ does not divide n, by segments of two lengths (padding with zeros would add keys
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attentions.base import Backend, Cost, Exponents, Option, Size, Spec, Work, matmuls, traffic
+from attentions.eager import segment_means, softmax_weights
 
 
 class Nystrom(nn.Module):
@@ -58,27 +58,14 @@ def reference(
     Source: Xiong et al. 2021, arXiv 2102.03902, algorithm 1.
     """
     if landmarks >= q.shape[-2]:
-        out = _weights(q, k) @ v
+        out = softmax_weights(q, k) @ v
     else:
         q_means, k_means = segment_means(q, landmarks), segment_means(k, landmarks)
         wide = torch.promote_types(q.dtype, torch.float32)
-        inverse = pseudo_inverse(_weights(q_means.to(wide), k_means.to(wide)), iterations)
-        mixed = inverse @ (_weights(q_means, k) @ v).to(wide)
-        out = _weights(q, k_means) @ mixed.to(q.dtype)
+        inverse = pseudo_inverse(softmax_weights(q_means.to(wide), k_means.to(wide)), iterations)
+        mixed = inverse @ (softmax_weights(q_means, k) @ v).to(wide)
+        out = softmax_weights(q, k_means) @ mixed.to(q.dtype)
     return out if weight is None else out + depthwise(v, weight)
-
-
-def segment_means(x: Float[Tensor, "b h n d"], m: int) -> Float[Tensor, "b h m d"]:
-    """Means of m consecutive segments: the first (⌊n/m⌋ + 1)·m − n of ⌊n/m⌋ tokens, the rest of one more.
-
-    Example: n=5, m=2 averages tokens 0, 1 and tokens 2, 3, 4.
-    """
-    n = x.shape[-2]
-    length = n // m
-    short = (length + 1) * m - n
-    first, rest = x.split((short * length, n - short * length), dim=-2)
-    parts = (first.unflatten(-2, (short, length)), rest.unflatten(-2, (m - short, length + 1)))
-    return torch.cat([part.mean(dim=-2) for part in parts], dim=-2)
 
 
 def pseudo_inverse(a: Float[Tensor, "b h m m"], iterations: int) -> Float[Tensor, "b h m m"]:
@@ -106,14 +93,6 @@ def depthwise(v: Float[Tensor, "b h n d"], weight: Float[Tensor, "h 1 kernel 1"]
         return F.conv2d(v.transpose(1, 3), weight.expand(d, -1, -1, -1), padding=padding, groups=d).transpose(1, 3)
     # In any other order oneDNN would copy v to blocks of 16 heads, whatever h is.
     return F.conv2d(v.contiguous(memory_format=torch.channels_last), weight, padding=padding, groups=h)
-
-
-def _weights(q: Float[Tensor, "b h i d"], k: Float[Tensor, "b h j d"]) -> Float[Tensor, "b h i j"]:
-    """softmax(q kᵀ / √d) over the last axis; the factor goes to the smaller of the two."""
-    factor = 1 / math.sqrt(q.shape[-1])
-    q, k = (q * factor, k) if q.shape[-2] < k.shape[-2] else (q, k * factor)
-    wide = torch.promote_types(q.dtype, torch.float32)
-    return torch.softmax(q @ k.transpose(-2, -1), dim=-1, dtype=wide).to(q.dtype)
 
 
 def cost(work: Work) -> Cost:

@@ -85,29 +85,12 @@ def test_gpu_limits(name: str) -> None:
     assert "head_dim" in str(limits(attentions.Work(b=1, h=1, n=64, d=20), torch.bfloat16, CUDA))
 
 
-def test_flex_limits() -> None:
-    limits = flash.SPEC.backend("flex").limits
-    assert limits(attentions.Work(b=1, h=1, n=64, d=64), torch.float32, CPU) is None
-    assert "no backward pass on a CPU" in str(
-        limits(attentions.Work(b=1, h=1, n=64, d=64, phase="train"), torch.float32, CPU)
-    )
-    assert "not in float64" in str(limits(attentions.Work(b=1, h=1, n=64, d=64), torch.float64, CUDA))
-
-
 @pytest.mark.parametrize(("name", "package"), [("fa2", "flash-attn"), ("fa3", "flash-attn-3"), ("fa4", "flash-attn-4")])
 def test_a_missing_package_names_itself(name: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     backend = flash.SPEC.backend(name)
     assert "runs on a CUDA device only" in str(backend.missing(CPU))
     monkeypatch.setattr(flash.importlib.util, "find_spec", lambda name: None)
     assert str(backend.missing(CUDA)).startswith(f"needs the package {package}, which is not installed: ")
-
-
-def test_flex_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    missing = flash.SPEC.backend("flex").missing
-    monkeypatch.setattr(flash.shutil, "which", lambda name: None)
-    monkeypatch.setattr(flash.importlib.util, "find_spec", lambda name: None)
-    assert "needs a C++ compiler" in str(missing(CPU))
-    assert "needs the package triton" in str(missing(CUDA))
 
 
 @pytest.mark.parametrize("returns_tuple", [False, True])
@@ -130,20 +113,3 @@ def test_an_sdpa_kernel_is_never_replaced() -> None:
     q = torch.randn(1, 1, 8, 8)
     with pytest.raises(RuntimeError, match=r"No (viable|available)"):
         flash.sdpa(q, q, q, kernel="CUDNN_ATTENTION")
-
-
-@pytest.mark.slow
-def test_flex_lifts_dynamos_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch._dynamo
-
-    limits = []
-
-    def compiled(q: Any, k: Any, v: Any) -> Any:
-        limits.append(torch._dynamo.config.recompile_limit)
-        return q
-
-    monkeypatch.setattr(flash, "_compiled_flex", lambda: compiled)
-    before = torch._dynamo.config.recompile_limit
-    q = torch.randn(1, 1, 8, 8)
-    flash.flex(q, q, q)
-    assert limits[0] > before == torch._dynamo.config.recompile_limit

@@ -1,0 +1,63 @@
+"""FlexAttention as backends use it: compiled, never run eagerly, and honest about where it cannot run.
+
+out = attend(q, k, v)                                # softmax attention; with block_mask=… of what the mask keeps
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attentions.base import Work
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, *, block_mask: Any = None) -> Tensor:
+    """(b, h, n, d) each → (b, h, n, d), compiled for each shape.
+
+    Dynamo's limit of compilations is lifted, past which it would run eagerly and form n × n scores.
+    """
+    import torch._dynamo
+
+    if not torch.is_grad_enabled():  # on a CPU it refuses inputs that require gradients even where none are recorded
+        q, k, v = q.detach(), k.detach(), v.detach()
+    with torch._dynamo.config.patch(recompile_limit=1024, accumulated_recompile_limit=4096):
+        return _compiled()(q, k, v, block_mask=block_mask)
+
+
+@cache
+def _compiled() -> Callable[..., Any]:
+    from torch.nn.attention.flex_attention import flex_attention  # takes a second to import
+
+    return torch.compile(flex_attention, dynamic=False, fullgraph=True)
+
+
+def missing(device: torch.device) -> str | None:
+    """What its compiler needs; not a trial, which would cost ten seconds in every list of backends."""
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        return "needs the package triton, which is not installed: pip install triton"
+    if device.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
+        return "needs a C++ compiler for torch.compile on the CPU and none is on PATH; install g++"
+    return None
+
+
+def limits(work: Work, dtype: torch.dtype, device: torch.device) -> str | None:
+    """Why it cannot run one case, or None."""
+    if dtype == torch.float64:
+        return "computes in float16, bfloat16 or float32, not in float64"
+    if device.type == "cpu" and work.phase != "forward":
+        return f"has no backward pass on a CPU (phase {work.phase})"
+    if device.type == "cuda" and work.d < 16:
+        return f"takes a head_dim of at least 16 on a GPU, not {work.d}"
+    return None
+
+
+def peak(work: Work) -> int:
+    """What it keeps: the output and a float32 log-sum-exp; backward adds three gradients and a sum."""
+    tensor, row = work.tokens * work.d * work.itemsize, 4 * work.tokens
+    return tensor + row if work.phase == "forward" else 4 * tensor + 2 * row

@@ -1,0 +1,77 @@
+"""Agent attention: m agents, pooled from the queries, gather from all tokens and hand on to all tokens.
+
+    a = means of m consecutive segments of q                       (b, h, m, d)
+    o = softmax(q aᵀ / √d) (softmax(a kᵀ / √d) v)
+
+Source: Han et al. 2024, arXiv 2312.08874, equation 3. Ours is the mechanism alone: the paper's image model also adds
+learned position biases to both products and a depthwise convolution of v over the image's grid, both tied to one image
+size; a model may add them around it. Agents are means over the sequence instead of over patches of the image, and where
+m does not divide n, of segments of two lengths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from attentions.base import Backend, Cost, Exponents, Size, Spec, Work, matmuls, traffic
+from attentions.eager import segment_means, softmax_bytes, softmax_weights
+
+
+class Agent(nn.Module):
+    """Agent attention; no parameters."""
+
+    def __init__(self, size: Size, compute: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.compute, self.agents = compute, size.anchors or 0
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """(b, h, n, d) each → (b, h, n, d)."""
+        return self.compute(q, k, v, agents=self.agents)
+
+
+def reference(
+    q: Float[Tensor, "b h n d"], k: Float[Tensor, "b h n d"], v: Float[Tensor, "b h n d"], *, agents: int
+) -> Float[Tensor, "b h n d"]:
+    """The formula, from the right; with agents ≥ n every query is its own agent. Softmaxes in at least float32.
+
+    Cost: 8·b·h·n·m·d FLOPs, 2·b·h·n·m elements.
+    Source: Han et al. 2024, arXiv 2312.08874, equation 3.
+    """
+    pooled = segment_means(q, min(agents, q.shape[-2]))
+    gathered = softmax_weights(pooled, k) @ v
+    return softmax_weights(q, pooled) @ gathered
+
+
+def cost(work: Work) -> Cost:
+    """Forward holds one softmax's scores and weights; backward the weights of both and two gradients of that size, or
+    the inputs' gradients."""
+    m, tensor = min(work.m or 0, work.n), work.tokens * work.d * work.itemsize
+    scores, small = work.tokens * m, 2 * work.b * work.h * m * work.d * work.itemsize
+    if work.phase == "forward":
+        peak = max(softmax_bytes(work, scores, matrices=2), scores * work.itemsize + tensor)
+    else:
+        outer, inner = (softmax_bytes(work, scores, matrices=matrices) for matrices in (4, 3))
+        peak = max(outer + tensor, inner + 3 * tensor, 6 * tensor)
+    return Cost(flops=matmuls(work, 8 * scores * work.d), bytes=traffic(work), peak=peak + small)
+
+
+def _note(work: Work) -> str:
+    if (work.m or 0) < work.n:
+        return ""
+    return f"every query is its own agent: {work.m} agents are not fewer than {work.n} tokens"
+
+
+SPEC = Spec(
+    name="agent",
+    title="Agent attention",
+    paper="Han et al. 2024, arXiv 2312.08874",
+    bottleneck="agents",
+    module=Agent,
+    backends=(Backend("reference", reference, "eager PyTorch: two softmaxes through pooled queries"),),
+    model=cost,
+    exponents=Exponents(flops_n=1, flops_m=1, peak_n=1, peak_m=1),
+    note=_note,
+)

@@ -1,0 +1,116 @@
+"""Spatial-reduction attention (PVT): keys and values of R consecutive tokens are made one by a learned map.
+
+    r(x) = LayerNorm(W · [x_1 … x_R] + c)  for each R tokens,  W (d, R·d),  R = ⌈n/m⌉
+    o = softmax(q r(k)ᵀ / √d) r(v)
+
+⌈n/R⌉ keys are left, at most m; the last may stand for fewer than R tokens, zeros in the place of the others. R is fixed
+at construction: a shorter input gives fewer keys, a longer one is an error.
+
+Source: Wang et al. 2021, arXiv 2102.12122, section 3.3, equations 2 to 4. There W and the norm reduce patches of the
+image's feature map, across heads and before the projections to keys and values; ours reduces consecutive tokens of each
+head after them, with one W for all heads, keys and values, so that a core needs no grid and no model width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from attentions.base import AttentionError, Backend, Cost, Exponents, Size, Spec, Work, matmuls, traffic
+from attentions.eager import softmax_bytes, softmax_weights
+
+
+class SpatialReduction(nn.Module):
+    """Spatial-reduction attention with `reduction.weight` (d, R·d), `reduction.bias` (d) and `norm` (d)."""
+
+    def __init__(self, size: Size, compute: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.compute, self.tokens = compute, size.tokens
+        self.reduction = nn.Linear(ratio(size.tokens, size.anchors or 1) * size.head_dim, size.head_dim)
+        self.norm = nn.LayerNorm(size.head_dim)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """(b, h, n, d) each → (b, h, n, d). Raises AttentionError for more tokens than it was built for."""
+        if k.shape[-2] > self.tokens:
+            raise AttentionError(
+                f"pvt: the input has {k.shape[-2]} tokens and the reduction was built for at most {self.tokens}; "
+                f"build it with tokens={k.shape[-2]}"
+            )
+        return self.compute(q, k, v, self.reduction.weight, self.reduction.bias, self.norm.weight, self.norm.bias)
+
+
+def ratio(n: int, m: int) -> int:
+    """R = ⌈n/m⌉: how many tokens one key stands for."""
+    return -(-n // m)
+
+
+def reference(
+    q: Float[Tensor, "b h n d"],
+    k: Float[Tensor, "b h n d"],
+    v: Float[Tensor, "b h n d"],
+    weight: Float[Tensor, "d wide"],
+    bias: Float[Tensor, " d"],
+    gain: Float[Tensor, " d"],
+    shift: Float[Tensor, " d"],
+) -> Float[Tensor, "b h n d"]:
+    """softmax(q r(k)ᵀ / √d) r(v). The softmax is taken in at least float32.
+
+    Cost: b·h·(4·n·m·d + 4·n·d²) FLOPs, 2·b·h·n·m elements.
+    Source: Wang et al. 2021, arXiv 2102.12122, equations 2 to 4.
+    """
+    keys, values = (_reduce(x, weight, bias, gain, shift) for x in (k, v))
+    return softmax_weights(q, keys) @ values
+
+
+def _reduce(x: Tensor, weight: Tensor, bias: Tensor, gain: Tensor, shift: Tensor) -> Float[Tensor, "b h reduced d"]:
+    n, d = x.shape[-2:]
+    together = weight.shape[1] // d
+    if n % together:
+        x = F.pad(x, (0, 0, 0, -n % together))
+    weight, bias, gain, shift = (parameter.to(x.dtype) for parameter in (weight, bias, gain, shift))
+    segments = x.reshape(*x.shape[:2], -1, weight.shape[1])
+    return F.layer_norm(F.linear(segments, weight, bias), (d,), gain, shift)
+
+
+def cost(work: Work) -> Cost:
+    """Forward holds the scores and the weights; backward the weights and two gradients of their size, or the inputs'
+    gradients and the map's. Where R does not divide n, keys and values are kept in padded copies.
+    """
+    m, narrow = work.m or 1, work.itemsize
+    together = ratio(work.n, m)
+    left = ratio(work.n, together)
+    tokens = work.b * work.h * left * together  # with the padding
+    scores, tensor, matrix = work.tokens * left, work.tokens * work.d * narrow, together * work.d * work.d
+    if work.phase == "forward":
+        peak = max(softmax_bytes(work, scores, matrices=2), scores * narrow + tensor)
+    else:
+        padded = 2 * tokens * work.d * narrow if tokens != work.tokens else 0
+        peak = padded + max(3 * scores * max(narrow, 4) + tensor, 4 * tensor + 3 * matrix * narrow)
+    return Cost(
+        flops=matmuls(work, 4 * scores * work.d + 4 * tokens * work.d * work.d),
+        bytes=traffic(work, parameters=matrix + 3 * work.d),
+        peak=peak + 3 * work.b * work.h * left * work.d * narrow,
+    )
+
+
+def _note(work: Work) -> str:
+    left = ratio(work.n, ratio(work.n, work.m or 1))
+    return "" if left == work.m else f"{ratio(work.n, work.m or 1)} tokens a key: {left} keys"
+
+
+SPEC = Spec(
+    name="pvt",
+    title="Spatial-reduction attention (PVT)",
+    paper="Wang et al. 2021, arXiv 2102.12122",
+    bottleneck="reduced length",
+    module=SpatialReduction,
+    backends=(
+        Backend("reference", reference, "eager PyTorch: a strided map of keys and values, then softmax attention"),
+    ),
+    model=cost,
+    exponents=Exponents(flops_n=1, flops_m=1, peak_n=1, peak_m=1),
+    note=_note,
+)
