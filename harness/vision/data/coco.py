@@ -6,7 +6,8 @@
 
 Conventions. Images without objects stay in the training set: they are examples of background, and all losses here are
 defined for them. A crowd (iscrowd=1) is no example of one object: targets leave crowds out, `ground_truth` keeps them,
-where the evaluation ignores detections inside. Boxes without extent, of which COCO has a few, are left out likewise.
+where the evaluation ignores detections inside. Boxes without extent, of which COCO has a few, are left out likewise;
+boxes that cross the image's border are clipped to it.
 """
 
 from __future__ import annotations
@@ -70,6 +71,8 @@ class Objects(Dataset):
         size = (entry["height"], entry["width"])
         boxes = torch.tensor([each["bbox"] for each in objects], dtype=torch.float32).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
+        boxes[:, 0::2].clamp_(0, entry["width"])
+        boxes[:, 1::2].clamp_(0, entry["height"])
         target: dict[str, Any] = {
             "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=size),  # type: ignore[call-overload]
             "labels": torch.tensor([labels[each["category_id"]] for each in objects], dtype=torch.int64),
@@ -120,7 +123,8 @@ def load(folder: Path, split: str, transform: JointTransform, *, masks: bool = F
     images = require_folder(folder / found[0].stem.removeprefix("instances_"), layout=LAYOUT)
     truth = coco_file.read(found[0], layout=LAYOUT)
     there = {path.name for path in images.iterdir()}
-    missing = [each["file_name"] for each in truth["images"] if each["file_name"] not in there]
+    names = [each["file_name"] for each in truth["images"]]
+    missing = [name for name in names if name not in there and not (images / name).is_file()]  # it may be in a folder
     if missing:
         raise BadData(f"{images} lacks {some(missing)}, listed in {found[0]}")
     objects: dict[int, list[Mapping[str, Any]]] = defaultdict(list)

@@ -81,8 +81,9 @@ def _annotation_fault(
         return f"bbox is {box!r}, not four numbers [x, y, width, height]"
     if min(box[2:]) < 0:
         return f"bbox {box} has a negative extent"
-    # A pixel of leeway: COCO's own boxes touch the border and are rounded.
-    if min(box[:2]) < -1 or box[0] + box[2] > image["width"] + 1 or box[1] + box[3] > image["height"] + 1:
+    x, y, width, height = box
+    apart = x >= image["width"] or y >= image["height"] or x + width <= 0 or y + height <= 0
+    if min(width, height) > 0 and apart:  # what merely crosses the border is clipped to it
         return f"bbox {box} lies outside its image of {image['width']}×{image['height']}"
     if not _finite(entry.get("area", 0.0)) or entry.get("area", 0.0) < 0:
         return f"area is {entry['area']!r}"

@@ -93,6 +93,22 @@ def test_a_box_without_extent_is_left_out(folder: Path) -> None:
     assert len(coco.load(folder, "train", PLAIN)[1][1]["boxes"]) == 0
 
 
+def test_a_box_across_the_border_is_clipped(folder: Path) -> None:
+    changed = content()
+    changed["annotations"][2]["bbox"] = [-3, 20, 10, 10]
+    (folder / FILE).write_text(json.dumps(changed))
+    assert coco.load(folder, "train", PLAIN)[1][1]["boxes"].tolist() == [[0, 20, 7, 24]]
+
+
+def test_an_image_may_be_listed_in_a_folder(folder: Path) -> None:
+    changed = content()
+    changed["images"][0]["file_name"] = "part/7.png"
+    (folder / FILE).write_text(json.dumps(changed))
+    (folder / "train2017/part").mkdir()
+    (folder / "train2017/7.png").rename(folder / "train2017/part/7.png")
+    assert coco.load(folder, "train", PLAIN)[0][0].shape == (3, 24, 32)
+
+
 def test_optional_fields_may_be_absent(folder: Path) -> None:
     changed = content()
     for each in changed["annotations"]:
@@ -166,7 +182,7 @@ def at(*path: Any, value: Any = None, delete: bool = False) -> Callable[[dict[st
         (at("annotations", 0, "bbox", value=[1, 2, 3]), "annotation 1: bbox is [1, 2, 3], not four numbers"),
         (at("annotations", 0, "bbox", value=[1, 2, float("nan"), 3]), "annotation 1: bbox is [1, 2, nan, 3]"),
         (at("annotations", 0, "bbox", value=[5, 5, -3, 4]), "annotation 1: bbox [5, 5, -3, 4] has a negative extent"),
-        (at("annotations", 0, "bbox", value=[30, 5, 9, 4]), "lies outside its image of 32×24"),
+        (at("annotations", 0, "bbox", value=[40, 5, 9, 4]), "lies outside its image of 32×24"),
         (at("annotations", 0, "area", value=-1), "annotation 1: area is -1"),
         (at("annotations", 0, "iscrowd", value=2), "annotation 1: iscrowd is 2, not 0 or 1"),
         (at("annotations", 1, "id", value=1), "the id 1 is that of two annotations"),
