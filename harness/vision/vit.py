@@ -122,7 +122,7 @@ def _tokens(img_size: int | tuple[int, int], patch: int | tuple[int, int], *, pr
 
 
 def _layer(attention: str, *, anchors: int | None, tokens: int, options: Mapping[str, Any]) -> type:
-    """What timm calls as `attn_layer`: a class whose instances are BlockAttention, which a checkpoint can name."""
+    """What timm calls as `attn_layer`: a class that makes plain BlockAttention, its own arguments bound."""
 
     class Layer:
         def __new__(
