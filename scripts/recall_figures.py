@@ -24,11 +24,11 @@ from harness.record import parse_options
 from harness.store import read
 
 TASK_KEYS = ("task", "shapes", "items", "colours", "steps")
-HARDEST_M = 16  # the m of every figure whose axis it is not
+SAME_M = 16  # of the figure over the load
 LOOKS = {
     "none": ("#8a8a8a", "x"), "full": ("#222222", "o"), "flash": ("#0072B2", "s"), "linformer": ("#009E73", "v"),
     "nystrom": ("#CC79A7", "p"), "anchor init=paper": ("#E69F00", "D"), "anchor scale=32.0": ("#D55E00", "^"),
-    "anchor logits=cosine": ("#882255", "*"),
+    "anchor init=orthogonal logits=cosine": ("#882255", "*"),
 }  # fmt: skip
 FURTHER = ("#332288", "X")
 
@@ -115,10 +115,10 @@ def against_m(frame: pd.DataFrame) -> Any:
 
 def against_load(frame: pd.DataFrame) -> Any:
     """top1 over the number of items at one m."""
-    same = frame[frame["m"].isna() | (frame["m"] == HARDEST_M)]
+    same = frame[frame["m"].isna() | (frame["m"] == SAME_M)]
     if same["items"].nunique() < 2:
         return None
-    figure, axes = _axes(same, f"items among {64} tokens, m = {HARDEST_M}", load=False)
+    figure, axes = _axes(same, f"items among 64 tokens, m = {SAME_M}", load=False)
     for label, group in same.groupby("label"):
         _line(axes, str(label), group, "items")
     loads = same.drop_duplicates("items").sort_values("items")

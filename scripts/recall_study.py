@@ -52,7 +52,7 @@ class Mechanism:
 MECHANISMS = (
     Mechanism("none"),
     Mechanism("anchor"),  # init=paper
-    Mechanism("anchor", {"logits": "cosine"}),
+    Mechanism("anchor", {"init": "orthogonal", "logits": "cosine"}),  # ours, the same in scripts/vision_study.py
     Mechanism("full"),
     Mechanism("anchor", {"scale": 32.0}),
     Mechanism("nystrom"),
