@@ -56,32 +56,29 @@ class Study:
     recipe: dict[str, Any] = field(default_factory=dict)
 
 
+DENSE = {**SMALL, "size": 64, "patch": 8, "pyramid": 32, "smallest": 0.75, "largest": 1.5}
 STUDIES = {
     "digits": Study(
         task="classification",
-        options={**SMALL, "size": 32, "patch": 4},
-        recipe={"steps": 1000, "batch": 64, "lr": 1e-3},
+        options={**SMALL, "size": 16, "patch": 2},
+        recipe={"steps": 400, "batch": 64, "lr": 2e-3},
     ),
     "segmentation": Study(
-        task="segmentation",
-        part="ade20k",
-        options={**SMALL, "size": 64, "patch": 4, "pyramid": 32, "smallest": 0.75, "largest": 1.5},
-        recipe={"steps": 600, "batch": 16, "lr": 1e-3},
+        task="segmentation", part="ade20k", options=DENSE, recipe={"steps": 300, "batch": 16, "lr": 3e-3}
     ),
     "detection": Study(
         task="detection",
         part="coco",
-        options={**SMALL, "size": 64, "patch": 4, "pyramid": 32, "finest": 4, "prior": 2.0, "smallest": 0.75,
-                 "largest": 1.5},
-        recipe={"steps": 800, "batch": 16, "lr": 1e-3},
+        options={**DENSE, "finest": 3, "prior": 2.0},
+        recipe={"steps": 300, "batch": 16, "lr": 3e-3},
     ),
     "relation": Study(
         task="classification",
         part="classes",
         options={**SMALL, "size": 64, "patch": 8, "flip": True},
-        recipe={"steps": 3000, "batch": 64, "lr": 1e-3},
+        recipe={"steps": 3000, "batch": 64, "lr": 2e-3},
     ),
-}  # fmt: skip
+}
 
 
 class Quiet:
@@ -113,7 +110,7 @@ def main() -> None:
     if given.threads:
         torch.set_num_threads(given.threads)
     if any(STUDIES[name].part for name in given.study) and not (given.work / "scenes").exists():
-        scenes.write(given.work / "scenes", images=given.images, validation=400, size=64, seed=0)
+        scenes.write(given.work / "scenes", images=given.images, validation=200, size=64, seed=0)
     resume = (given.out / store.MEASUREMENTS).exists()
     with RunFolder.open(given.out, metrics=judge.COSTS, resume=resume, write=True, curves=False) as folder:
         folder.describe(given.device, {"studies": given.study, "seeds": given.seeds})
@@ -136,9 +133,9 @@ def plans(given: argparse.Namespace) -> Iterator[tuple[str, str, Plan]]:
     for seed in range(given.seeds):
         for name in given.study:
             study = STUDIES[name]
-            recipe = Recipe(
-                **{**study.recipe, "seed": seed, "log": 20, **({"steps": given.steps} if given.steps else {})}
-            )
+            steps = given.steps or study.recipe["steps"]
+            every = {"log": 20, "evaluate": steps, "save": max(1, steps // 5)}
+            recipe = Recipe(**{**study.recipe, **every, "steps": steps, "seed": seed})
             data = given.work / "scenes" / study.part if study.part else ""
             for attention, options in ATTENTIONS:
                 if given.attention and attention not in given.attention:

@@ -53,6 +53,7 @@ def command(
     except ModuleNotFoundError as error:
         raise _vision.missing_extra(error) from None
     from harness import store
+    from harness.vision.runfolder import LAST
 
     folder = out
     if folder is None:
@@ -74,7 +75,8 @@ def command(
         outcome = training.train(plan, folder, listener=progress, device=_device(device), resume=resume, until=until)
     except KeyboardInterrupt as stopped:
         again = f"go on with: harness train --resume --out {shlex.quote(str(folder))}"
-        raise KeyboardInterrupt(f"{stopped}; {again}" if str(stopped) else "nothing was saved") from None
+        kept = str(stopped) or ("at once; the last checkpoint is kept" if (folder / LAST).is_file() else "")
+        raise KeyboardInterrupt(f"{kept}; {again}" if kept else "nothing was saved") from None
     finally:
         progress.close()
     if not _first():
@@ -110,7 +112,9 @@ def _plan(
 
     for path in plugins:
         attentions.load_plugin(path)
-    stored = Plan.of(checkpoint.load(resumed / LAST)[1]["plan"]) if resumed else None
+    if resumed and not task and not (resumed / LAST).is_file():
+        raise UsageError(f"{resumed / LAST}: no such file: name the task and its settings to start from the first step")
+    stored = Plan.of(checkpoint.load(resumed / LAST)[1]["plan"]) if resumed and (resumed / LAST).is_file() else None
     name = task or (stored.task if stored else "")
     if not name:
         raise UsageError(f"which task? valid: {', '.join(tasks.names())}")

@@ -77,7 +77,9 @@ class Session:
     def place(self) -> str:
         """The device as rows name it: cpu or cuda:<index>."""
         device = self.accelerator.device
-        return device.type if device.type == "cpu" else f"{device.type}:{device.index or 0}"
+        if device.type == "cpu":
+            return "cpu"
+        return f"{device.type}:{torch.cuda.current_device() if device.index is None else device.index}"
 
     @property
     def judged(self) -> nn.Module:

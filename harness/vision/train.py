@@ -24,7 +24,7 @@ import torch
 from accelerate.utils import send_to_device
 from torch import Tensor
 
-from harness.errors import Failure
+from harness.errors import Failure, UsageError
 from harness.vision import report
 from harness.vision.evaluate import accuracy
 from harness.vision.plan import Plan
@@ -66,9 +66,11 @@ def train(
     main = session.accelerator.is_main_process
     metrics = (*session.task.metrics, "loss", "params")
     with stop_on_signals() as stop, RunFolder.open(out, metrics=metrics, resume=resume, write=main) as folder:
-        if resume:
+        if resume and (out / LAST).is_file():
             session.restore(out / LAST)
-            folder.rewind(session.step)
+        elif folder.store is not None and folder.store.done:
+            raise UsageError(f"{out / LAST}: no such file, and {out} is a finished run: nothing to go on from")
+        folder.rewind(session.step)  # of what was stopped before its first checkpoint nothing counts
         folder.describe(session.place, plan.document())
         listener.begin(session.describe(), session.step, session.steps)
         started, first = time.monotonic(), session.step
@@ -94,6 +96,7 @@ def _steps(s: Session, folder: RunFolder, listener: Listener, stop: Stop, last: 
     objective = s.task.objective(s.options, s.data["train"])
     if s.step and s.evaluated != s.step and (s.step % every == 0 or s.step == s.steps):
         _evaluate(s, folder, listener)  # what stopped the run came between this step and its evaluation
+        s.save(folder.path / LAST)
     sums = {name: torch.tensor(value, device=accelerator.device) for name, value in s.window.items()}
     for batch in batches(
         s.data["train"], s.task.collate, seed=recipe.seed, batch=recipe.batch, start=s.step, steps=last,

@@ -49,7 +49,7 @@ def test_every_option_of_the_full_recipe_is_valid(
 
 def test_a_stopped_run_is_resumed(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "last.safetensors").touch()
+    (tmp_path / "run" / "measurements.csv").touch()
     train, _ = calls(tmp_path, "train_imagenet", "data", str(tmp_path / "run"))
     assert train[-1] == "--resume"
 

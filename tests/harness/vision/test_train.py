@@ -74,6 +74,18 @@ def test_a_finished_training_leaves_rows_curves_and_figures(straight: Path) -> N
     assert (straight / BEST).is_file()
 
 
+def test_what_was_stopped_before_its_first_checkpoint_starts_again(straight: Path, tmp_path: Path) -> None:
+    wanted, out = plan(recipe={"ema": 0.9}, **RANDOM), tmp_path / "run"
+    train(wanted, out, listener=Silent(), device="cpu", until=4)
+    (out / LAST).unlink()
+    train(wanted, out, listener=Silent(), device="cpu", resume=True)
+    assert same(straight / LAST, out / LAST)
+    assert (straight / "metrics.csv").read_bytes() == (out / "metrics.csv").read_bytes()
+    (out / LAST).unlink()
+    with pytest.raises(UsageError, match="is a finished run: nothing to go on from"):
+        train(wanted, out, listener=Silent(), device="cpu", resume=True)
+
+
 def test_another_setting_is_not_resumed(straight: Path) -> None:
     with pytest.raises(UsageError, match=r"recipe.lr: 0.001, now 0.01"):
         train(plan(recipe={"ema": 0.9, "lr": 0.01}, **RANDOM), straight, listener=Silent(), device="cpu", resume=True)
@@ -106,7 +118,7 @@ def test_sigterm_saves_before_leaving(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [*command, "--batch", "8", "--device", "cpu", "--out", str(out)], stderr=subprocess.PIPE, text=True
     )
-    watch = threading.Timer(300, process.kill)
+    watch = threading.Timer(900, process.kill)
     watch.start()
     try:
         assert process.stderr is not None
@@ -138,7 +150,7 @@ def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
         [*command, "train", "classification", *settings, *recipe],
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=900,
         check=False,
     )
     assert done.returncode == 0, done.stderr
