@@ -93,7 +93,10 @@ class Objects(Dataset):
         except Exception:
             parts = segmentation  # encoded already, or nothing that is understood
         try:
-            mask = rle.decode(rle.merge(parts) if isinstance(parts, list) else parts)
+            whole = rle.merge(parts) if isinstance(parts, list) else parts
+            mask = rle.decode(whole)
+            if mask.size and (mask.max() > 1 or int(mask.sum()) != int(rle.area(whole))):
+                raise ValueError("its counts end before the mask does")  # what they leave open is not initialised
         except Exception as error:
             raise BadData(
                 f"{self.file}: annotation {each['id']} has a segmentation that is neither polygons nor RLE ({error})"

@@ -78,7 +78,7 @@ def compose(rng: np.random.Generator, *, size: int, twin: str | None) -> Scene:
     """A scene with a marked object whose twin is of the colour `twin`; with None, grounds and clutter alone."""
     while True:
         scene, pair = _draw(rng, size=size, twin=twin)
-        if all(each.mask.sum() >= SHOWN * each.full for each in pair) and all(
+        if all(each.mask.sum() >= max(1, SHOWN * each.full) for each in pair) and all(
             _stands_out(scene, each) for each in pair
         ):
             return scene

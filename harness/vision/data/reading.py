@@ -83,10 +83,11 @@ def _decoded(path: Path, mode: str | None, what: str) -> Image.Image:
             if mode is None and picture.mode not in ("L", "P"):
                 raise BadData(f"{path}: an annotation has one channel of 8 bits, this is {picture.mode}")
             return picture.convert(mode) if mode else picture.copy()  # both decode all of it
+    except BadData:
+        raise
     except FileNotFoundError:
         raise BadData(f"{path} is missing") from None
-    # What decoders raise on damaged files: OSError and its kin, and others by format.
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        if isinstance(error, BadData):
-            raise
+    except (
+        Exception
+    ) as error:  # each format's decoder raises its own on damaged files: OSError, zlib.error, struct.error …
         raise BadData(f"{path}: not a readable {what} ({error})") from None

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from harness.errors import UsageError
 from harness.vision.data import classification, transforms
-from harness.vision.data.reading import BadData
+from harness.vision.data.reading import BadData, read_image
 
 PLAIN = transforms.classification(32, augment=False, crop=1.0)
 
@@ -150,3 +150,24 @@ def test_no_flip_and_a_whole_crop_leave_a_digit_readable() -> None:
         random.seed(seed)
         image = transform(Image.fromarray(arrow))
         assert image[0, :, 16:].mean() > image[0, :, :16].mean()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif", ".webp"])
+def test_whatever_is_damaged_in_a_file_it_is_read_or_named(tmp_path: Path, suffix: str) -> None:
+    rng = np.random.default_rng(0)
+    path = tmp_path / f"x{suffix}"
+    Image.fromarray(rng.integers(0, 255, (20, 24, 3), np.uint8)).save(path)
+    whole = path.read_bytes()
+    named = []
+    for _ in range(60):
+        damaged = bytearray(whole[: rng.integers(len(whole)) if rng.random() < 0.3 else None])
+        for place in rng.integers(0, min(len(damaged), 80) or 1, 3):
+            if damaged:
+                damaged[place] = rng.integers(256)
+        path.write_bytes(damaged)
+        try:
+            assert read_image(path).mode == "RGB"
+        except BadData as error:
+            named.append(str(error))
+    assert len(named) > 5
+    assert all(said.startswith(f"{path}: ") for said in named)

@@ -220,7 +220,19 @@ def test_a_file_that_is_no_annotation_is_named(folder: Path, text: str, said: st
 
 @pytest.mark.parametrize(
     "segmentation",
-    [None, [], [[1, 2]], [["a"] * 6], {"size": [24, 32]}, {"size": [5, 5], "counts": [25]}, "text", 7],
+    [
+        None,
+        [],
+        [[1, 2]],
+        [["a"] * 6],
+        {"size": [24, 32]},
+        {"size": [24, 32], "counts": [5, 5]},
+        {"size": [24, 32], "counts": "!!"},
+        {"size": [24, 32], "counts": [-5, 700]},
+        {"size": [5, 5], "counts": [25]},
+        "text",
+        7,
+    ],
 )
 def test_a_damaged_segmentation_is_named_when_masks_are_asked_for(folder: Path, segmentation: object) -> None:
     changed = content()
