@@ -20,6 +20,7 @@ from harness.record import Case, Reading
 from harness.vision import checkpoint, tasks
 from harness.vision.evaluate import COSTS, Inference, accuracies, accuracy, cost, parameters
 from harness.vision.plan import Plan, case_of, shape_of
+from harness.vision.processes import join
 from harness.vision.runfolder import BEST, LAST
 from harness.vision.task import Task
 
@@ -88,7 +89,7 @@ class Exam:
 
 def prepare(trained: Trained, *, device: str, batch: int) -> Exam:
     """Move a network to a device; take the first images of the validation data. Nothing is measured."""
-    accelerator = Accelerator(cpu=device == "cpu")
+    accelerator = join(device)
     network = trained.network.to(accelerator.device).eval()
     task = trained.task
     items = task.collate([trained.data[index % len(trained.data)] for index in range(batch)])

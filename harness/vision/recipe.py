@@ -103,7 +103,10 @@ def seed_everything(*key: int) -> None:
     state = np.random.SeedSequence(key).generate_state(2)
     random.seed(int(state[0]))
     np.random.seed(int(state[0]))  # noqa: NPY002 - timm's mixup and others' transforms draw from it
-    torch.manual_seed(int(state[1]))
+    # torch.manual_seed formats a stack for each kind of device that is not there, which takes longer than an image
+    torch.default_generator.manual_seed(int(state[1]))
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(int(state[1]))
 
 
 def _undecayed(name: str, parameter: nn.Parameter) -> bool:

@@ -7,7 +7,6 @@ session.save(Path("out/last.safetensors")); session.restore(Path("out/last.safet
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from harness.errors import UsageError
 from harness.vision import checkpoint, tasks
 from harness.vision.plan import Plan, differences
+from harness.vision.processes import join
 from harness.vision.recipe import build_optimizer, seed_everything
 from harness.vision.task import SPLITS, Data, Task
 
@@ -58,9 +58,7 @@ class Session:
         task, recipe = tasks.get(plan.task), plan.recipe
         options = task.parse(plan.options)
         data = {split: task.data(options, plan.folder, split) for split in SPLITS}
-        if device.startswith("cuda:") and "LOCAL_RANK" not in os.environ:
-            torch.cuda.set_device(device)
-        accelerator = Accelerator(cpu=device == "cpu", mixed_precision=recipe.precision)
+        accelerator = join(device, precision=recipe.precision)
         if recipe.batch % accelerator.num_processes:
             raise UsageError(f"batch={recipe.batch} cannot be split over {accelerator.num_processes} processes evenly")
         seed_everything(recipe.seed, 0)
