@@ -141,6 +141,7 @@ def _whole(case: Case, spec: Any, backend: Any, core: int) -> tuple[int, int]:
 
 def _describe(spec: Any, devices: list[str]) -> dict[str, Any]:
     import attentions
+    from attentions import parallel
 
     def refusals(name: str) -> dict[str, str | None]:
         return {device: refusal(name, device) for device in devices}
@@ -156,6 +157,7 @@ def _describe(spec: Any, devices: list[str]) -> dict[str, Any]:
         "paper": spec.paper,
         "exact": spec.exact,
         "floor": spec.floor,
+        "not_parallel": parallel.why_not(spec.name),
         "bottleneck": spec.bottleneck,
         "shares_query_key": spec.shares_query_key,
         "options": {

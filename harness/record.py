@@ -37,6 +37,8 @@ UNITS = {
     "approximation_error": "1",
     "params": "1",
 }
+# Of cases that several processes share (harness.shared); no other sweep asks for them.
+RANK_UNITS = {"bytes_sent": "MiB", "scaling_efficiency": "1"}
 # Of trained models (harness.vision): shares in 0 … 1, so no sweep asks for them. map_small … large: COCO's areas.
 TASK_UNITS = dict.fromkeys(
     ("top1", "top5", "map", "map50", "map75", "map_small", "map_medium", "map_large", "miou", "loss"), "1"
@@ -176,7 +178,7 @@ SAMPLE_COLUMNS = ("case_id", "metric", "index", "value")
 
 def unit_of(metric: str, scope: str) -> str:
     """The unit of a metric: UNITS', but a whole model's throughput is in images."""
-    return "img/s" if (metric, scope) == ("throughput", "model") else (UNITS | TASK_UNITS).get(metric, "1")
+    return "img/s" if (metric, scope) == ("throughput", "model") else (UNITS | RANK_UNITS | TASK_UNITS).get(metric, "1")
 
 
 def cell(value: Any) -> str:

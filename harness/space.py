@@ -20,12 +20,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from harness.axes import rule, sizes
 from harness.errors import UsageError, unknown
-from harness.record import DTYPES, MODEL_KEYS, PHASES, SCOPES, UNITS, Case, canonical_options
+from harness.record import DTYPES, MODEL_KEYS, PHASES, RANK_UNITS, SCOPES, UNITS, Case, canonical_options
+from harness.shared import MOST_RANKS, chosen_metrics, sharable
 from harness.vision.models import ANCHORS, ARCHITECTURES, PATCH, architecture
 
 NUMBERS = {
     "seed": "a whole number from 0 to 2147483647", "budget": "seconds, more than 0 and at most 3600",
     "timeout": "seconds, more than 0 and at most 86400",
+    "sequence_parallel": f"a number of processes from 1 to {MOST_RANKS}",
 }  # fmt: skip
 MOST_CASES = 100_000
 
@@ -36,7 +38,7 @@ class Sweep(BaseModel):
     attention: empty means every variant; m concerns variants with a bottleneck only; dtype "auto" is bfloat16 on a
     GPU and float32 on the CPU; set holds variant options, `{"anchor.init": "paper"}`; budget and timeout are seconds
     a case. Scope model takes its n, heads and head_dim from model and resolution (the side of square images, in
-    pixels), and, where it is the only scope, m = 30 by default.
+    pixels), and, where it is the only scope, m = 30 by default. sequence_parallel: processes that share each case.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -54,6 +56,7 @@ class Sweep(BaseModel):
     resolution: tuple[int, ...] = (224,)
     device: str = "auto"
     set: dict[str, str] = Field(default_factory=dict)
+    sequence_parallel: int = Field(default=1, ge=1, le=MOST_RANKS)
     metrics: tuple[str, ...] = tuple(UNITS)
     plugin: tuple[str, ...] = ()
     seed: int = Field(default=0, ge=0, lt=1 << 31)
@@ -78,7 +81,7 @@ class Sweep(BaseModel):
         _encodable(found)
         if not found and any(str(text).strip() for text in _words(value)):
             raise ValueError(f"{value!r} names nothing")
-        valid = {"metrics": tuple(UNITS), "dtype": ("auto", *DTYPES), "phase": PHASES, "scope": SCOPES}
+        valid = {"metrics": (*UNITS, *RANK_UNITS), "dtype": ("auto", *DTYPES), "phase": PHASES, "scope": SCOPES}
         valid["model"] = tuple(ARCHITECTURES)
         for name in found:
             if info.field_name in valid and name not in valid[info.field_name]:
@@ -115,8 +118,10 @@ class Sweep(BaseModel):
                 raise UsageError(place + unknown("key", str(key), cls.model_fields))
         try:
             sweep = cls.model_validate(dict(given))
-            alone = sweep.scope == ("model",) and "m" not in given
-            return sweep.model_copy(update={"m": (ANCHORS,)}) if alone else sweep
+            changes: dict[str, Any] = {"metrics": chosen_metrics(sweep, named="metrics" in given)}
+            if sweep.scope == ("model",) and "m" not in given:
+                changes["m"] = (ANCHORS,)
+            return sweep.model_copy(update=changes)
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(map(str, first["loc"]))
@@ -166,6 +171,8 @@ def expand(sweep: Sweep, catalogue: Mapping[str, Any], *, device: str) -> tuple[
     _check_axes(sweep)
     dtypes = _unique(("float32" if device == "cpu" else "bfloat16") if d == "auto" else d for d in sweep.dtype)
     asked = sweep.attention or tuple(name for name, entry in catalogue.items() if not entry.get("floor"))
+    if sweep.sequence_parallel > 1:
+        asked = sharable(sweep, catalogue)
     for name in asked:
         variant, _, backend = name.partition(":")
         if variant not in catalogue:

@@ -9,6 +9,7 @@ poisoned CUDA context or a fragmented heap never reaches the next case.
 from __future__ import annotations
 
 import ctypes
+import importlib
 import json
 import math
 import os
@@ -101,6 +102,23 @@ def pair(request: dict[str, Any]) -> dict[str, Any]:
         return {"failure": {"status": status, "note": text, "which": len(subjects) if len(subjects) < 2 else None}}
 
 
+def measure_part(request: dict[str, Any]) -> dict[str, Any]:
+    """This process' part of a case that several share; rank 0 answers as `measure` does."""
+    started = time.perf_counter()
+    _limit_memory(request["device"])
+    try:
+        answer = _ranks().measure(request)
+    except Exception as error:
+        status, text = _classify(error)
+        return {"failure": {"status": status, "note": text}}
+    answer["readings"] = [asdict(_finite(reading)) for reading in answer.get("readings", [])]
+    return {**answer, "seconds": {"latency": time.perf_counter() - started}}
+
+
+def _ranks() -> Any:
+    return importlib.import_module("harness.ranks")  # on first use: torch.distributed takes a second
+
+
 OPERATIONS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "open": open_session,
     "resolve": resolve,
@@ -114,6 +132,9 @@ OPERATIONS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "definition": lambda request: _guarded(probe.definition, request),
     "toolchain": probe.toolchain,
     "canary": lambda request: calibrate.canary(request["device"]),
+    "threads": lambda request: torch.set_num_threads(request["threads"]),
+    "join": lambda request: _ranks().join(request),
+    "measure_part": measure_part,
 }
 
 

@@ -99,6 +99,21 @@ class Ranks:
         """Replace a contiguous tensor by its sum over the ranks."""
         self._call(lambda: dist.all_reduce(tensor, group=self.group))
 
+    def leave(self) -> None:
+        """Close this rank's connections, so that whoever waits for it fails instead; the group is of no further use.
+
+        Gloo's abort leaves them open; a receive that is given up closes them all.
+        """
+        with suppress(Exception):  # older releases have no such call
+            self.group.abort()
+        if "gloo" not in dist.get_backend(self.group):
+            return
+        for other in set(range(self.count)) - {self.rank}:
+            with suppress(RuntimeError):
+                message = dist.irecv(torch.empty(1), dist.get_global_rank(self.group, other), self.group, tag=NOBODY)
+                if message is not None:
+                    message.wait(timedelta(milliseconds=1))
+
     def _start(self, outgoing: Sequence[tuple[Tensor, int]], incoming: Sequence[tuple[Tensor, int]]) -> list[Any]:
         """Begin messages to and from ranks of this group, empty ones left out; what to wait for."""
         pairs = [(dist.isend, *message) for message in outgoing] + [(dist.irecv, *message) for message in incoming]
@@ -113,22 +128,10 @@ class Ranks:
         try:
             return call()
         except RuntimeError as error:
-            self._hang_up()
+            self.leave()
             raise RankLost(
                 f"rank {self.rank} of {self.count} lost the others: {' '.join(str(error).split())[:300]}"
             ) from error
-
-    def _hang_up(self) -> None:
-        """Close this rank's connections. Gloo's abort leaves them open; a receive that is given up closes them all."""
-        with suppress(RuntimeError):
-            self.group.abort()
-        if "gloo" not in dist.get_backend(self.group):
-            return
-        for other in set(range(self.count)) - {self.rank}:
-            with suppress(RuntimeError):
-                message = dist.irecv(torch.empty(1), dist.get_global_rank(self.group, other), self.group, tag=NOBODY)
-                if message is not None:
-                    message.wait(timedelta(milliseconds=1))
 
 
 class Pending:

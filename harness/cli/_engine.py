@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UsageError, unknown
+from harness.shared import torchrun
 
 if TYPE_CHECKING:
     from harness.crew import Crew
     from harness.engines.local import Engine
+    from harness.engines.ranks import Engine as Ranks
     from harness.space import Sweep
 
 ENGINES = ("local", "ray")
@@ -46,8 +48,10 @@ class Choice:
 
         return cls(engine=engine, address=None, devices=tuple(parse(devices)))
 
-    def open(self, sweep: Sweep, *, warn: Callable[[str], None]) -> Engine | Crew:
+    def open(self, sweep: Sweep, *, warn: Callable[[str], None]) -> Engine | Ranks | Crew:
         """The engine, to be used in `with`. Raises UsageError and Failure where it cannot be."""
+        if sweep.sequence_parallel > 1 or (torchrun() or (0, 1))[1] > 1:
+            return self._ranks(sweep)
         if self.engine == "ray":
             from harness.crew import Crew
             from harness.engines.ray import Cluster
@@ -64,3 +68,21 @@ class Choice:
         from harness.engines.local import Engine
 
         return Engine(plugins=sweep.plugin, device=sweep.device)
+
+    def _ranks(self, sweep: Sweep) -> Ranks:
+        """Several processes that share each case: those of torchrun, or started here."""
+        if self.engine == "ray" or self.devices:
+            raise UsageError(
+                f"--sequence-parallel {sweep.sequence_parallel} puts one case on several devices; --engine and "
+                "--devices share out whole cases: give one or the other"
+            )
+        from harness.engines.ranks import Engine, Here
+
+        source: Any
+        if torchrun():
+            from harness.engines.torchrun import Torchrun
+
+            source = Torchrun(plugins=sweep.plugin, ranks=sweep.sequence_parallel)
+        else:
+            source = Here(plugins=sweep.plugin, ranks=sweep.sequence_parallel)
+        return Engine(source, plugins=sweep.plugin, device=sweep.device)

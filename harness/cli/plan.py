@@ -18,9 +18,11 @@ def command(
     from harness import sweep
     from harness.engines.local import Engine
     from harness.plan import estimate, render
+    from harness.shared import one_process
     from harness.space import Sweep
 
     wanted = Sweep.parse(given)
+    one_process(wanted, "harness plan")
     sweep.check_names(wanted)
     with Engine(plugins=wanted.plugin, device=wanted.device) as engine:
         session, resolutions, warnings = sweep.prepare(wanted, engine)

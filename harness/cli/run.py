@@ -21,6 +21,13 @@ def command(
     address: str | None = typer.Option(
         None, "--address", help="Of the Ray cluster, HOST:PORT. Default: this machine's.", show_default=False
     ),
+    sequence_parallel: int | None = typer.Option(
+        None,
+        "--sequence-parallel",
+        metavar="P",
+        show_default=False,
+        help="Share each case's tokens among P processes: of torchrun, or started here.",
+    ),
     devices: str | None = typer.Option(
         None, "--devices", help="Several GPUs of this machine side by side: cuda:0,cuda:1.", show_default=False
     ),
@@ -32,8 +39,15 @@ def command(
     from harness.cli._engine import Choice
     from harness.cli._progress import Progress
     from harness.errors import FAILURE, OK
+    from harness.shared import torchrun
     from harness.space import Sweep
 
+    if sequence_parallel is not None:
+        given["sequence_parallel"] = sequence_parallel
+    if (torchrun() or (0, 1))[0] > 0:  # another process of it writes; this one is a rank
+        from harness.engines.torchrun import serve
+
+        return serve()
     choice = Choice.parse(engine, address=address, devices=devices, given=given)
     if resume:
         folder = out or store.newest_run(Path("results"))

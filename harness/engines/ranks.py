@@ -29,6 +29,9 @@ from harness.place import failed, memory_refusal
 from harness.record import Case, Reading
 from harness.shared import alone, shared
 
+FEW = 16  # processes that any machine may start
+CONSEQUENCES = ("lost the others", "closed by peer", "reset by peer", "pair closure", "the sweep is over")
+PATIENCE_S = 86400.0  # of a collective: the case's own limit is shorter, and a lost rank ends it at once
 LEAVE_S = 20.0  # for the other ranks, once one has failed or died
 
 
@@ -60,20 +63,28 @@ class Here:
     whole_machine = True
 
     def __init__(self, *, plugins: Sequence[str], ranks: int) -> None:
+        most = max(FEW, 2 * len(system.affinity()))
+        if ranks > most:
+            raise UsageError(
+                f"--sequence-parallel {ranks} would start {ranks} processes here; at most {most} on this machine, or "
+                f"start them with torchrun on several"
+            )
         self.plugins, self.ranks = list(plugins), ranks
-        self.folder = Path(tempfile.mkdtemp(prefix="ranks-"))
+        self._folder: Path | None = None
 
     def seats(self) -> list[Seat]:
         return [Worker(plugins=self.plugins, device="cpu") for _ in range(self.ranks)]
 
     def meeting(self, generation: int) -> dict[str, Any]:
-        return {"file": str(self.folder / f"meeting-{generation}")}
+        self._folder = self._folder or Path(tempfile.mkdtemp(prefix="ranks-"))
+        return {"file": str(self._folder / f"meeting-{generation}")}
 
     def device(self, rank: int, kind: str) -> str:
         return f"cuda:{rank}" if kind == "cuda" else kind
 
     def close(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 class Engine:
@@ -104,10 +115,7 @@ class Engine:
 
     def open(self) -> dict[str, Any]:
         """Start a worker for each rank; the session of rank 0. Raises UsageError, Failure."""
-        try:
-            self._start()
-        except WorkerLost as lost:
-            raise Failure(f"a rank's process failed as it started: {lost.note}") from None
+        self._request(lambda: None)
         return self._session
 
     def resolve(self, cases: Sequence[Case]) -> list[Resolution]:
@@ -116,7 +124,7 @@ class Engine:
         parts = [replace(case, n=-(-case.n // ranks)) for case in cases]
         found = []
         for case, single, part in zip(cases, self._resolve(cases), self._resolve(parts), strict=True):
-            mine = shared(single.case, ranks) if single.status in ("ok", "oom") else replace(single.case, backend="")
+            mine = shared(single.case, ranks) if single.status == "ok" else replace(single.case, backend="")
             together = ranks if self._devices[0] == "cpu" else 1
             peak = None if part.peak_bytes is None else part.peak_bytes * together
             self._peaks[mine.case_id], self._backends[mine.case_id] = single.peak_bytes, single.case.backend
@@ -126,17 +134,17 @@ class Engine:
 
     def free_bytes(self) -> int:
         """Of the rank that has least."""
-        return min(self._all("free", START_TIMEOUT_S, lambda rank: {"device": self._devices[rank]}))
+        return min(
+            self._request(lambda: self._all("free", START_TIMEOUT_S, lambda rank: {"device": self._devices[rank]}))
+        )
 
     def ceilings(self, dtypes: Sequence[str]) -> dict[str, Any]:
         """Of rank 0's device."""
-        self._ready()
-        return self._seats[0].ask("ceilings", START_TIMEOUT_S, device=self._devices[0], dtypes=list(dtypes))
+        return self._request(lambda: self._first("ceilings", device=self._devices[0], dtypes=list(dtypes)))
 
     def canary(self) -> float:
         """Milliseconds of the fixed matrix product on rank 0."""
-        self._ready()
-        return self._seats[0].ask("canary", START_TIMEOUT_S, device=self._devices[0])
+        return self._request(lambda: self._first("canary", device=self._devices[0]))
 
     def measure(
         self, case: Case, *, metrics: Sequence[str], settings: dict[str, Any], timeout_s: float
@@ -144,11 +152,10 @@ class Engine:
         """Measure one case on all ranks; whatever happens to one of them becomes an Outcome and ends them all."""
         plain = alone(case, self._backends[case.case_id])
         try:
-            free = self.free_bytes()
             whole = Resolution(case=plain, peak_bytes=self._peaks[case.case_id])
             request = {
                 "case": asdict(plain), "metrics": list(metrics), "settings": settings,
-                "one_process": memory_refusal(whole, free),
+                "one_process": memory_refusal(whole, self.free_bytes()),
             }  # fmt: skip
             answers = self._all("measure_part", timeout_s, lambda rank: {**request, "device": self._devices[rank]})
         except WorkerLost as lost:
@@ -161,9 +168,23 @@ class Engine:
         return Outcome(readings=readings, samples=answers[0]["samples"], seconds=answers[0]["seconds"])
 
     def _resolve(self, cases: Sequence[Case]) -> list[Resolution]:
-        self._ready()
-        answers = self._seats[0].ask("resolve", START_TIMEOUT_S, cases=[asdict(case) for case in cases])
+        answers = self._request(lambda: self._first("resolve", cases=[asdict(case) for case in cases]))
         return [Resolution(**{**answer, "case": Case(**answer["case"])}) for answer in answers]
+
+    def _first(self, operation: str, **arguments: Any) -> Any:
+        return self._seats[0].ask(operation, START_TIMEOUT_S, **arguments)
+
+    def _request(self, asking: Callable[[], Any]) -> Any:
+        """What is asked between cases; once more of fresh workers if it fails. Raises Failure, UsageError."""
+        for last in (False, True):
+            try:
+                self._ready()
+                return asking()
+            except (WorkerLost, Failure) as failure:
+                self._end(kill=True)
+                if last:
+                    raise Failure(f"the measuring processes failed: {failure}") from None
+        raise AssertionError("unreachable")
 
     def _ready(self) -> None:
         if not self._seats:
@@ -188,7 +209,9 @@ class Engine:
         meeting = self.source.meeting(next(self._generations))
         self._all(
             "join", START_TIMEOUT_S,
-            lambda rank: {"rank": rank, "ranks": count, "meeting": meeting, "device": devices[rank], "timeout_s": 1800},
+            lambda rank: {
+                "rank": rank, "ranks": count, "meeting": meeting, "device": devices[rank], "patience_s": PATIENCE_S
+            },
         )  # fmt: skip
 
     def _all(self, operation: str, timeout_s: float, arguments: Callable[[int], dict[str, Any]]) -> list[Any]:
@@ -232,11 +255,7 @@ def _problem(future: Future[Any]) -> BaseException | None:
 def _worst(problems: Sequence[tuple[int, BaseException]]) -> BaseException:
     """The problem that is a cause: a rank that lost the others, or was ended for their sake, has none of its own."""
 
-    def consequence(entry: tuple[int, BaseException]) -> int:
-        text = str(entry[1])
-        return 2 if "lost the others" in text else 1 if isinstance(entry[1], WorkerLost) and "over" in text else 0
-
-    rank, problem = min(problems, key=consequence)
+    rank, problem = min(problems, key=lambda entry: any(sign in str(entry[1]) for sign in CONSEQUENCES))
     if isinstance(problem, WorkerLost):
         return WorkerLost(problem.status, f"rank {rank}: {problem.note}")
     return problem

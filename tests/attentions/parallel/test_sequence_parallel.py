@@ -28,6 +28,9 @@ VARIANTS: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...] = (
     ("linformer", (("sharing", "key_value"),)),
     ("nystrom", ()),
     ("nystrom", (("residual_kernel", 0),)),
+    ("agent", ()),
+    ("performer", ()),
+    ("linear", ()),
     ("none", ()),
     ("full", ()),
     ("flash", ()),
@@ -179,9 +182,21 @@ def test_without_a_process_group_the_message_says_what_to_do() -> None:
 
 
 def test_variants_without_a_form_say_which_have_one() -> None:
-    assert parallel.names() == ["anchor", "flash", "full", "linformer", "none", "nystrom"]
+    assert parallel.names() == [
+        "agent",
+        "anchor",
+        "flash",
+        "full",
+        "linear",
+        "linformer",
+        "none",
+        "nystrom",
+        "performer",
+    ]
     assert parallel.why_not("anchor") is None
-    assert "anchor, flash, full, linformer, none, nystrom have one" in (parallel.why_not("xformers") or "")
+    assert "agent, anchor, flash, full, linear, linformer, none, nystrom, performer have one" in (
+        parallel.why_not("xformers") or ""
+    )
     assert "ask for anchor" in (parallel.why_not("anchor:sdpa") or "")
     with pytest.raises(attentions.AttentionError, match="no sequence-parallel form"):
         parallel.volume("xformers", attentions.Work(b=1, h=1, n=8, d=8), ranks=2)
