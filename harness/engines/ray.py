@@ -34,6 +34,10 @@ from harness.record import Case
 PORT_ANSWERS_S, CLUSTER_ANSWERS_S = 5.0, 60.0
 MOST_LOSSES = 3  # of a node's places, after which the node is left alone
 DRIVER_PACKAGES = ("attentions", "harness")
+PLAINLY = {  # for errors whose own message is about Ray's insides
+    "ActorUnavailableError": "its actor does not answer any more",
+    "GetTimeoutError": "its actor did not answer in time",
+}
 
 
 class Station:
@@ -288,7 +292,9 @@ def _read(path: str) -> bytes:
 
 def _reason(error: Exception) -> str:
     """What Ray says, as one short sentence: its messages begin with it, and those with a trace end with it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    if (kind := type(error).__name__) in PLAINLY:
+        return PLAINLY[kind]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [kind]
     trace = any(line.startswith(("Traceback", "File ")) for line in lines)
     return (lines[-1] if trace else lines[0])[:200]
 
