@@ -40,12 +40,21 @@ class Planned:
 
 
 def sweeps(given: Mapping[str, Any], variants: Sequence[str]) -> list[Sweep]:
-    """What the options ask for; by default the eight small cases, or the plugins' own `variants` at n = 1024."""
+    """What the options ask for; by default the eight small cases, or the plugins' own `variants` at n = 1024.
+
+    Raises UsageError for scope model: the complexity contract varies n, which a model takes from its resolution.
+    """
     if variants and "attention" not in given:
         given = {**given, "attention": list(variants)}
     if "attention" in given:
-        return [Sweep.parse({**COMMON, **given})]
-    return [Sweep.parse({**COMMON, **entry, **given}) for entry in DEFAULTS]
+        found = [Sweep.parse({**COMMON, **given})]
+    else:
+        found = [Sweep.parse({**COMMON, **entry, **given}) for entry in DEFAULTS]
+    if any("model" in sweep.scope for sweep in found):
+        raise UsageError(
+            "the gate takes scope core and layer, not model; harness compare sets two runs of models apart"
+        )
+    return found
 
 
 def plan(

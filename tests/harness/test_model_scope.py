@@ -13,6 +13,8 @@ pytest.importorskip("timm", reason="scope model needs timm: pip install 'attenti
 import torch
 
 from harness import catalogue, cli, metrics
+from harness.check import suite
+from harness.errors import UsageError
 from harness.metrics import Settings
 from harness.metrics.error import WrongResult
 from harness.record import UNITS, Case, Reading
@@ -124,3 +126,8 @@ def test_the_command_line_answers_what_is_no_model(
 ) -> None:
     assert cli.main(["plan", "--scope", "model", "--attention", "full", "--device", "cpu", *words]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_the_gate_says_that_it_takes_no_models() -> None:
+    with pytest.raises(UsageError, match="the gate takes scope core and layer, not model"):
+        suite.sweeps({"scope": ["model"]}, ())
