@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from harness import system
@@ -36,3 +37,18 @@ def free_bytes(device: str, *, root: Path = Path("/")) -> int:
             if most is not None:
                 found.append(most - (system.number(use) or 0) + (int(cached.group(1)) if cached else 0))
     return max(0, min(found))
+
+
+def volunteer(pid: int) -> None:
+    """Offer the worker to the kernel's out-of-memory killer first: it costs one row, the driver would cost the run."""
+    with suppress(OSError):
+        Path(f"/proc/{pid}/oom_score_adj").write_text("1000", encoding="ascii")
+
+
+def oom_kills() -> int:
+    """How many processes the kernel has killed for memory since it started; 0 where it does not tell."""
+    try:
+        words = Path("/proc/vmstat").read_text(encoding="ascii").split()
+        return int(words[words.index("oom_kill") + 1])
+    except (OSError, ValueError):
+        return 0

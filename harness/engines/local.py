@@ -24,6 +24,7 @@ from typing import Any
 
 from harness.catalogue import Resolution
 from harness.errors import Failure, UsageError
+from harness.memory import oom_kills, volunteer
 from harness.record import Case, Reading
 
 START_TIMEOUT_S = 300.0
@@ -142,6 +143,11 @@ class Engine:
             self.stop(kill=True)
         return answer
 
+    def begin(self) -> None:
+        """Start the worker without waiting until it answers."""
+        if self._process is None:
+            self._start()
+
     def ask(self, operation: str, timeout_s: float, **arguments: Any) -> Any:
         """One operation of the worker, which is started if there is none. Raises WorkerLost after ending it."""
         try:
@@ -222,13 +228,13 @@ class Engine:
         if self._abandoned:
             raise WorkerLost("error", "the sweep is over")
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
-        self._oom_kills, self._used = _oom_kills(), False
+        self._oom_kills, self._used = oom_kills(), False
         self._process = subprocess.Popen(
             [self.python, "-P", "-m", "harness.worker"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=_import_path(self.path),
             start_new_session=True,
         )  # fmt: skip
-        _volunteer(self._process.pid)
+        volunteer(self._process.pid)
         if self._abandoned:  # while it was being started
             self.abandon()
 
@@ -262,7 +268,7 @@ class Engine:
         tail = f"; it last said: {said}" if said else ""
         if code is not None and code < 0:
             name = signal.Signals(-code).name if -code in list(signal.Signals) else f"signal {-code}"
-            if name == "SIGKILL" and _oom_kills() > self._oom_kills:
+            if name == "SIGKILL" and oom_kills() > self._oom_kills:
                 return WorkerLost("oom", f"the kernel's out-of-memory killer ended the worker{tail}")
             return WorkerLost("error", f"the worker was ended by {name}{tail}")
         return WorkerLost("error", f"the worker exited with status {code}{tail}")
@@ -283,18 +289,3 @@ def _import_path(first: Sequence[str]) -> dict[str, str]:
     root = str(Path(__file__).resolve().parents[2])
     known = os.environ.get("PYTHONPATH")
     return {**os.environ, "PYTHONPATH": os.pathsep.join([*first, root, *([known] if known else [])])}
-
-
-def _volunteer(pid: int) -> None:
-    """Offer the worker to the kernel's out-of-memory killer first: it costs one row, the driver would cost the run."""
-    with suppress(OSError):
-        Path(f"/proc/{pid}/oom_score_adj").write_text("1000", encoding="ascii")
-
-
-def _oom_kills() -> int:
-    """How many processes the kernel has killed for memory since it started; 0 where it does not tell."""
-    try:
-        words = Path("/proc/vmstat").read_text(encoding="ascii").split()
-        return int(words[words.index("oom_kill") + 1])
-    except (OSError, ValueError):
-        return 0

@@ -15,7 +15,6 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, redirect_stdout, suppress
@@ -26,9 +25,10 @@ from typing import Any
 from harness import environment
 from harness.catalogue import Resolution
 from harness.crew import Lost, Seat
-from harness.engines import local
+from harness.engines.local import START_TIMEOUT_S
+from harness.engines.station import Station
 from harness.errors import Failure, UsageError
-from harness.place import Place, Task, Visit
+from harness.place import Task, Visit
 from harness.record import Case
 
 PORT_ANSWERS_S, CLUSTER_ANSWERS_S = 5.0, 60.0
@@ -38,41 +38,6 @@ PLAINLY = {  # for errors whose own message is about Ray's insides
     "ActorUnavailableError": "its actor does not answer any more",
     "GetTimeoutError": "its actor did not answer in time",
 }
-
-
-class Station:
-    """What runs in the actor on a node: a place with a local worker. Answers are (kind, value), errors included."""
-
-    def __init__(self, plugins: Sequence[tuple[str, bytes]], device: str) -> None:
-        _undo_threads()
-        self._paths: dict[str, str] = {}  # of each plugin's copy here: what the user called it
-        for given, content in plugins:
-            copy = Path(tempfile.mkdtemp(prefix="harness-plugin-")) / Path(given).name
-            copy.write_bytes(content)
-            self._paths[str(copy)] = given
-        self._place = Place(local.Engine(plugins=list(self._paths), device=device))
-
-    def open(self) -> tuple[str, Any]:
-        return self._answer(self._place.open)
-
-    def resolve(self, cases: Sequence[Case]) -> tuple[str, Any]:
-        return self._answer(self._place.resolve, cases)
-
-    def visit(self, resolution: Resolution, task: Task) -> tuple[str, Any]:
-        return self._answer(self._place.visit, resolution, task)
-
-    def look(self) -> tuple[str, Any]:
-        return self._answer(self._place.look)
-
-    def _answer(self, method: Callable[..., Any], *arguments: Any) -> tuple[str, Any]:
-        try:
-            answer = method(*arguments)
-        except (UsageError, Failure) as error:
-            text = str(error)
-            for path, given in self._paths.items():
-                text = text.replace(path, given)
-            return ("usage" if isinstance(error, UsageError) else "failure"), text
-        return "answer", answer
 
 
 class Node:
@@ -94,10 +59,10 @@ class Node:
         return self._ask("resolve", list(cases))
 
     def visit(self, resolution: Resolution, task: Task) -> Visit:
-        return self._ask("visit", resolution, task, within_s=task.timeout_s + 4 * local.START_TIMEOUT_S)
+        return self._ask("visit", resolution, task, within_s=task.timeout_s + 4 * START_TIMEOUT_S)
 
     def look(self) -> float:
-        return self._ask("look", within_s=local.START_TIMEOUT_S)
+        return self._ask("look", within_s=START_TIMEOUT_S)
 
     def leave(self) -> None:
         """End the actor; whoever waits for it hears Lost."""
@@ -297,11 +262,3 @@ def _reason(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [kind]
     trace = any(line.startswith(("Traceback", "File ")) for line in lines)
     return (lines[-1] if trace else lines[0])[:200]
-
-
-def _undo_threads() -> None:
-    """Take back the OMP_NUM_THREADS that Ray sets for an actor: a node measures with the threads it has without Ray."""
-    with suppress(OSError):
-        of_node = Path(f"/proc/{os.getppid()}/environ").read_bytes().split(b"\0")
-        if not any(line.startswith(b"OMP_NUM_THREADS=") for line in of_node):
-            os.environ.pop("OMP_NUM_THREADS", None)
