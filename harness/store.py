@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import pandas
 
 __all__ = [
-    "ENVIRONMENT", "MEASUREMENTS", "SAMPLES", "SWEEP", "Store", "StoreError", "StoreFull", "check_folder", "newest_run",
-    "read", "read_environment", "read_samples",
+    "ENVIRONMENT", "MEASUREMENTS", "SAMPLES", "SWEEP", "Store", "StoreError", "StoreFull", "check_folder", "inside",
+    "newest_run", "read", "read_environment", "read_samples",
 ]  # fmt: skip
 
 MEASUREMENTS, SAMPLES, ENVIRONMENT, SWEEP = "measurements.csv", "samples.csv", "environment.json", "sweep.toml"
@@ -102,6 +102,7 @@ class Store:
         """Replace a text file of the folder atomically. Raises StoreFull."""
         target, partial = self.folder / name, self.folder / f".{name}.partial"
         try:
+            partial.unlink(missing_ok=True)  # what a link there leads to is not ours to write
             with partial.open("w", encoding="utf-8") as file:
                 file.write(text)
                 file.flush()
@@ -159,17 +160,25 @@ def _check_folder(folder: Path, *, resume: bool) -> None:
         return
     if not folder.is_dir():
         raise StoreError(f"{folder} is a file, not a folder")
-    measurements = folder / MEASUREMENTS
+    measurements, samples, _ = (inside(folder, name) for name in (MEASUREMENTS, SAMPLES, SWEEP))
     if measurements.exists():
         if not resume and measurements.stat().st_size:
             raise StoreError(f"{folder} already holds a run; add --resume to finish it or choose another --out")
         _check_version(folder)
         check_header(measurements, COLUMNS)
-        check_header(folder / SAMPLES, SAMPLE_COLUMNS)
+        check_header(samples, SAMPLE_COLUMNS)
     elif resume:
         raise StoreError(f"cannot resume {folder}: it has no {MEASUREMENTS}")
     elif any(not entry.name.startswith(".") for entry in folder.iterdir()):
         raise StoreError(f"{folder} holds other files and no run; choose an empty or a new folder")
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path of a run's file or folder. Raises StoreError where a link leads out of the run; it is not followed."""
+    path = folder / name
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+        raise StoreError(f"{path} is a link that leads out of the run; it was not followed")
+    return path
 
 
 def read(folder: Path) -> pandas.DataFrame:
@@ -179,7 +188,7 @@ def read(folder: Path) -> pandas.DataFrame:
     """
     import pandas
 
-    path = folder / MEASUREMENTS if folder.is_dir() else folder
+    path = inside(folder, MEASUREMENTS) if folder.is_dir() else folder
     if not path.is_file():
         raise StoreError(f"{folder} is not a run: it has no {MEASUREMENTS}")
     if folder.is_dir():
@@ -200,7 +209,7 @@ def read_samples(folder: Path) -> pandas.DataFrame:
     """The raw samples of a run: case_id, metric, index, value; empty where the run kept none."""
     import pandas
 
-    path = folder / SAMPLES
+    path = inside(folder, SAMPLES)
     text = _whole_lines(path, SAMPLE_COLUMNS) if path.is_file() else ",".join(SAMPLE_COLUMNS)
     try:
         return pandas.read_csv(
@@ -213,12 +222,12 @@ def read_samples(folder: Path) -> pandas.DataFrame:
 
 def read_environment(folder: Path) -> dict[str, Any]:
     """environment.json of a run, {} where it has none. Raises StoreError when it is not a JSON object."""
-    path = folder / ENVIRONMENT
+    path = inside(folder, ENVIRONMENT)
     if not path.is_file():
         return {}
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise StoreError(f"{path} is damaged: {error}") from None
     if not isinstance(document, dict):
         raise StoreError(f"{path} is damaged: not a JSON object")

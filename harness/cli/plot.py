@@ -32,7 +32,9 @@ def command(
     loaded = figures.load(folder)
     chosen_rows = only(loaded.frame, attention=attention, n=n, m=m, phase=phase, dtype=dtype)
     loaded = replace(loaded, frame=chosen_rows)
-    outcome = figures.write(loaded, chosen, out if out is not None else loaded.folder / "figures", formats=formats)
+    outcome = figures.write(
+        loaded, chosen, out if out is not None else store.inside(loaded.folder, "figures"), formats=formats
+    )
     for name, reason in outcome.skipped.items():
         print(f"harness: skipped {name}: {reason}", file=sys.stderr)
     if not outcome.figures:
