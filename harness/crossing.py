@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,8 +16,10 @@ from harness.sweep import check_names, memory_refusal
 SINGLE = ("m", "batch", "heads", "head_dim", "dtype", "phase", "scope")
 
 
-def measure(given: Mapping[str, Any], a: str, b: str, *, low: str, high: str) -> tuple[Crossover, str]:
-    """The crossover of A against B and the device it holds for. `given` fixes everything but n."""
+def measure(
+    given: Mapping[str, Any], a: str, b: str, *, low: str, high: str, say: Callable[[str], None] = lambda line: None
+) -> tuple[Crossover, str]:
+    """The crossover of A against B and the device it holds for. `given` fixes all but n; say: told each probe."""
     for name in ("attention", "n"):
         if name in given:
             raise UsageError(f"crossover chooses {name} itself; leave --{name} out and use A, B, --low and --high")
@@ -31,12 +32,14 @@ def measure(given: Mapping[str, Any], a: str, b: str, *, low: str, high: str) ->
     for name in SINGLE:
         if len(getattr(sweep, name)) > 1:
             raise UsageError(f"crossover compares one size at a time: give one --{name.replace('_', '-')}")
+    if sweep.scope == ("model",):
+        raise UsageError("crossover varies n, which a model takes from its resolution: give --scope core or layer")
     check_names(sweep)
     with Engine(plugins=sweep.plugin, device=sweep.device) as engine:
         session = engine.open()
         cases, _ = expand(sweep, session["catalogue"], device=session["device"])
         pair = [next(case for case in cases if _names(case, name)) for name in (a, b)]
-        answer = find(lambda n: _probe(engine, sweep, pair, n), low=first, high=last)
+        answer = find(lambda n: _probe(engine, sweep, pair, n, say), low=first, high=last)
         return answer, session["device"]
 
 
@@ -55,7 +58,7 @@ def _names(case: Case, name: str) -> bool:
     return (case.attention, case.backend) == (variant, backend)
 
 
-def _probe(engine: Engine, sweep: Sweep, pair: list[Case], n: int) -> Probe:
+def _probe(engine: Engine, sweep: Sweep, pair: list[Case], n: int, say: Callable[[str], None]) -> Probe:
     resolutions = engine.resolve([replace(case, n=n) for case in pair])
     free = engine.free_bytes()
     reasons = [r.note if r.status != "ok" else memory_refusal(r, free) for r in resolutions]
@@ -76,5 +79,5 @@ def _probe(engine: Engine, sweep: Sweep, pair: list[Case], n: int) -> Probe:
             return one_sided(n, a_runs=which == 1, b_runs=which == 0, note=note)
         raise Failure(f"at n = {n}: {note}")
     probe = compare(*answer["samples"], n=n)
-    print(f"n={n}: {probe.ratio:.3f} ({probe.low:.3f} to {probe.high:.3f}), {probe.winner}", file=sys.stderr)
+    say(f"n={n}: {probe.ratio:.3f} ({probe.low:.3f} to {probe.high:.3f}), {probe.winner}")
     return probe

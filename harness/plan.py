@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from harness.catalogue import Resolution
 from harness.space import Sweep
 from harness.sweep import memory_refusal
+from harness.table import folded
 
 ASSUMED_FLOPS_PER_S = {"cpu": 2e10, "cuda": 1e14}  # a core, a GPU: deliberately low
 START_S, CASE_S, CALLS = 8.0, 0.6, 20
@@ -72,7 +73,7 @@ def render(plan: Plan, *, as_json: bool) -> None:
     for case in plan.cases:
         needs = f"{case.needs_bytes / 1e9:8.2f} GB" if case.needs_bytes is not None else "       ? GB"
         note = f"  {case.note}" if case.note else ""
-        print(f"{case.case_id}  {case.status:<11} {needs} {case.seconds:6.0f} s  {case.case}{note}")
+        print(folded(f"{case.case_id}  {case.status:<11} {needs} {case.seconds:6.0f} s  {case.case}{note}", 14))
     ready = sum(case.status == "ok" for case in plan.cases)
     minutes, seconds = divmod(round(plan.seconds), 60)
     print(

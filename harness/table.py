@@ -74,6 +74,16 @@ def write(text: str) -> None:
     sys.stdout.write(text)
 
 
+def folded(line: str, indent: int) -> str:
+    """A line as it is; on a terminal too narrow for it, several, those after the first set in by `indent`."""
+    if not sys.stdout.isatty() or len(line) <= (width := terminal_width()):
+        return line
+    return textwrap.fill(
+        line, max(NARROWEST, width), subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False,
+        drop_whitespace=True, replace_whitespace=False,
+    )  # fmt: skip
+
+
 def terminal_width() -> int:
     """The terminal's columns; COLUMNS or 100 where stdout is none."""
     return shutil.get_terminal_size((PLAIN_WIDTH, 24)).columns

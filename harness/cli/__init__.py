@@ -27,14 +27,32 @@ SUMMARY = """Which attention, at which token count n and anchor number m, on thi
 Start with:  harness run --n 4096 --m 64      then:  harness plot
 """
 
+WELCOME = """{title}
+
+Start here
+  harness run --n 4096 --m 64     measure every variant here, two minutes or less
+  harness show                    the newest run as a table;  harness plot draws it
+  harness crossover anchor flash  from which n anchor beats flash on this machine
+  harness list                    the variants, their backends, and what is missing
+  harness doctor                  is this machine fit to measure on?
+{newest}
+Commands: {commands}
+Options of one: harness COMMAND --help      Completion: harness --install-completion"""
+COMPLETING = "_HARNESS_COMPLETE"  # set by the shell when it asks what could follow
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (sys.argv without the program's name by default). Returns the exit code; prints errors."""
-    words = [*(sys.argv[1:] if arguments is None else arguments)] or ["--help"]  # `list` is a command's module here
-    asked = words[0] if words[0] in commands() else None
+    words = [*(sys.argv[1:] if arguments is None else arguments)]  # `list` is a command's module here
+    if not words and COMPLETING in os.environ:
+        words = ["--help"]
+    asked = words[0] if words and words[0] in commands() else None
     if reconfigure := getattr(sys.stdout, "reconfigure", None):
         reconfigure(errors="replace")  # a terminal that lacks a letter is no reason to fail
     try:
+        if not words:
+            print(_welcome(), flush=True)
+            return OK
         if asked is None and not words[0].startswith("-"):
             raise UsageError(unknown("command", words[0], commands()))
         with _ended_by_signals():
@@ -63,6 +81,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def commands() -> list[str]:
     """The names of the commands, in alphabetical order."""
     return sorted(info.name for info in pkgutil.iter_modules(__path__) if not info.name.startswith("_"))
+
+
+def _welcome() -> str:
+    """Where to start, on 80 columns; and the newest run's folder where there is one."""
+    import textwrap
+    from pathlib import Path
+
+    from harness import store
+
+    newest = ""
+    with suppress(store.StoreError, OSError):
+        newest = f"\nYour newest run is {store.newest_run(Path('results'))}/\n"
+    names = textwrap.fill(", ".join(commands()), 79, initial_indent=" " * 10, subsequent_indent=" " * 10).lstrip()
+    title = textwrap.fill(SUMMARY.splitlines()[0], 79)
+    return WELCOME.format(title=title, newest=newest, commands=names)
 
 
 def _app(asked: str | None) -> typer.Typer:

@@ -16,6 +16,7 @@ from typing import Any
 
 import typer
 
+from harness.cli._completion import completing
 from harness.errors import UsageError
 
 AXES: dict[str, tuple[Any, str]] = {
@@ -62,8 +63,9 @@ def with_axes(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _parameter(name: str, kind: Any, text: str) -> inspect.Parameter:
     option = typer.Option(
-        None, f"--{name.replace('_', '-')}", help=text, show_default=False, metavar=METAVARS.get(name, "LIST")
-    )
+        None, f"--{name.replace('_', '-')}", help=text, show_default=False, metavar=METAVARS.get(name, "LIST"),
+        autocompletion=completing(name),
+    )  # fmt: skip
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind | None)
 
 

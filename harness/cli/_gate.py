@@ -53,19 +53,26 @@ def publish(path: Path, text: str) -> None:
 
 
 class Progress:
-    """A listener of the gate: a live line on a terminal, a plain one now and then in a log; stderr only."""
+    """A listener of the gate: a live line on a terminal, a plain one now and then in a log; stderr only.
 
-    def __init__(self) -> None:
+    quiet: warnings alone.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet
         self.live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self.told, self.what, self.dirty = 0.0, "", False
 
     def say(self, text: str) -> None:
         """What begins now."""
         self.close()
-        print(text, file=sys.stderr, flush=True)
+        if not self.quiet or text.startswith("warning"):
+            print(text, file=sys.stderr, flush=True)
 
     def step(self, done: int, total: int, what: str) -> None:
         """How far it is."""
+        if self.quiet:
+            return
         text = f"[{done}/{total}] {what}"
         now = time.monotonic()
         if self.live:

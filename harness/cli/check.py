@@ -31,6 +31,7 @@ def command(
         False, "--strict", help="Exit 3 when something stays open: inconclusive, void, changed."
     ),
     as_json: bool = typer.Option(False, "--json", help="One JSON document on stdout instead of the table."),
+    quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress on stderr; warnings stay."),
     junit: Path | None = typer.Option(None, "--junit", help="Write JUnit XML.", show_default=False),
     self_test: Path | None = typer.Option(
         None, "--self-test", help="Measure the gate's own error rates into this folder.", show_default=False
@@ -51,7 +52,7 @@ def command(
     if self_test is not None:
         from harness.check import selftest
 
-        progress = Progress()
+        progress = Progress(quiet=quiet)
         try:
             return selftest.run(
                 self_test, progress=progress, processes=pool, seconds=seconds, threads=threads, trials=trials,
@@ -63,7 +64,7 @@ def command(
         given, against=against, baseline=baseline, update=update, thorough=thorough, pairs=pairs, seconds=seconds,
         threads=threads, quick=quick, accept=accept, base_python=base_python,
     )  # fmt: skip
-    progress = Progress()
+    progress = Progress(quiet=quiet)
     try:
         report = run(asked, progress)
     finally:

@@ -21,7 +21,7 @@ def command(
 
     from harness.compare import compare
     from harness.errors import NOTHING, OK
-    from harness.table import write
+    from harness.table import folded, write
 
     lines = compare(a, b, metrics=tuple(name.strip() for name in metrics.split(",") if name.strip()))
     code = NOTHING if all(line.verdict in ("missing", "not comparable") for line in lines) else OK
@@ -35,9 +35,10 @@ def command(
         ratio = "" if line.ratio is None else f"  ×{line.ratio:.3f}"
         interval = "" if line.low is None else f" ({line.low:.3f} to {line.high:.3f})"
         reason = f"  [{line.reason}]" if line.verdict in ("missing", "not comparable") else ""
-        write(f"{line.verdict:<14} {line.case}  {line.metric} {figures} {line.unit}{ratio}{interval}{reason}\n")
+        text = f"{line.verdict:<14} {line.case}  {line.metric} {figures} {line.unit}{ratio}{interval}{reason}"
+        write(folded(text, 15) + "\n")
     counted = Counter(line.verdict for line in lines)
     write("\n" + ", ".join(f"{count} {verdict}" for verdict, count in counted.most_common()) + "\n")
     for reason in dict.fromkeys(line.reason for line in lines if line.verdict in ("slower", "faster", "same")):
-        write(reason + "\n")
+        write(folded(reason, 2) + "\n")
     return code

@@ -17,6 +17,7 @@ def command(
     low: str = typer.Option("128", "--low", help="Smallest n tried."),
     high: str = typer.Option("64k", "--high", help="Largest n tried."),
     as_json: bool = typer.Option(False, "--json", help="One JSON document on stdout."),
+    quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress on stderr."),
 ) -> int:
     """Find the n from which A beats B here: doubling, then bisection, A and B measured in turns."""
     import json
@@ -26,7 +27,11 @@ def command(
     from harness import crossing
     from harness.errors import OK
 
-    answer, device = crossing.measure(given, a, b, low=low, high=high)
+    def say(line: str) -> None:
+        if not quiet:
+            print(line, file=sys.stderr)
+
+    answer, device = crossing.measure(given, a, b, low=low, high=high, say=say)
     if as_json:
         document = {"a": a, "b": b, "device": device, "answer": answer.sentence(a, b), **asdict(answer)}
         for probe in document["probes"]:

@@ -1,4 +1,4 @@
-"""harness doctor [--device auto|cpu|cuda[:i]] [--seconds 2] [--json]"""
+"""harness doctor [--device auto|cpu|cuda[:i]] [--seconds 2] [--json] [--quiet]"""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ def command(
     device: str = typer.Option("auto", "--device", help="auto, cpu, cuda or cuda:<i>."),
     seconds: float = typer.Option(2.0, "--seconds", help="How long the stability probe takes, 0.1 to 600."),
     as_json: bool = typer.Option(False, "--json", help="One JSON document on stdout."),
+    quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress on stderr."),
 ) -> None:
     """Check whether this machine is fit to measure on, and what to do about what is not."""
     import json
@@ -29,9 +30,11 @@ def command(
     from harness.doctor import examine
     from harness.environment import resolve_device
 
-    found = examine(
-        resolve_device(device), seconds=seconds, say=lambda text: print(f"harness: {text}", file=sys.stderr)
-    )  # fmt: skip
+    def say(text: str) -> None:
+        if not quiet:
+            print(f"harness: {text}", file=sys.stderr)
+
+    found = examine(resolve_device(device), seconds=seconds, say=say)
     if as_json:
         print(json.dumps(_document(found, seconds), indent=2, allow_nan=False))
     else:

@@ -30,7 +30,8 @@ def _text(name: str, entry: dict[str, Any]) -> str:
     import textwrap
 
     width = min(shutil.get_terminal_size().columns, 110)
-    kind = "exact" if entry["exact"] else f"approximate; m is its number of {entry['bottleneck']}"
+    bottleneck = f"; m: {entry['bottleneck']}" if entry["bottleneck"] else ", without m"
+    kind = "exact" if entry["exact"] else f"approximate{bottleneck}"
     if entry["floor"]:
         kind = "the floor; left out of a sweep that does not name it"
     lines = [f"{name}: {entry['title']} ({kind})", f"  {entry['paper']}"]
