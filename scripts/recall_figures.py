@@ -128,10 +128,12 @@ def against_load(frame: pd.DataFrame) -> Any:
     return _finish(figure, axes)
 
 
-def pareto(items: Callable[[pd.Series], int]) -> Callable[[pd.DataFrame], Any]:
-    """top1 over the FLOPs of one sample, at the load that `items` chooses."""
+def pareto(items: Callable[[pd.Series], int], *, loads: int = 1) -> Callable[[pd.DataFrame], Any]:
+    """top1 over the FLOPs of one sample, at the load that `items` chooses where there are at least so many."""
 
     def draw(frame: pd.DataFrame) -> Any:
+        if frame["items"].nunique() < loads:
+            return None
         chosen = frame[frame["items"] == items(frame["items"])].assign(mflop=lambda x: x["flops"] / 1e6)
         figure, axes = _axes(chosen, "MFLOP of one sample's forward pass, whole model")
         for label, group in chosen[chosen["label"] != "none"].groupby("label"):
@@ -165,7 +167,7 @@ def _line(axes: Any, label: str, group: pd.DataFrame, across: str) -> None:
     by = group.groupby(across)["top1"]
     x, mean = [float(value) for value in by.mean().index], by.mean()
     spread = [(mean - by.min()).clip(lower=0), (by.max() - mean).clip(lower=0)]  # equal values' mean may round
-    name = f"{label} ({group.groupby(across)['seed'].nunique().min()} seeds)"
+    name = f"{label}, seeds: {group.groupby(across)['seed'].nunique().min()}"
     axes.errorbar(x, mean, yerr=spread, color=color, marker=marker, capsize=3, linewidth=1.4, markersize=6, label=name)
     axes.plot(group[across].astype(float), group["top1"], ".", color=color, markersize=3, alpha=0.6)
 
@@ -189,7 +191,7 @@ def _finish(figure: Any, axes: Any) -> Any:
 FIGURES = {
     "top1-over-m": against_m,
     "top1-over-load": against_load,
-    "pareto-easy": pareto(min),
+    "pareto-easy": pareto(min, loads=2),
     "pareto-hard": pareto(max),
 }
 
