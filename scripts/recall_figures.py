@@ -178,7 +178,7 @@ def _levels(axes: Any, group: pd.DataFrame) -> None:
         color, _ = _look(str(label))
         name = "attention removed (floor)" if label == "none" else str(label)
         axes.axhline(
-            rows["top1"].mean(), color=color, linewidth=1.2, linestyle="--", label=f"{name} ({len(rows)} seeds)"
+            rows["top1"].mean(), color=color, linewidth=1.2, linestyle="--", label=f"{name}, seeds: {len(rows)}"
         )
         axes.axhspan(rows["top1"].min(), rows["top1"].max(), color=color, alpha=0.12, linewidth=0)
 
