@@ -32,7 +32,7 @@ def command(
     import json
     import os
 
-    os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the profiler's library writes to stderr on every start otherwise
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's library writes to stderr on every start otherwise
     from harness import store
     from harness.cli import _vision
 

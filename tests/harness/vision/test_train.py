@@ -161,6 +161,19 @@ def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
     assert all(torch.allclose(a[name], b[name], atol=1e-4) for name in a)
 
 
+def test_lower_precision_computes_in_it_and_keeps_float32_weights(tmp_path: Path) -> None:
+    heard = Silent()
+    train(plan(recipe={"precision": "bf16", "steps": 2, "log": 1}), tmp_path / "a", listener=heard, device="cpu")
+    other = Silent()
+    train(
+        plan(recipe={"steps": 2, "log": 1}), tmp_path / "b", listener=other, device="cpu"
+    )  # another precision after it
+    assert heard.losses != other.losses
+    assert heard.losses == pytest.approx(other.losses, rel=0.02)
+    parts, _ = checkpoint.load(tmp_path / "a" / LAST)
+    assert {tensor.dtype for tensor in parts["model"].values()} == {torch.float32}
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_corrupt_image_is_named(tmp_path: Path, workers: int) -> None:
     data = folders(tmp_path / "data")
