@@ -25,6 +25,7 @@ import pytest
 
 from harness import cli, store
 from harness.engines import ray as engine
+from harness.engines import station
 from harness.errors import Failure, UsageError
 
 LIGHT = Path(__file__).with_name("light_ray.py")
@@ -112,6 +113,74 @@ def test_the_reason_is_one_line() -> None:
     assert engine._reason(ConnectionError()) == "ConnectionError"
     insides = type("ActorUnavailableError", (Exception,), {})("The actor a1b2 is unavailable: RpcError: rpc_code: 14")
     assert engine._reason(insides) == "its actor does not answer any more"
+
+
+def nodes(*resources: dict[str, float]) -> list[dict[str, Any]]:
+    return [{"NodeID": f"{at:06d}abcdef", "Alive": True, "Resources": found} for at, found in enumerate(resources)]
+
+
+def given(monkeypatch: pytest.MonkeyPatch, there: list[dict[str, Any]], device: str = "auto") -> engine.Cluster:
+    """A cluster whose nodes are told; nothing is started."""
+    monkeypatch.setattr(engine.Cluster, "_connect", lambda self, address: None)
+    monkeypatch.setattr(engine.Cluster, "_living", lambda self: there)
+    return engine.Cluster(plugins=[], device=device, address=None, warn=lambda text: None)
+
+
+def test_a_gpu_is_a_place_and_so_is_a_node_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    mixed = nodes({"CPU": 16, "GPU": 2}, {"CPU": 8}, {"CPU": 0})
+    names = [seat.name for seat in given(monkeypatch, mixed).arrivals()]
+    assert names == ["node 000000 place 1", "node 000000 place 2"]
+    assert [seat.name for seat in given(monkeypatch, mixed, "cpu").arrivals()] == ["node 000000", "node 000001"]
+    for lacking, device in ((nodes({"CPU": 4}), "cuda"), (nodes({"CPU": 0}), "cpu")):
+        with pytest.raises(Failure, match=r"the cluster has no node with (a GPU|processors)"):
+            given(monkeypatch, lacking, device)
+
+
+def test_a_place_is_told_of_once_and_again_when_it_was_lost_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = nodes({"CPU": 4})
+    cluster = given(monkeypatch, there)
+    for _ in range(engine.MOST_LOSSES):
+        (seat,) = cluster.arrivals()
+        assert cluster.arrivals() == []
+        cluster.lost(seat)
+    assert cluster.arrivals() == []
+    there += nodes({}, {"CPU": 4})[1:]
+    assert [seat.name for seat in cluster.arrivals()] == ["node 000001"]
+
+
+class Refusing:
+    """An engine that does not like the plugin."""
+
+    def __init__(self, *, plugins: list[str], device: str) -> None:
+        self.plugins = plugins
+
+    def open(self) -> dict[str, Any]:
+        texts = [f"{path}: {Path(path).read_text()}" for path in self.plugins]
+        raise UsageError("; ".join(f"plugin {text}" for text in texts))
+
+
+def test_plugins_reach_the_node_and_are_called_as_the_user_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(station.local, "Engine", Refusing)
+    monkeypatch.setattr(station, "_undo_threads", lambda: None)
+    there = station.Station([("mine/same.py", b"one"), ("yours/same.py", b"two")], "cpu")
+    assert there.open() == ("usage", "plugin mine/same.py: one; plugin yours/same.py: two")
+
+
+@pytest.mark.parametrize(("of_node", "left"), [({}, "None"), ({"OMP_NUM_THREADS": "2"}, "5")])
+def test_threads_are_those_of_the_node_and_not_of_ray(
+    surroundings: dict[str, str], of_node: dict[str, str], left: str
+) -> None:
+    """The shell stands for the node's raylet, which is the parent of Ray's workers."""
+    script = (
+        "import os; os.environ['OMP_NUM_THREADS'] = '5'; from harness.engines.station import _undo_threads; "
+        "_undo_threads(); print(os.environ.get('OMP_NUM_THREADS'))"
+    )
+    bare = {name: value for name, value in surroundings.items() if name != "OMP_NUM_THREADS"}
+    done = subprocess.run(
+        ["sh", "-c", f'"{sys.executable}" -c "{script}"; true'], env=bare | of_node, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == left, done.stderr
 
 
 # A cluster of two nodes on this machine
