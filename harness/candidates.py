@@ -146,9 +146,9 @@ class Stock:
         import pandas
 
         self.runs = list(runs)
-        self.kinds = {**kinds, **_told(runs)}
+        self.kinds = known_kinds(runs, kinds)
         frames = [run.frame.assign(run=at) for at, run in enumerate(runs)]
-        frame: Frame = frames[0] if len(frames) == 1 else pandas.concat(frames)
+        frame: Frame = frames[0] if len(frames) == 1 else pandas.concat(frames, ignore_index=True)
         self.frame = labelled(frame.sort_values("time_utc", kind="stable"))
         errors = metric_rows(self.frame, "approximation_error")
         # Measured forward at scope core, the error hangs on no machine, backend or phase
@@ -254,9 +254,9 @@ def kinds_of(catalogue: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _told(runs: Sequence[Run]) -> dict[str, str]:
-    """What the runs themselves say of their variants, which holds for one's own, too."""
-    known: dict[str, str] = {}
+def known_kinds(runs: Sequence[Run], kinds: Mapping[str, str]) -> dict[str, str]:
+    """`kinds` with what the runs themselves say of their variants, which holds for one's own, too."""
+    known = dict(kinds)
     for run in runs:
         told = run.environment.get("kinds")
         if isinstance(told, dict):

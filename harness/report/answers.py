@@ -29,11 +29,6 @@ def of_settings(
     return [_answers(*lines[(setting.run, *_key(setting.values))]) for setting in found]
 
 
-def exact_of(runs: Sequence[Run], kinds: Mapping[str, str]) -> list[str]:
-    """The exact variants, by the runs' own word where they have one."""
-    return sorted(name for name, kind in Stock(runs, kinds=kinds).kinds.items() if kind == "exact")
-
-
 def _answers(stock: Stock, values: Mapping[str, Any], lines: Sequence[Any]) -> dict[str, Any]:
     sizes, own_m = measured(lines), sorted({line.m for line in lines if line.m is not None})
     known = {"measured": sizes, "drift": drift(stock, lines)}

@@ -19,6 +19,7 @@ import pandas
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from harness.candidates import known_kinds
 from harness.errors import Failure
 from harness.figures import Run
 from harness.figures._style import device_name
@@ -43,7 +44,7 @@ def render(runs: Sequence[Run], *, kinds: Mapping[str, str]) -> str:
         "runs": [fact.name for fact in named],
         "series": looks.series_looks(rows.frame),
         "sizes": looks.size_looks(rows.frame),
-        "exact": answers.exact_of(runs, kinds),
+        "exact": sorted(name for name, kind in known_kinds(runs, kinds).items() if kind == "exact"),
         "first": first,
     }
     script = "\n".join((ASSETS / name).read_text(encoding="utf-8") for name in SCRIPTS)

@@ -158,7 +158,7 @@ async function drawChart(chart, view) {
 function layCharts(redraw) {
   const place = document.getElementById("charts");
   for (const chart of CHARTS) {
-    chart.plot = make("div", { class: "plot", id: `plot-${chart.id}` });
+    chart.plot = make("div", { class: "plot", id: `plot-${chart.id}`, role: "img", "aria-label": `${chart.title}; the table below has its rows` });
     chart.caption = make("p", { class: "caption" });
     chart.controls = make("span", {});
     chart.redraw = () => redraw(chart);

@@ -13,6 +13,7 @@ function overTokens(view, { metric, columns, label, unit, skip, shapes = [], inc
   for (const line of linesOf(view, rows)) {
     const own = line.rows;
     const y = own.map((row) => (isGood(view, row, value) ? cell(value, row) : null));
+    if (own.some((row) => cell("status", row) in FAILED)) marked.push(line);
     if (y.every((at) => at === null)) continue;
     const lows = own.map((row) => cell(low, row));
     const highs = own.map((row) => cell(high, row));
@@ -21,7 +22,6 @@ function overTokens(view, { metric, columns, label, unit, skip, shapes = [], inc
     const hover = own.map((row, at) => `${named(line.series, line.m)}, n = ${x[at]}: ${told(y[at], lows[at], highs[at], unit(row))}`);
     const { color } = view.look(line.series);
     data.push(lineTrace(view, line, x, y, hover, { error_y: intervals(y, lows, highs, color) }));
-    if (own.some((row) => cell("status", row) in FAILED)) marked.push(line);
   }
   marked.push(...failedLines(view, metric, marked));
   const series = [...new Set(marked.map((line) => line.series))];

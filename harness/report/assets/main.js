@@ -82,7 +82,10 @@ async function start() {
   const data = await loadData();
   const { first } = data.about;
   layTable(data);
-  if (first.setting === undefined) return;
+  if (first.setting === undefined) {
+    document.documentElement.dataset.ready = "true";
+    return;
+  }
   const state = { setting: first.setting, n: first.n, m: first.m, among: "all", hidden: new Set(), theme: themeNow() };
   let version = 0;
   const drawAll = async () => {
@@ -94,6 +97,7 @@ async function start() {
       if (mine !== version) return;
       await drawChart(chart, view);
     }
+    performance.mark("drawn");
     document.documentElement.dataset.ready = "true";
   };
   const chips = () => refill();

@@ -150,9 +150,10 @@ function order(data, rows, state, text) {
 
 /** The rows in sight's order as a file: full precision; text that a spreadsheet would run is quoted by the harness already. */
 function download(data, rows) {
+  const inert = (value) => (typeof value === "string" && /^\s*[=+\-@＝＋－＠]/.test(value) ? `'${value}` : String(value ?? ""));
   const quote = (value) => (/[",\n\r]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
   const names = COLUMNS.map(([name]) => name);
-  const cells = (row) => names.map((name) => quote(String((name === "run" ? data.about.runs[data.cell("run", row)] : data.cell(name, row)) ?? ""))).join(",");
+  const cells = (row) => names.map((name) => quote(inert(name === "run" ? data.about.runs[data.cell("run", row)] : data.cell(name, row)))).join(",");
   const lines = [names.join(",")];
   for (const row of rows) lines.push(cells(row));
   const link = make("a", { href: URL.createObjectURL(new Blob([`${lines.join("\n")}\n`], { type: "text/csv" })), download: "rows.csv" });

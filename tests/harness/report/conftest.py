@@ -1,0 +1,78 @@
+"""Reports of runs that nobody measured, built once, and the browser that opens them where there is one."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from figures.synthetic import DECLARED, ENVIRONMENT, write_run
+
+from harness import figures, report
+from harness.figures import Run
+
+KINDS = {"full": "exact", "flash": "exact", "xformers": "exact"}
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+# What users may name a variant, a machine or a note; the separators come through from files written by others.
+TAG, SCRIPT, BOLD = "<img src=x onerror=boom()>", "</script><script>boom()</script>", "<b>bold</b> %{x} &lt;i&gt;"
+LINES = "line\u2028break\u2029 '\"><svg/onload=boom()>"
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Two phases and dtypes; an oom, a timeout, an unavailable and unsupported cases among them."""
+    folder = write_run(
+        tmp_path_factory.mktemp("runs") / "mine",
+        sizes=(64, 1024, 4096, 65536),
+        anchors=(16, 64),
+        phases=("forward", "train"),
+    )
+    (folder / "sweep.toml").write_text('n = [64, 1024, 4096, 65536]\nm = [16, 64]\nphase = ["forward", "train"]\n')
+    return figures.load(folder)
+
+
+@pytest.fixture(scope="session")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Names, a note and a machine that are markup."""
+    folder = write_run(
+        tmp_path_factory.mktemp("runs") / "hostile", variants=("flash", TAG, SCRIPT, BOLD), sizes=(1024, 4096),
+        anchors=(16, 64), phases=("forward",), dtypes=("float32",), machine=TAG, note=BOLD,
+        environment=ENVIRONMENT | {"declared": DECLARED, "environment": {"cpu": {"model": SCRIPT}}},
+    )  # fmt: skip
+    loaded = figures.load(folder)
+    loaded.frame.loc[loaded.frame["attention"] == "flash", "note"] = LINES
+    return loaded
+
+
+@pytest.fixture(scope="session")
+def write(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`write(run, …)`: the report of these runs, as a file."""
+    folder = tmp_path_factory.mktemp("reports")
+
+    def written(*runs: Run) -> Path:
+        out = folder / f"{len(list(folder.iterdir()))}.html"
+        report.write(report.build(runs, kinds=KINDS), out)
+        return out
+
+    return written
+
+
+@pytest.fixture(scope="session")
+def page_file(run: Run, write: Callable[..., Path]) -> Path:
+    """The report of `run`."""
+    return write(run)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium, of those on PATH."""
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        pytest.skip(f"no browser on PATH: {', '.join(BROWSERS)}")
+    with api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        yield chromium
+        chromium.close()

@@ -1,0 +1,264 @@
+"""The report in a headless Chromium: charts draw, filters filter, nothing leaves the page, hostile text stays text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.figures import Run
+from harness.selection import metric_rows
+
+CHARTS = ("latency", "speedup", "peak_memory", "map", "roofline", "pareto", "crossover")
+READY = "html[data-ready=true], html[data-ready=failed]"
+PATIENCE_MS = 120_000
+
+
+@dataclass
+class Opened:
+    """A page with what it asked for and complained about."""
+
+    page: Any
+    requests: list[str] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+
+    def settle(self) -> None:
+        """Wait until every chart is drawn."""
+        self.page.wait_for_selector(READY, state="attached", timeout=PATIENCE_MS)
+        assert self.page.locator("html").get_attribute("data-ready") == "true", self.page.locator(
+            "#trouble"
+        ).text_content()
+
+    def choose(self, name: str, value: str) -> None:
+        """Take a value of a selector, and wait for the charts."""
+        self.page.locator(f"#choice select[name={name}]").select_option(value)
+        self.settle()
+
+    def rows(self) -> int:
+        """How many rows the table counts."""
+        return int(self.page.locator(".count").inner_text().split(" of ")[0].replace(",", ""))
+
+    def column(self, name: str) -> list[str]:
+        """The texts of a column that are on the page, from the top."""
+        at = self.page.locator(".grid .head > span").evaluate_all(
+            f"all => all.findIndex(one => one.dataset.column === '{name}')"
+        )
+        return self.page.locator(f".grid .line > span:nth-child({at + 1})").all_inner_texts()
+
+
+@pytest.fixture(scope="module")
+def open_page(browser: Any) -> Iterator[Callable[..., Opened]]:
+    """`open_page(file, width=…, scheme=…)`: a page whose charts are drawn."""
+    contexts = []
+
+    def opened(file: Path, *, width: int = 1280, scheme: str = "light") -> Opened:
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)
+        contexts.append(context)
+        context.set_default_timeout(PATIENCE_MS)
+        found = Opened(context.new_page())
+        found.page.on("request", lambda request: found.requests.append(request.url))
+        found.page.on("console", lambda message: found.complaints.append(f"{message.type}: {message.text}"))
+        found.page.on("pageerror", lambda error: found.complaints.append(str(error)))
+        found.page.goto(file.resolve().as_uri())
+        found.settle()
+        return found
+
+    yield opened
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture(scope="module")
+def report(open_page: Callable[..., Opened], page_file: Path) -> Opened:
+    """The usual page; tests leave it as they found it."""
+    return open_page(page_file)
+
+
+def test_every_chart_has_drawn_traces(report: Opened) -> None:
+    drawn = report.page.locator(".plot").evaluate_all(
+        "all => all.map(one => [one.id, (one.data || []).length,"
+        " one.querySelectorAll('.scatterlayer .trace, .heatmaplayer .hm').length])"
+    )
+    assert [name for name, _, _ in drawn] == [f"plot-{name}" for name in CHARTS]
+    assert all(traces >= 3 and shapes >= 3 for _, traces, shapes in drawn), drawn
+    captions = report.page.locator(".chart .caption").all_inner_texts()
+    assert all(
+        text.startswith("AMD EPYC 7B13 64-Core Processor, 2 cores (cpu) · scope core · forward · float32")
+        for text in captions
+    )
+
+
+def test_axes_have_units_and_intervals_are_drawn(report: Opened) -> None:
+    titles = report.page.locator(
+        "#plot-latency .ytitle, #plot-peak_memory .ytitle, #plot-speedup .ytitle, #plot-roofline .ytitle"
+    )
+    assert titles.all_text_contents() == ["latency (ms)", "speed-up over flash (×)", "peak memory (MiB)", "TFLOP/s"]
+    for name in ("latency", "speedup"):
+        assert report.page.locator(f"#plot-{name} .errorbar").count() > 3
+
+
+def test_failures_are_marked(report: Opened) -> None:
+    texts = report.page.locator("#plot-latency").evaluate(
+        "one => one.data.flatMap(trace => trace.yaxis === 'y2' ? trace.hovertext : [])"
+    )
+    assert any("full, n = 65536: oom: needs" in text for text in texts)
+
+
+def test_nothing_was_asked_for_and_nothing_complained(report: Opened, page_file: Path) -> None:
+    assert [url.partition(":")[0] for url in report.requests if url != page_file.resolve().as_uri()] == []
+    assert report.complaints == []
+
+
+def test_filters_filter(report: Opened, run: Run) -> None:
+    total = len(run.frame)
+    assert report.rows() == total
+    search = report.page.get_by_label("Filter the rows")
+    for words, expected in (
+        ("anchor", (run.frame["attention"] == "anchor").sum()),
+        ("metric=latency n>=4k", ((run.frame["metric"] == "latency") & (run.frame["n"] >= 4096)).sum()),
+        ("status!=ok", (run.frame["status"] != "ok").sum()),
+        ("note:gb status=oom", ((run.frame["status"] == "oom") & run.frame["note"].str.contains("GB")).sum()),
+        ("no-such-word", 0),
+        ("", total),
+    ):
+        search.fill(words)
+        report.page.wait_for_selector(f".count:text-is('{expected:,} of {total:,} rows')")
+    report.page.get_by_label("metric", exact=True).select_option("flops")
+    assert report.rows() == (run.frame["metric"] == "flops").sum()
+    assert set(report.column("metric")) == {"flops"}
+    report.page.get_by_label("metric", exact=True).select_option("")
+    assert report.rows() == total
+
+
+def test_sorting_sorts_and_the_page_holds_few_rows(report: Opened, run: Run) -> None:
+    report.page.get_by_label("metric", exact=True).select_option("latency")
+    head = report.page.locator(".grid .head [data-column=value] button")
+    values = sorted(run.frame.loc[run.frame["metric"] == "latency", "value"].dropna())
+    for order, expected in (("ascending", values), ("descending", values[::-1])):
+        head.click()
+        assert report.page.locator(".grid .head [data-column=value]").get_attribute("aria-sort") == order
+        shown = [float(text) for text in report.column("value")]
+        assert shown == pytest.approx(expected[: len(shown)], rel=1e-5)
+    head.click()
+    assert report.page.locator(".grid .head [data-column=value]").get_attribute("aria-sort") == "none"
+    report.page.get_by_label("metric", exact=True).select_option("")
+    assert report.rows() > report.page.locator(".grid .line").count() > 10
+    report.page.locator(".grid").evaluate("one => { one.scrollTop = one.scrollHeight }")
+    report.page.wait_for_selector(f".grid .line[aria-rowindex='{len(run.frame)}']")
+    report.page.locator(".grid").evaluate("one => { one.scrollTop = 0 }")
+
+
+def test_the_answer_follows_the_choice(report: Opened, run: Run) -> None:
+    def fastest(n: int, phase: str, *, exact: bool) -> tuple[str, float]:
+        rows = metric_rows(run.frame, "latency")
+        rows = rows[
+            (rows["n"] == n) & (rows["phase"] == phase) & (rows["dtype"] == "float32") & (rows["status"] == "ok")
+        ]
+        rows = rows[rows["m"].isna()] if exact else rows[(rows["m"].isna()) | (rows["m"] == 64)]
+        best = rows.loc[rows["value"].idxmin()]
+        return best["series"], best["value"]
+
+    for n, phase, among in ((4096, "forward", "all"), (1024, "train", "exact"), (65536, "train", "all")):
+        report.choose("n", str(n))
+        report.choose("phase", phase)
+        report.choose("among", among)
+        name, ms = fastest(n, phase, exact=among == "exact")
+        headline = report.page.locator(".headline").inner_text()
+        assert headline.startswith(name)
+        assert f"at n = {n}: " in headline
+        shown = report.page.locator(".ranking tbody tr:first-child td").all_inner_texts()
+        assert float(shown[2].removesuffix(" ms")) == pytest.approx(ms, rel=5e-3)
+        assert f"· {phase} ·" in report.page.locator("#chart-latency .caption").inner_text()
+    for name, value in (("n", "4096"), ("phase", "forward"), ("among", "all")):
+        report.choose(name, value)
+
+
+def test_m_and_the_chips_choose_the_lines(report: Opened) -> None:
+    names = "one => one.data.filter(trace => trace.name).map(trace => trace.name)"
+    plot = report.page.locator("#plot-latency")
+    assert set(plot.evaluate(names)) == {"full", "flash", "linformer m=64", "nystrom m=64", "anchor m=64"}
+    report.choose("m", "all")
+    assert {"anchor m=16", "anchor m=64"} <= set(plot.evaluate(names))
+    report.page.locator("#chips button", has_text="anchor").click()
+    report.settle()
+    assert not any(name.startswith("anchor") for name in plot.evaluate(names))
+    report.page.locator("#chips button", has_text="anchor").click()
+    report.choose("m", "64")
+    assert "anchor m=64" in plot.evaluate(names)
+
+
+def test_the_metric_of_the_error_chart_can_be_chosen(report: Opened) -> None:
+    select = report.page.get_by_label("Metric against latency")
+    select.select_option("numeric_error")
+    report.page.wait_for_selector("#plot-pareto .ytitle:text-is('numeric error (against float64)')", state="attached")
+    report.page.get_by_label("Metric against latency").select_option("approximation_error")
+    report.page.wait_for_selector(
+        "#plot-pareto .ytitle:text-is('approximation error (against full)')", state="attached"
+    )
+
+
+def test_dark_by_the_system_and_by_the_button(open_page: Callable[..., Opened], page_file: Path) -> None:
+    dark = open_page(page_file, scheme="dark")
+    ground = "one => getComputedStyle(one).backgroundColor"
+
+    def light(color: str) -> float:
+        return sum(map(int, re.findall(r"\d+", color)[:3])) / 3
+
+    assert light(dark.page.locator("body").evaluate(ground)) < 40
+    assert dark.page.locator("#plot-latency").evaluate("one => one.layout.paper_bgcolor") == "#161b22"
+    dark.page.locator("#theme").click()
+    dark.settle()
+    assert light(dark.page.locator("body").evaluate(ground)) > 230
+    assert dark.page.locator("#plot-latency").evaluate("one => one.layout.paper_bgcolor") == "#ffffff"
+    assert dark.complaints == []
+
+
+def test_a_phone_needs_no_sideways_scrolling(open_page: Callable[..., Opened], page_file: Path) -> None:
+    phone = open_page(page_file, width=390)
+    assert phone.page.evaluate("document.documentElement.scrollWidth") == 390
+    widest = phone.page.locator(".plot svg.main-svg").evaluate_all(
+        "all => Math.max(...all.map(one => one.getBoundingClientRect().right))"
+    )
+    assert widest <= 390
+    assert phone.complaints == []
+
+
+def test_hostile_text_stays_text(open_page: Callable[..., Opened], write: Callable[..., Path], hostile: Run) -> None:
+    opened = open_page(write(hostile))
+    page = opened.page
+    opened.choose("m", "all")
+    assert opened.complaints == []
+    assert page.locator("img").count() == 0
+    assert page.locator("[onload], [onerror]").count() == 0
+    assert page.locator("main b, main i, svg b").count() == 0
+    names = sorted(set(hostile.frame["attention"]) - {"flash"})
+    chips = page.locator("#chips").inner_text()
+    ticks = page.locator("#plot-crossover .ytick").all_text_contents()
+    titles = page.locator("#plot-map .annotation").all_text_contents()
+    for name in names:
+        assert name in chips
+        assert any(name in text or text.startswith(name[:24]) for text in ticks), (name, ticks)
+        assert any(name in text for text in titles), (name, titles)
+    page.get_by_label("Filter the rows").fill("svg/onload")
+    page.wait_for_selector(".grid .line")
+    assert any("<svg/onload=boom()>" in text for text in opened.column("note"))
+    assert page.evaluate("typeof boom") == "undefined"
+    hover = page.locator("#plot-latency").evaluate("one => one.data.flatMap(trace => trace.hovertext || [])")
+    assert not any("<" in text for text in hover)
+
+
+def test_runs_are_chosen_one_at_a_time(
+    open_page: Callable[..., Opened], write: Callable[..., Path], hostile: Run, run: Run
+) -> None:
+    opened = open_page(write(run, hostile))
+    select = opened.page.locator("#choice select[name=run]")
+    assert select.locator("option").all_inner_texts() == ["mine", "hostile"]
+    before = opened.page.locator("#chips").inner_text()
+    opened.choose("run", "hostile")
+    assert opened.page.locator("#chips").inner_text() != before
+    assert "linformer" not in opened.page.locator("#answer").inner_text()
+    assert opened.rows() == len(run.frame) + len(hostile.frame)

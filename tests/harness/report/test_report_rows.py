@@ -1,0 +1,128 @@
+"""The rows of a page and what is derived for its charts: nothing lost, nothing mixed, the figures' own numbers."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from stored import KINDS, Told, stored
+
+from harness.figures import Run
+from harness.figures.roofline import points
+from harness.figures.speedup import ratios
+from harness.recommend import Wish, recommend
+from harness.report.answers import of_settings
+from harness.report.looks import CONTRAST, _contrast, series_looks, size_looks
+from harness.report.rows import NUMBERS, TEXTS, gather
+from harness.selection import FILE, PANEL, metric_rows, settings
+
+
+def test_every_row_of_every_run_is_there_once(run: Run, hostile: Run) -> None:
+    rows = gather([run, hostile])
+    assert len(rows.frame) == len(run.frame) + len(hostile.frame)
+    columns = rows.columns()
+    assert set(columns) == {*TEXTS, *NUMBERS}
+    assert all(len(column.array) == len(rows.frame) for column in columns.values())
+
+
+def test_settings_never_mix_runs_machines_phases_or_dtypes(run: Run, hostile: Run) -> None:
+    rows = gather([run, hostile, run])
+    assert [setting.run for setting in rows.settings] == [0, 0, 0, 0, 1, 2, 2, 2, 2]
+    for at, setting in enumerate(rows.settings):
+        own = rows.frame[rows.frame["setting"] == at]
+        assert set(own["run"]) == {setting.run}
+        assert all(set(own[name]) == {value} for name, value in setting.values.items())
+
+
+def test_speed_ups_are_those_of_the_figure(run: Run) -> None:
+    rows = gather([run])
+    for at, (_, group) in enumerate(settings(metric_rows(run.frame, "latency"), (*FILE, *PANEL))):
+        expected = ratios(group, run)
+        assert expected is not None
+        expected = expected[(expected["status"] == "ok")].set_index("case_id")
+        own = rows.frame[(rows.frame["setting"] == at) & rows.frame["speed"].notna()].set_index("case_id")
+        assert sorted(own.index) == sorted(expected.index)
+        for name, column in (("speed", "value"), ("speed_low", "ci_low"), ("speed_high", "ci_high")):
+            assert own[name].to_dict() == expected[column].to_dict()
+
+
+def test_intensities_are_those_of_the_figure(run: Run) -> None:
+    rows, expected = gather([run]).frame, points(run)
+    own = rows[rows["intensity"].notna()].set_index("case_id")["intensity"].to_dict()
+    assert own == expected[expected["status"] == "ok"].set_index("case_id")["intensity"].to_dict()
+
+
+def test_cases_that_failed_as_a_whole_are_marked(run: Run) -> None:
+    frame = gather([run]).frame
+    whole = frame[frame["whole"] == 1]
+    assert set(whole["status"]) == {"oom", "timeout", "unavailable", "unsupported"}
+    assert set(frame.loc[frame["metric"] == "energy", "whole"]) == {0}
+
+
+def test_crossings_come_from_stored_probes(tmp_path: Path) -> None:
+    told = [
+        *(Told("flash", n=n, ms=n**2 / 1e4) for n in (256, 1024, 4096)),
+        *(Told("anchor", n=n, m=64, ms=n * 0.05) for n in (256, 1024, 4096)),  # equal at n = 500
+        *(Told("full", n=n, ms=n**2 / 1e3) for n in (256, 1024)), Told("full", n=4096, status="oom"),
+        *(Told("nystrom", n=n, m=64, ms=n * 1e-4) for n in (256, 1024, 4096)),
+        *(Told("linformer", n=n, m=64, ms=1e4, half=None) for n in (256, 1024, 4096)),
+    ]  # fmt: skip
+    (setting,) = gather([stored(tmp_path / "r", told)]).settings
+    found = {series: crossing for series, _, crossing in setting.crossings}
+    assert setting.base == "flash"
+    assert (found["anchor"].kind, found["anchor"].low, found["anchor"].high) == ("found", 256, 1024)
+    assert found["anchor"].n == pytest.approx(500, rel=0.01)
+    assert {name: crossing.kind for name, crossing in found.items()} == {
+        "anchor": "found", "full": "never", "nystrom": "always", "linformer": "never"
+    }  # fmt: skip
+
+
+def test_where_the_base_does_not_fit_the_other_wins_and_errors_say_nothing(tmp_path: Path) -> None:
+    told = [
+        Told("flash", n=256, ms=1.0), Told("flash", n=1024, status="oom"), Told("flash", n=4096, status="error"),
+        *(Told("anchor", n=n, m=64, ms=9.0) for n in (256, 1024, 4096)),
+    ]  # fmt: skip
+    (setting,) = gather([stored(tmp_path / "r", told)]).settings
+    ((_, _, crossing),) = setting.crossings
+    assert (crossing.kind, [probe.n for probe in crossing.probes]) == ("found", [256, 1024])
+
+
+def test_the_answers_are_those_of_recommend(tmp_path: Path) -> None:
+    told = [
+        Told("flash", n=1024, ms=9.0), Told("anchor", n=1024, m=16, error=0.5), Told("none", n=1024, ms=0.1),
+        Told("anchor", n=1024, m=64, ms=2, error=0.4),
+    ]  # fmt: skip
+    run = stored(tmp_path / "r", told)
+    (answers,) = of_settings([run], gather([run]).settings, kinds=KINDS)
+    assert sorted(answers) == ["1024|16", "1024|64", "1024|all", "1024|exact"]
+    from harness.candidates import Stock
+
+    for key, wish in {"all": {}, "64": {"m": (64,)}, "exact": {"max_error": 0.0}}.items():
+        (expected,) = recommend(Stock([run], kinds=KINDS), Wish(n=1024, **wish))  # pyright: ignore[reportArgumentType]
+        got = answers[f"1024|{key}"]
+        assert (got["headline"], got["reasons"], got["unknown"]) == (
+            expected.headline,
+            expected.reasons,
+            expected.unknown,
+        )
+        assert [one["ms"] for one in got["ranking"]] == [one.time.ms for one in expected.ranking]
+
+
+def test_looks_are_the_figures_and_can_be_seen_on_a_dark_page(run: Run) -> None:
+    from matplotlib.colors import to_rgb
+
+    looks = {look["series"]: look for look in series_looks(run.frame)}
+    assert list(looks) == ["full", "flash", "xformers", "linformer", "nystrom", "anchor"]
+    assert (looks["anchor"]["light"], looks["anchor"]["symbol"]) == ("#d55e00", "diamond")
+    assert all(_contrast(to_rgb(look["dark"])) >= CONTRAST for look in looks.values())
+    assert size_looks(run.frame)["64"]["dash"] == "solid"
+    assert all(part.endswith("px") for part in size_looks(run.frame)["16"]["dash"].split(","))
+
+
+def test_a_run_in_which_everything_failed_has_settings_and_no_answers(tmp_path: Path) -> None:
+    run = stored(tmp_path / "r", [Told("flash", n=64, status="error", note="broken")])
+    rows = gather([run])
+    assert [setting.base for setting in rows.settings] == [None]
+    assert of_settings([run], rows.settings, kinds=KINDS) == [{}]
+    assert all(math.isnan(value) for value in rows.frame["speed"])
