@@ -1,6 +1,8 @@
-"""What a worker does for the regression gate (harness.check): bursts of timing, deterministic figures, the definition.
+"""What a worker does for the regression gate (harness.check): timing in turns, deterministic figures, the definition.
 
-burst({"case": {...}, "seconds": 0.35, "fewest": 5})     # milliseconds of single calls, after a warm-up
+hold({"key": "a", "case": {...}})                        # builds the case and warms it up
+turn({"key": "a", "seconds": 0.04})                      # milliseconds of single calls
+release({})                                              # forgets every case that is held
 probe({"case": {...}})                                   # flops, peak_memory, kernels, numeric_error; nothing timed
 definition({"case": {...}})                              # what the variant computes, whatever its source looks like
 
@@ -13,6 +15,7 @@ import hashlib
 import json
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -23,10 +26,11 @@ import attentions
 from harness import calibrate
 from harness.metrics import Settings, flops, kernels, latency, memory
 from harness.metrics import error as errors
-from harness.record import Case, Reading
+from harness.record import Case, Reading, canonical_options
 from harness.subject import Subject
 
 PROJECTIONS = 4
+HELD: dict[str, Callable[[int], list[float]]] = {}
 SMALL = {"n": 96, "m": 24, "h": 2, "d": 32}
 
 
@@ -43,12 +47,30 @@ def load(request: dict[str, Any]) -> dict[str, Any]:
     return {"variants": [name for names in defined.values() for name in names], "origin": origin}
 
 
-def burst(request: dict[str, Any]) -> list[float]:
-    """Milliseconds of single calls for `seconds`, at least `fewest`; of the canary where the case is None."""
+def hold(request: dict[str, Any]) -> None:
+    """Make the case ready to be timed in turns under its key, warmed up; the canary where the case is None."""
+    device = request["device"]
     if request["case"] is None:
-        return _canary(request["device"], request["seconds"], request["fewest"])
-    subject = Subject(Case(**request["case"]))
-    return latency.burst(subject, seconds=request["seconds"], fewest=request["fewest"])
+        HELD[request["key"]] = lambda count: [calibrate.canary_sample(device) for _ in range(count)]
+    else:
+        HELD[request["key"]] = latency.sampler(Subject(Case(**request["case"])))
+
+
+def turn(request: dict[str, Any]) -> list[float]:
+    """Milliseconds of single calls for `seconds`, at least one, after one that is not counted: another process has
+    used the caches since."""
+    sample = HELD[request["key"]]
+    sample(1)
+    samples: list[float] = []
+    started = time.perf_counter()
+    while not samples or time.perf_counter() - started < request["seconds"]:
+        samples += sample(1)
+    return samples
+
+
+def release(request: dict[str, Any]) -> None:
+    """Forget every case that is held."""
+    HELD.clear()
 
 
 def probe(request: dict[str, Any]) -> list[dict[str, Any]]:
@@ -75,6 +97,8 @@ def definition(request: dict[str, Any]) -> dict[str, Any]:
     asked = Case(**request["case"])
     sizes = {name: min(getattr(asked, name) or SMALL[name], SMALL[name]) for name in ("n", "h", "d")}
     m = min(asked.m, SMALL["m"], sizes["n"] // 2) if asked.m is not None else None
+    if asked.scope == "model":
+        asked = replace(asked, scope="core", options=canonical_options(asked.variant_options))
     case = replace(asked, b=1, m=m, dtype="float64", device="cpu", backend="reference", phase="train", **sizes)
     subject = Subject(case)
     spec = subject.spec
@@ -109,13 +133,3 @@ def _exact(shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
     """Uniform in ±√3 (variance 1) from integers: the same bits everywhere, unlike normal samples."""
     whole = torch.randint(-(1 << 20), 1 << 20, shape, generator=generator)
     return whole.double() * (math.sqrt(3) / (1 << 20))
-
-
-def _canary(device: str, seconds: float, fewest: int) -> list[float]:
-    for _ in range(3):
-        calibrate.canary_sample(device)
-    samples: list[float] = []
-    started = time.perf_counter()
-    while time.perf_counter() - started < seconds or len(samples) < fewest:
-        samples.append(calibrate.canary_sample(device))
-    return samples

@@ -1,6 +1,6 @@
 """Is head slower than base? One case's verdict from log-ratios of paired processes. Pure statistics, numpy only.
 
-pairs = pair_up(slots(12), medians)      # d = log(head / base) of each pair; log-ratios of neighbours of one side
+pairs = pair_up(slots(12), medians)      # d = log(head / base) of each pair; log-ratios within one side
 decision = decide(pairs)
 if decision.verdict in UNSETTLED: decision = settle(pairs, fresh_pairs)
 
@@ -125,8 +125,8 @@ def slots(pairs: int) -> list[str]:
 
 
 def pair_up(sides: Sequence[str], values: Sequence[float]) -> Pairs:
-    """The pairs in positive figures of processes that ran in the order of `slots`: 0 1, 2 3, …; the neighbours between
-    those pairs are of one side.
+    """The pairs in positive figures of processes in the order of `slots`. A block base head head base holds two pairs,
+    0 1 and 2 3, and two pairs of one side, 1 2 and 0 3.
 
     Raises ValueError when the sides are not in that order or a figure is not a positive number.
     """
@@ -137,8 +137,9 @@ def pair_up(sides: Sequence[str], values: Sequence[float]) -> Pairs:
         raise ValueError(f"{int(np.sum(figures <= 0))} of {len(figures)} figures are not positive")
     logs = np.log(figures)
     signed = np.where(np.array(sides) == "head", logs, -logs)
-    between = logs[2::2] - logs[1:-1:2]
-    return Pairs(tuple((signed[0::2] + signed[1::2]).tolist()), tuple(between.tolist()))
+    blocks = logs.reshape(-1, 4)
+    same = np.stack([blocks[:, 2] - blocks[:, 1], blocks[:, 3] - blocks[:, 0]], axis=1)
+    return Pairs(tuple((signed[0::2] + signed[1::2]).tolist()), tuple(same.ravel().tolist()))
 
 
 def _verdict(median: float, low: float, high: float, noise: float, limit: float) -> Outcome:

@@ -1,12 +1,13 @@
-"""Tier 2's measuring: fresh processes in blocks of base head head base, each timing every case once, in shuffled order.
+"""Tier 2's measuring: blocks of four fresh processes, base head head base, that time every case in turns.
 
 rounds = Rounds(base, head, device="cpu", seconds=0.35)
 record = rounds.run(cases, pairs=12, seed=0)
 pairs = record.pairs(case_id)               # what decide() takes
 
 A process is started anew (not forked: a fork shares its parent's memory layout) and warms each case up before timing
-it. The four processes of a block share one order, so that a case and its partner have run after the same neighbours.
-The canary, a fixed matrix product that takes no part in what is compared, is timed in every process like a case.
+it. The four of a block live at the same time and compute one at a time, in turns of some 40 ms: a shared machine is
+slower for a second and quicker the next, and turns give all four the same of it. The canary, a fixed matrix product
+that takes no part in what is compared, is timed like a case.
 """
 
 from __future__ import annotations
@@ -27,6 +28,18 @@ CANARY = "canary"
 SECONDS, FEWEST_SAMPLES = 0.35, 5
 THREADS = 1
 PROCESSES_ALONE = 8
+BLOCK = 4
+TURNS = 8
+
+
+@dataclass(frozen=True)
+class Member:
+    """One process to be of a block: its side, that side's name and place, and each case's form there."""
+
+    side: Side
+    name: str
+    slot: int
+    forms: Mapping[str, Case | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,21 +101,31 @@ class Rounds:
     def run(self, cases: Mapping[str, tuple[Case, Case]], *, pairs: int, seed: int) -> Record:
         """Time every case (key → its base and head form) and the canary in 2 · `pairs` processes."""
         order = slots(pairs)
-        processes = []
-        for slot, name in enumerate(order):
-            side, place = (self.base, 0) if name == "base" else (self.head, 1)
+        processes: list[Process] = []
+        for start in range(0, len(order), BLOCK):
             keys = [*cases, CANARY]
-            random.Random(f"{seed}/{slot // 4}").shuffle(keys)
-            forms = {key: None if key == CANARY else cases[key][place] for key in keys}
-            processes.append(measure(side, name, slot, forms, self))
-            self.progress(slot + 1, len(order))
+            random.Random(f"{seed}/{start // BLOCK}").shuffle(keys)
+            members = [
+                Member(self._side(name), name, start + place, {key: self._form(cases, key, name) for key in keys})
+                for place, name in enumerate(order[start : start + BLOCK])
+            ]
+            processes += measure(members, [[key] for key in keys], self)
+            self.progress(len(processes), len(order))
         return Record(tuple(processes))
+
+    def _side(self, name: str) -> Side:
+        return self.base if name == "base" else self.head
+
+    @staticmethod
+    def _form(cases: Mapping[str, tuple[Case, Case]], key: str, name: str) -> Case | None:
+        return None if key == CANARY else cases[key][0 if name == "base" else 1]
 
     def alone(self, cases: Mapping[str, Case]) -> dict[str, list[float]]:
         """Medians in ms of a few processes of head by itself, for a stored timing. Raises Failure where one fails."""
         medians: dict[str, list[float]] = {name: [] for name in cases}
         for slot in range(PROCESSES_ALONE):
-            process = measure(self.head, "head", slot, cases, self)
+            member = Member(self.head, "head", slot, dict(cases))
+            [process] = measure([member], [[name] for name in cases], self)
             for name, why in process.failures.items():
                 raise Failure(f"{name} fails when timed: {why}")
             for name in cases:
@@ -111,36 +134,93 @@ class Rounds:
         return medians
 
 
-def measure(side: Side, name: str, slot: int, forms: Mapping[str, Case | None], how: Rounds) -> Process:
-    """One fresh process over the cases in their order. After a crash a new one goes on with those that are left."""
-    samples: dict[str, list[float]] = {}
-    failures: dict[str, str] = {}
-    engine = open_engine(side, how.device, threads=how.threads)
+def measure(members: Sequence[Member], groups: Sequence[Sequence[str]], how: Rounds) -> list[Process]:
+    """Fresh processes that live side by side and time the cases of each group in turns; one computes at a time.
+
+    A turn is a tenth of a second or less, and every other round of turns goes backwards: what the machine does to one
+    process it does to all. After a crash a new process goes on with the groups that are left.
+    """
+    seats = [_Seat(member, how) for member in members]
     try:
-        for key, case in forms.items():
-            if engine is None:
-                engine = open_engine(side, how.device, threads=how.threads)
-            request = {"case": asdict(case) if case else None, "seconds": how.seconds, "fewest": FEWEST_SAMPLES}
-            try:
-                answer = engine.ask("burst", how.timeout + how.seconds, device=how.device, **request)
-            except (WorkerLost, Failure) as error:
-                failures[key] = f"{getattr(error, 'status', 'error')}: {error}"
-                engine.stop(kill=True)
-                engine = None
-                continue
-            if "failure" in answer:
-                failures[key] = f"{answer['failure']['status']}: {answer['failure']['note']}"
-            else:
-                samples[key] = answer["value"]
+        engines = [make_engine(seat.member.side, how.device) for seat in seats]
+        for seat, engine in zip(seats, engines, strict=True):
+            seat.engine = engine
+            engine.begin()  # all import at once
+        for seat, engine in zip(seats, engines, strict=True):
+            load(engine, seat.member.side, threads=how.threads)
+        for group in groups:
+            turns = [(seat, key) for seat in seats for key in group]
+            for seat, key in turns:
+                case = seat.member.forms[key]
+                seat.ask("hold", key, case=asdict(case) if case else None)
+            for number in range(TURNS):
+                for seat, key in turns if number % 2 == 0 else reversed(turns):
+                    seat.samples.setdefault(key, []).extend(seat.ask("turn", key, seconds=how.seconds / TURNS) or ())
+            for seat in seats:
+                seat.release()
+        return [seat.process() for seat in seats]
     finally:
-        if engine is not None:
-            engine.stop()
-    return Process(side=name, slot=slot, samples=samples, failures=failures)
+        for seat in seats:
+            if seat.engine is not None:
+                seat.engine.stop()
+
+
+class _Seat:
+    """One process of a block, the samples it took and what failed in it."""
+
+    def __init__(self, member: Member, how: Rounds) -> None:
+        self.member, self.how = member, how
+        self.engine: Engine | None = None
+        self.samples: dict[str, list[float]] = {}
+        self.failures: dict[str, str] = {}
+
+    def ask(self, operation: str, key: str, **arguments: object) -> list[float] | None:
+        """The worker's answer, or None where the case has failed before or fails now."""
+        if key in self.failures:
+            return None
+        how = self.how
+        if self.engine is None:
+            self.engine = open_engine(self.member.side, how.device, threads=how.threads)
+        try:
+            answer = self.engine.ask(operation, how.timeout + how.seconds, key=key, device=how.device, **arguments)
+        except (WorkerLost, Failure) as error:
+            self.failures[key] = f"{getattr(error, 'status', 'error')}: {error}"
+            self.engine.stop(kill=True)
+            self.engine = None
+            return None
+        if "failure" in answer:
+            self.failures[key] = f"{answer['failure']['status']}: {answer['failure']['note']}"
+        return answer.get("value")
+
+    def release(self) -> None:
+        """Let go of the group's cases."""
+        if self.engine is not None:
+            try:
+                self.engine.ask("release", self.how.timeout)
+            except (WorkerLost, Failure):  # what follows is timed in a new one
+                self.engine.stop(kill=True)
+                self.engine = None
+
+    def process(self) -> Process:
+        """What came out; a case that failed has no samples."""
+        kept = {key: samples for key, samples in self.samples.items() if key not in self.failures}
+        return Process(side=self.member.name, slot=self.member.slot, samples=kept, failures=self.failures)
 
 
 def open_engine(side: Side, device: str, *, threads: int | None = None) -> Engine:
     """A fresh worker of one side with its plugins loaded. Raises Failure when it would measure other code than that."""
-    engine = Engine(plugins=side.plugins, device=device, python=side.python, path=side.path)
+    engine = make_engine(side, device)
+    load(engine, side, threads=threads)
+    return engine
+
+
+def make_engine(side: Side, device: str) -> Engine:
+    """A worker of one side that has not started yet."""
+    return Engine(plugins=side.plugins, device=device, python=side.python, path=side.path)
+
+
+def load(engine: Engine, side: Side, *, threads: int | None) -> None:
+    """Load the side's plugins, and make sure that it is that side's code; end the worker and raise Failure if not."""
     try:
         answer = engine.ask("load", START_TIMEOUT_S, plugins=list(side.plugins), threads=threads)
         check_origin(side, answer["origin"])
@@ -150,7 +230,6 @@ def open_engine(side: Side, device: str, *, threads: int | None = None) -> Engin
     except BaseException:
         engine.stop(kill=True)
         raise
-    return engine
 
 
 def check_origin(side: Side, origin: Sequence[str]) -> None:

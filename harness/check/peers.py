@@ -79,6 +79,8 @@ def _pyperf(stats: Any) -> Rule:
         return Rule(name, "documented rule: Student's t, 95 %", student)
 
     def slower(base: Samples, head: Samples) -> bool:
+        common = min(len(base), len(head))  # pyperf refuses unequal numbers: its runs take a fixed one
+        base, head = base[:common], head[:common]
         return bool(is_significant(base, head)[0]) and _mean(head) > _mean(base)
 
     return Rule(name, f"pyperf {_version('pyperf')}", slower)

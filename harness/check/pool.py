@@ -5,8 +5,8 @@ pool = load(folder)                          # process → (specimen, extra perc
 
 A specimen with 10 % extra computes its result and then the same again for so many of the tokens that this is 10 % of
 its work: real work, not a sleep. How much slower that makes it is measured over the whole pool.
-Since every process times everything, one recording serves unchanged code (plain against plain of the next process) and
-a slowdown (plain against extra of the next process) alike.
+Processes are in blocks of four that take turns, as in the gate. Since every process times everything, one recording
+serves unchanged code (plain against plain of another process) and a slowdown (plain against extra) alike.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from harness.check import revisions
-from harness.check.pairs import CANARY, Rounds, measure
+from harness.check.pairs import BLOCK, CANARY, Member, Rounds, measure
 from harness.errors import Failure
 from harness.record import Case
 
@@ -120,23 +120,32 @@ def record(
         if not done:
             _append(file.fileno(), [COLUMNS])
         how = Rounds(base=side, head=side, device=device, seconds=seconds, threads=threads)
-        for number in range(done, processes):
-            order = timed()
-            random.Random(number // 4).shuffle(order)
-            forms = {f"{name} {extra}": case((name, extra), device=device) for name, extra in order}
-            process = measure(side, "head", number, forms, how)
-            if process.failures:
-                raise Failure(f"specimen {next(iter(process.failures.items()))} of process {number}")
-            rows = [
-                (number, name, extra, " ".join(f"{v:.6g}" for v in process.samples[f"{name} {extra}"]))
-                for name, extra in order
-            ]
-            _append(file.fileno(), rows)
-            progress(number + 1, processes, "recording the pool")
+        for start in range(done, processes, BLOCK):
+            draw = random.Random(start // BLOCK)
+            groups = [[(name, extra) for extra in EXTRAS] for name in SPECIMENS]
+            for group in [*groups, groups]:
+                draw.shuffle(group)
+            order = [[(CANARY, 0)], *groups]
+            forms = {_key(key): case(key, device=device) for group in order for key in group}
+            members = [Member(side, "head", start + place, forms) for place in range(BLOCK)]
+            for process in measure(members, [[_key(key) for key in group] for group in order], how):
+                if process.failures:
+                    raise Failure(f"specimen {next(iter(process.failures.items()))} of process {process.slot}")
+                rows = [
+                    (process.slot, *key, " ".join(f"{v:.6g}" for v in process.samples[_key(key)]))
+                    for group in order
+                    for key in group
+                ]
+                _append(file.fileno(), rows)
+            progress(start + BLOCK, processes, "recording the pool")
+
+
+def _key(key: Key) -> str:
+    return f"{key[0]} {key[1]}"
 
 
 def load(folder: Path, *, repair: bool = False) -> Pool:
-    """The complete processes in order. An incomplete last one is left out, and with `repair` cut off the file."""
+    """The processes of complete blocks in order. What follows is left out, and with `repair` cut off the file."""
     path = folder / POOL
     if not path.is_file():
         return []
@@ -147,7 +156,7 @@ def load(folder: Path, *, repair: bool = False) -> Pool:
     if lines[0].strip() != ",".join(COLUMNS):
         raise Failure(f"{path} has other columns than {', '.join(COLUMNS)}; it was left untouched")
     size, wanted, found = len(timed()), set(timed()), []
-    complete = (len(lines) - 1) // size
+    complete = (len(lines) - 1) // size // BLOCK * BLOCK
     for number in range(complete):
         chunk = lines[1 + number * size : 1 + (number + 1) * size]
         rows = list(csv.reader(chunk))

@@ -8,7 +8,6 @@ README.md      both as tables, and what the figures do not show
 from __future__ import annotations
 
 import csv
-import math
 import os
 import random
 import statistics
@@ -16,17 +15,26 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, fields
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from harness.check import mutants, peers, pool
-from harness.check.decide import PAIRS, PAIRS_THOROUGH, UNSETTLED, Decision, Pairs, decide, settle
+from harness.check.decide import (
+    PAIRS,
+    PAIRS_THOROUGH,
+    UNSETTLED,
+    Decision,
+    Pairs,
+    decide,
+    pair_up,
+    settle,
+    slots,
+)
+from harness.check.pairs import BLOCK
 from harness.errors import FAILURE, OK, UsageError
 
 SETTINGS: Mapping[str, int] = {"default": PAIRS, "thorough": PAIRS_THOROUGH}
 TRIALS = 300
-BLOCK = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +76,8 @@ def run(
     needed = 2 * BLOCK * (PAIRS_THOROUGH // 2)
     if processes < needed:
         raise UsageError(f"--pool takes at least {needed} processes: a thorough decision may use that many")
+    if processes % BLOCK:
+        raise UsageError(f"--pool takes a multiple of {BLOCK}, not {processes}: processes take turns in blocks")
     peer_rules = peers.rules()
     with pool.neighbour(busy=busy):
         pool.record(
@@ -118,36 +128,34 @@ def rate(medians: Sequence[Mapping[pool.Key, float]], setting: str, name: str, e
 def draw(
     medians: Sequence[Mapping[pool.Key, float]], name: str, extra: int, pairs: int, generator: random.Random
 ) -> tuple[Pairs, Pairs]:
-    """Two sets of pairs from blocks of four consecutive processes; no process is in two blocks."""
-    offset = generator.randrange(BLOCK)
-    starts = range(offset, len(medians) - BLOCK + 1, BLOCK)
-    if len(starts) < pairs:
-        starts = range(0, len(medians) - BLOCK + 1, BLOCK)
-    chosen = generator.sample(list(starts), pairs)
+    """Two sets of pairs from blocks of the pool, none in both; who is base and who is head in a block is drawn, too."""
+    chosen = generator.sample(range(0, len(medians), BLOCK), pairs)
     half = pairs // 2
-    return tuple(_pairs(medians, name, extra, sorted(part)) for part in (chosen[:half], chosen[half:]))  # type: ignore[return-value]
+    return tuple(_pairs(medians, name, extra, part, generator) for part in (chosen[:half], chosen[half:]))  # type: ignore[return-value]
 
 
-def _pairs(medians: Sequence[Mapping[pool.Key, float]], name: str, extra: int, starts: Sequence[int]) -> Pairs:
-    """base head head base in each block; before a block, base against base of the process before it in the pool."""
-    differences: list[float] = []
-    same: list[float] = []
+def _pairs(
+    medians: Sequence[Mapping[pool.Key, float]], name: str, extra: int, starts: Sequence[int], generator: random.Random
+) -> Pairs:
+    """base head head base in each block."""
+    figures: list[float] = []
     for start in starts:
-        base = [math.log(medians[start + place][name, 0]) for place in (0, 3)]
-        head = [math.log(medians[start + place][name, extra]) for place in (1, 2)]
-        differences += [head[0] - base[0], head[1] - base[1]]
-        same.append(head[1] - head[0])
-        if start and start != starts[0]:
-            same.append(base[0] - math.log(medians[start - 1][name, 0]))
-    return Pairs(tuple(differences), tuple(same))
+        order = generator.sample(range(start, start + BLOCK), BLOCK)
+        figures += [
+            medians[place][name, 0 if side == "base" else extra] for place, side in zip(order, slots(2), strict=True)
+        ]
+    return pair_up(slots(2 * len(starts)), figures)
 
 
 def peer_rates(recorded: pool.Pool, rules: Iterable[peers.Rule]) -> Iterable[PeerRate]:
-    """Every rule on every process against the next one."""
+    """Every rule on every process against the one in its place in the next block: a run against the run after it."""
     for rule in rules:
         for name in pool.SPECIMENS:
             for extra in pool.EXTRAS:
-                told = [rule.slower(before[name, 0], after[name, extra]) for before, after in pairwise(recorded)]
+                told = [
+                    rule.slower(before[name, 0], after[name, extra])
+                    for before, after in zip(recorded, recorded[BLOCK:], strict=False)
+                ]
                 yield PeerRate(
                     rule=rule.name, source=rule.source, specimen=name, extra_percent=extra, comparisons=len(told),
                     slower=sum(told), slower_rate=sum(told) / len(told),
@@ -183,8 +191,8 @@ def text(
         f"timed three variants plain and with 5, 10, 15 and 20 % of their work done twice, "
         f"on {threads} thread{'s' if threads > 1 else ''}.",
         "",
-        f"A trial is a whole decision with its second round, on blocks of four consecutive processes drawn from the "
-        f"pool without replacement. Trials share blocks, so they are not independent: the pool holds processes for "
+        f"A trial is a whole decision with its second round, on blocks of four processes that took turns, drawn from "
+        f"the pool without replacement. Trials share blocks, so they are not independent: the pool holds processes for "
         f"this many independent trials: {independent}. The bounds (one-sided 95 %, Clopper-Pearson) hold for drawing "
         "from this pool, and are optimistic for another day on this machine.",
         "",
@@ -202,7 +210,8 @@ def text(
         )
     lines += ["", "## Other tools' rules on the same samples", ""]
     lines += [
-        "One process against the next, as these tools compare; the share of comparisons reported as slower.",
+        "A process against the one in its place in the next block, a run against the run after it, as these tools "
+        "compare; the share of comparisons reported as slower.",
         "",
         f"| rule | whose code | {' | '.join(f'+{extra} %' if extra else 'unchanged' for extra in pool.EXTRAS)} |",
         f"|---|---|{'---|' * len(pool.EXTRAS)}",

@@ -70,14 +70,9 @@ def until_evidence(
     return samples, "budget"
 
 
-def burst(subject: Subject, *, seconds: float, fewest: int) -> list[float]:
-    """Samples in ms for `seconds`, at least `fewest`, after a warm-up: what one process adds to a paired comparison."""
-    sample, _ = _sampler(subject)
-    samples: list[float] = []
-    started = time.perf_counter()
-    while time.perf_counter() - started < seconds or len(samples) < fewest:
-        samples += sample(fewest)
-    return samples
+def sampler(subject: Subject) -> Callable[[int], list[float]]:
+    """A function that takes so many samples in ms, warmed up: for whoever times several processes in turns."""
+    return _sampler(subject)[0]
 
 
 def in_turns(a: Subject, b: Subject, *, budget_s: float) -> tuple[list[float], list[float]]:

@@ -156,8 +156,14 @@ def test_a_moved_canary_is_seen_in_both_directions():
 def test_pairs_are_of_neighbouring_processes():
     pairs = pair_up(slots(2), [1.0, 2.0, 4.0, 8.0])
     assert pairs.differences == pytest.approx((math.log(2), math.log(0.5)))
-    assert pairs.same_side == pytest.approx((math.log(2),))
-    assert len(pair_up(slots(12), [1.0] * 24).same_side) == 11
+    assert pairs.same_side == pytest.approx((math.log(2), math.log(8)))
+    assert len(pair_up(slots(12), [1.0] * 24).same_side) == 12
+
+
+def test_what_the_machine_does_to_a_whole_block_cancels():
+    pairs = pair_up(slots(4), [1.0, 1.1, 1.1, 1.0, 3.0, 3.3, 3.3, 3.0])
+    assert pairs.differences == pytest.approx([math.log(1.1)] * 4)
+    assert pairs.same_side == pytest.approx([0.0] * 4)
 
 
 @pytest.mark.parametrize("sides", [["head", "base", "base", "head"], ["base", "head"] * 2, ["base"] * 4])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -55,12 +57,12 @@ def test_the_specimens_do_their_extra_work_and_compute_the_same(tmp_path):
         assert all(torch.equal(out, outputs[0]) for out in outputs)
 
 
-def test_a_pool_resumes_after_its_last_whole_process(tmp_path):
-    recorded = synthetic(3)
-    written(tmp_path, recorded, torn="3,full,0,1.2 3.4\n3,full,5,1.")
-    assert len(pool.load(tmp_path)) == 3
+def test_a_pool_resumes_after_its_last_whole_block(tmp_path):
+    recorded = synthetic(6)
+    written(tmp_path, recorded, torn="6,full,0,1.2 3.4\n6,full,5,1.")
+    assert len(pool.load(tmp_path)) == 4
     before = (tmp_path / pool.POOL).stat().st_size
-    assert len(pool.load(tmp_path, repair=True)) == 3
+    assert len(pool.load(tmp_path, repair=True)) == 4
     assert (tmp_path / pool.POOL).stat().st_size < before
     assert pool.load(tmp_path)[2]["flash", 10] == pytest.approx(recorded[2]["flash", 10], rel=1e-5)
     assert pool.load(tmp_path / "none") == []
@@ -70,7 +72,7 @@ def test_a_pool_resumes_after_its_last_whole_process(tmp_path):
     ("old", "new"), [("\n1,full,5,", "\n2,full,5,"), ("canary,0,", "canary,5,"), (",0,4", ",0,-4")]
 )
 def test_a_damaged_pool_is_refused(tmp_path, old, new):
-    written(tmp_path, synthetic(2, noise=0.001))
+    written(tmp_path, synthetic(4, noise=0.001))
     path = tmp_path / pool.POOL
     text = path.read_text()
     assert old in text or old == ",0,4"
@@ -80,11 +82,12 @@ def test_a_damaged_pool_is_refused(tmp_path, old, new):
 
 
 def test_a_trial_draws_no_process_twice():
-    medians = [{key: float(number + 1) for key in pool.timed()} for number in range(100)]
+    generator = np.random.default_rng(3)
+    medians = [{key: float(generator.lognormal()) for key in pool.timed()} for _ in range(100)]
     first, second = selftest.draw(medians, "full", 0, 12, random.Random(1))
     assert len(first.differences) == len(second.differences) == 12
     assert len(set(first.differences + second.differences)) == 24
-    assert len(first.same_side) == 11
+    assert len(first.same_side) == 12
 
 
 def test_the_rates_of_a_made_up_pool():
@@ -104,6 +107,23 @@ def test_exact_bounds():
     assert low < 0.1 < high
 
 
+def test_pyperfs_own_test_is_given_as_many_samples_of_either_side(monkeypatch):
+    """It refuses unequal numbers, and a burst takes as many as fit in its time."""
+
+    def is_significant(one, two):
+        if len(one) != len(two):
+            raise ValueError("different number of values")
+        return True, 9.0
+
+    fake = types.ModuleType("pyperf._utils")
+    fake.is_significant = is_significant  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pyperf", types.ModuleType("pyperf"))
+    monkeypatch.setitem(sys.modules, "pyperf._utils", fake)
+    [rule] = [rule for rule in peers.rules() if rule.name.startswith("pyperf")]
+    assert rule.slower([1.0, 1.1, 1.0, 1.1], [2.0, 2.1])
+    assert not rule.slower([2.0, 2.1, 2.0], [1.0, 1.1])
+
+
 def test_peers_rules_see_a_slowdown_and_none_where_there_is_none():
     generator = random.Random(2)
     base = [1 + 0.01 * generator.random() for _ in range(60)]
@@ -117,12 +137,12 @@ def test_peers_rules_see_a_slowdown_and_none_where_there_is_none():
 
 
 def test_the_report_is_written_from_the_rates():
-    recorded = synthetic(90)
+    recorded = synthetic(88)
     medians = [{k: float(np.median(v)) for k, v in p.items()} for p in recorded]
     rates = [selftest.rate(medians, "default", "full", extra, 10) for extra in (0, 10)]
     others = list(selftest.peer_rates(recorded, peers.rules()[:1]))
     caught = [mutants.Outcome(name="x", caught=False, what="")]
-    text = selftest.text(rates, others, caught, processes=90, threads=1, busy=True)
+    text = selftest.text(rates, others, caught, processes=88, threads=1, busy=True)
     assert "burns one core" in text
     assert "thorough: 1.1" in text
     assert "**not caught**" in text

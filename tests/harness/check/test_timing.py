@@ -38,12 +38,16 @@ def made_up(monkeypatch):
     }
     generator = np.random.default_rng(0)
 
-    def measure(side, name, slot, forms, how):
-        assert side.name == name
+    def measure(members, groups, how):
+        assert [member.name for member in members] == ["base", "head", "head", "base"]
+        assert all(member.side.name == member.name for member in members)
+        return [one(member.name, member.slot, [key for group in groups for key in group]) for member in members]
+
+    def one(name, slot, keys):
         told["rounds"] += slot == 0
-        told["timed"].append(list(forms))
+        told["timed"].append(keys)
         samples, failures = {}, {}
-        for key in forms:
+        for key in keys:
             factor = told["canary"] if key == CANARY else told["factors"][told["rounds"] - 1] if key == "one" else 1.0
             if key == told["crash"] and name == "head" and slot == 5:
                 failures[key] = told["why"]
@@ -130,4 +134,5 @@ def test_real_processes_time_real_extra_work(tmp_path, monkeypatch):
         record = rounds.run({"made": (case, case), "absent": (crash, crash)}, pairs=2, seed=0)
     assert min(record.pairs("made").differences) > np.log(5)
     assert len(record.failures("absent", "base")) == 2
+    assert [process.slot for process in record.processes] == [0, 1, 2, 3]
     assert len(record.processes[0].samples[CANARY]) >= 5
