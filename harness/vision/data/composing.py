@@ -5,8 +5,8 @@
 
 The relation: one object is marked by white brackets; exactly one other object has its shape, elsewhere, in a colour,
 size, angle and texture of its own. The scene's label for classification is that twin's colour. The marked object's own
-colour says nothing of it and every object has one of the same colours, so the label takes finding the mark, its shape,
-and that shape elsewhere.
+colour says nothing of it, and each of the other colours is that of one object of another shape: which colours are
+there, and how much of each, tells little. The label takes finding the mark, its shape, and that shape elsewhere.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ from harness.vision.data.shapes import (
 OTHER = 0  # clutter and the mark: pixels of no class
 CLASSES = (*GROUNDS, *KINDS)  # of pixels, from 1
 SMALLEST, LARGEST = 0.05, 0.2  # radii, in sides of the picture
+LEAST_OF_PAIR = 0.07  # so that its shape can be told
+ROOM = 1.3  # half the side of the brackets, in radii
 SHOWN = 0.75  # of the mark's and the twin's area, at least
 ANNOTATED, PIXELS = 0.25, 9  # an object that shows less of itself, or fewer pixels, is not annotated
 CROWDED = 0.12  # the share of scenes with a crowd
@@ -105,7 +107,8 @@ def _draw(rng: np.random.Generator, *, size: int, twin: str | None) -> tuple[Sce
         kinds = [kind for kind in KINDS if kind != marked.kind]
         if rng.random() < CROWDED:
             _crowd(scene, rng, kind=str(rng.choice(kinds)))
-        things = [_thing(rng, size, kind=str(rng.choice(kinds))) for _ in range(int(rng.integers(3, 7)))]
+        rivals = rng.permutation([name for name in COLOURS if name != twin]).tolist()  # so that no colour stands out
+        things = [_thing(rng, size, kind=str(rng.choice(kinds)), colour=name) for name in rivals]
         things += [marked, other]
         for number in rng.permutation(len(things)).tolist():  # so that depth tells nothing of the pair
             drawn = _put(scene, things[number], rng)
@@ -128,16 +131,17 @@ def _thing(rng: np.random.Generator, size: int, *, kind: str, **given: object) -
 
 
 def _pair(rng: np.random.Generator, size: int, twin: str) -> tuple[_Thing, _Thing]:
-    """The object to be marked and its twin, well inside the picture and at least 0.4 of its side apart."""
+    """The object to be marked and its twin, whole in the picture and at least 0.4 of its side apart."""
+    kind = str(rng.choice(KINDS))
+    radii = np.exp(rng.uniform(math.log(LEAST_OF_PAIR), math.log(LARGEST), 2))
     while True:
-        places = size * rng.uniform(0.2, 0.8, (2, 2))
+        margin = (ROOM * radii + 0.02)[:, None]
+        places = size * (margin + (1 - 2 * margin) * rng.random((2, 2)))
         if np.hypot(*(places[0] - places[1])) >= 0.4 * size:
             break
-    kind = str(rng.choice(KINDS))
-    radii = (size * rng.uniform(0.085, 0.15, 2)).tolist()
     marked, other = (
         _thing(rng, size, kind=kind, centre=tuple(place), radius=radius)
-        for place, radius in zip(places.tolist(), radii, strict=True)
+        for place, radius in zip(places.tolist(), (size * radii).tolist(), strict=True)
     )
     return marked, _Thing(**{**vars(other), "colour": twin})
 
@@ -175,7 +179,7 @@ def _crowd(scene: Scene, rng: np.random.Generator, *, kind: str) -> None:
 
 def _mark(scene: Scene, thing: _Thing) -> None:
     """White brackets at the corners of a square about a thing."""
-    size, half = len(scene.semantic), 1.3 * thing.radius + 1
+    size, half = len(scene.semantic), ROOM * thing.radius + 1
     alpha = np.zeros((size, size), np.float32)
     for sx in (-1, 1):
         for sy in (-1, 1):
