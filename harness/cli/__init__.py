@@ -37,7 +37,8 @@ Start here
   harness doctor                  is this machine fit to measure on?
 {newest}
 Commands: {commands}
-Options of one: harness COMMAND --help      Completion: harness --install-completion"""
+Options of one: harness COMMAND --help
+Completion in your shell: harness --install-completion"""
 COMPLETING = "_HARNESS_COMPLETE"  # set by the shell when it asks what could follow
 
 

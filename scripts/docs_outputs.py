@@ -1,0 +1,57 @@
+"""The outputs in docs/commands.md that do not depend on the machine: run again and compared, or written anew.
+
+    python scripts/docs_outputs.py                    # 1 where the page shows something else than the command prints
+    python scripts/docs_outputs.py --write            # after new results or a changed command
+
+They are the blocks after a line `<!-- tested -->`: `$ harness …` and what it prints on 80 columns in a folder that holds
+results/cpu alone. tests/test_docs.py compares them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "commands.md"
+BLOCK = re.compile(r"(?<=<!-- tested -->\n```console\n)\$ (harness[^\n]*)\n(.*?)(?=```\n)", re.DOTALL)
+
+
+def commands(text: str) -> list[str]:
+    """The tested command lines of a page."""
+    return [found.group(1) for found in BLOCK.finditer(text)]
+
+
+def renewed(text: str) -> str:
+    """The page with what its tested commands print now. Raises RuntimeError where one fails."""
+    return BLOCK.sub(lambda found: f"$ {found.group(1)}\n{_output(found.group(1))}", text)
+
+
+def _output(line: str) -> str:
+    environment = os.environ | {"COLUMNS": "80", "TERM": "dumb", "PYTHONPATH": str(ROOT)}
+    with tempfile.TemporaryDirectory() as place:
+        Path(place, "results").mkdir()
+        Path(place, "results", "cpu").symlink_to(ROOT / "results" / "cpu")
+        done = subprocess.run(
+            [sys.executable, "-m", *shlex.split(line)], cwd=place, env=environment, capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+    if done.returncode not in (0, 2):
+        raise RuntimeError(f"{line}: exit code {done.returncode}: {done.stderr.strip()}")
+    return done.stdout + done.stderr
+
+
+if __name__ == "__main__":
+    before = PAGE.read_text(encoding="utf-8")
+    after = renewed(before)
+    if sys.argv[1:] == ["--write"]:
+        PAGE.write_text(after, encoding="utf-8")
+    elif sys.argv[1:]:
+        sys.exit(__doc__)
+    elif after != before:
+        sys.exit(f"{PAGE.name} shows something else than its commands print; renew it with --write")

@@ -1,0 +1,256 @@
+"""The documentation: it builds strictly, fetches nothing, says what the code says, and its snippets run."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import typer
+from torch.utils.flop_counter import FlopCounterMode
+
+import attentions
+from harness import cli, record
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted([ROOT / "README.md", *DOCS.glob("*.md")])
+
+
+def text_of(name: str) -> str:
+    return (DOCS / name).read_text(encoding="utf-8")
+
+
+def blocks(text: str) -> list[tuple[str, str]]:
+    """(title, content) of every Python block that has a title."""
+    return re.findall(r'```python title="([^"]+)"\n(.*?)```', text, re.DOTALL)
+
+
+def table(text: str, heading: str) -> list[list[str]]:
+    """The cells of the table under a heading, without backticks, header left out."""
+    section = text.split(f"\n{heading}\n", 1)[1].split("\n## ", 1)[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip().strip("`") for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+# The site
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if importlib.util.find_spec("material") is None:
+        pytest.skip("mkdocs-material is not installed: pip install 'attention-harness[docs]'")
+    out = tmp_path_factory.mktemp("site")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(out)], cwd=ROOT, text=True,
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}, capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_every_page_is_built(site: Path) -> None:
+    assert {page.stem for page in DOCS.glob("*.md")} <= {page.stem for page in site.glob("*.html")}
+
+
+def test_the_site_fetches_nothing(site: Path) -> None:
+    """Links lead elsewhere; what a browser loads by itself does not."""
+    loaded = re.compile(r'<(?:script|img|link|iframe|source)\b[^>]*?\b(?:src|href)="((?:https?:)?//[^"]+)"')
+    found = {
+        (page.name, address)
+        for page in site.rglob("*.html")
+        for address in loaded.findall(page.read_text(encoding="utf-8"))
+    }
+    assert not found
+
+
+# What the pages say is what the code says
+
+
+def test_metrics_and_columns_are_all_defined() -> None:
+    text = text_of("metrics.md")
+    for heading, units in (
+        ("## Metrics of a sweep", record.UNITS),
+        ("## Metrics of cases that several processes share", record.RANK_UNITS),
+        ("## Metrics of trained models", record.TASK_UNITS),
+    ):
+        rows = table(text, heading)
+        assert {name: unit for name, unit, _ in rows} == units
+        assert all(definition for _, _, definition in rows)
+    assert [name for name, _ in table(text, "## Columns of measurements.csv")] == list(record.COLUMNS)
+    assert [name for name, _ in table(text, "## Columns of samples.csv")] == list(record.SAMPLE_COLUMNS)
+
+
+@pytest.mark.parametrize("name", attentions.names())
+def test_every_variant_has_its_equation_and_paper(name: str) -> None:
+    text = text_of("variants.md")
+    assert f"\n| `{name}` |" in text
+    section = re.search(rf"\n### {name}\n(.*?)(?=\n##|\Z)", text, re.DOTALL)
+    assert section, f"docs/variants.md has no section on {name}"
+    assert re.search(r"\n    \S.*=", section.group(1)), "an equation, set in"
+    cited = re.findall(r"\d{4}\.\d{5}", attentions.spec(name).paper)
+    assert all(number in section.group(1) for number in cited)
+
+
+def test_every_command_has_a_section() -> None:
+    headings = re.findall(r"^## (.+)$", text_of("commands.md"), re.MULTILINE)
+    assert sorted(headings) == cli.commands()
+
+
+def lines_of(page: Path) -> Iterator[str]:
+    """The command lines of `harness` in a page's blocks and inline code."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    fenced = re.findall(r"^```[^\n]*\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    lines = [line for block in fenced for line in block.splitlines()]
+    lines += re.findall(r"`(harness [^`\n]+)`", text)
+    for line in lines:
+        found = re.match(r"\s*(?:- run: |\$ )?(harness [^#|]*)", line)
+        if found:
+            yield found.group(1).strip()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_commands_and_options_in_the_pages_exist(page: Path) -> None:
+    root: Any = typer.main.get_command(cli._app(None))
+    for line in lines_of(page):
+        words = [word for word in shlex.split(line.replace("…", "...")) if word not in ("[", "]")][1:]
+        name = next((word for word in words if not word.startswith("-")), "")
+        if not name or name == "COMMAND":
+            continue
+        assert name in root.commands, f"{page.name}: {line}"
+        known = {option for parameter in root.commands[name].params for option in parameter.opts}
+        used = {word.partition("=")[0] for word in words if re.fullmatch(r"--?[a-z][a-z-]*(=.*)?", word)}
+        assert used <= known | {"--help", "-h"}, f"{page.name}: {line}"
+
+
+def test_outputs_of_stored_results_are_what_is_printed() -> None:
+    location = importlib.util.spec_from_file_location("docs_outputs", ROOT / "scripts" / "docs_outputs.py")
+    assert location is not None
+    assert location.loader is not None
+    script = importlib.util.module_from_spec(location)
+    location.loader.exec_module(script)
+    text = text_of("commands.md")
+    assert len(script.commands(text)) >= 4
+    assert script.renewed(text) == text, "renew the page: python scripts/docs_outputs.py --write"
+
+
+# The snippets
+
+
+def plugin(folder: Path, name: str, source: str) -> list[str]:
+    path = folder / Path(name).name
+    path.write_text(source, encoding="utf-8")
+    return attentions.load_plugin(path)
+
+
+def test_the_tutorials_variant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, whole, tests = blocks(text_of("tutorial.md"))
+    assert plugin(tmp_path, *first) == ["efficient"]
+    assert plugin(tmp_path, *whole) == ["efficient"]
+    definition, size = attentions.spec("efficient"), (2, 3, 512, 16)
+    q, k, v = (torch.randn(size, requires_grad=True) for _ in range(3))
+    core = attentions.build("efficient", heads=3, head_dim=16, tokens=512)
+    with FlopCounterMode(display=False) as counter:
+        core(q, k, v).sum().backward()
+    assert counter.get_total_flops() == definition.cost(*size, phase="train").flops
+    assert definition.cost(2, 3, 1024, 16).flops == 2 * definition.cost(*size).flops
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "test_efficient.py").write_text(tests[1], encoding="utf-8")
+    namespace: dict[str, Any] = {}
+    exec(compile(tests[1], "docs/tutorial.md", "exec"), namespace)
+    ran = [value() for name, value in namespace.items() if name.startswith("test_")]
+    assert len(ran) == 2
+
+
+@pytest.fixture
+def snippets() -> dict[str, str]:
+    return dict(blocks(text_of("extending.md")))
+
+
+def put(monkeypatch: pytest.MonkeyPatch, package: Any, folder: Path, name: str, source: str) -> None:
+    """The file in its package, for the time of the test."""
+    (folder / Path(name).name).write_text(source, encoding="utf-8")
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(folder)])
+
+
+def test_the_variant_of_extending(tmp_path: Path, snippets: dict[str, str]) -> None:
+    assert plugin(tmp_path, "my_attention.py", snippets["my_attention.py"]) == ["sigmoid"]
+    q, k, v = (torch.randn(1, 2, 9, 4) for _ in range(3))
+    expected = torch.sigmoid(q @ k.mT / 2) @ v / 9
+    core = attentions.build("sigmoid", heads=2, head_dim=4, tokens=9)
+    torch.testing.assert_close(core(q, k, v), expected)
+
+
+def test_the_metric_of_extending(tmp_path: Path, snippets: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from harness import metrics
+    from harness.subject import Subject
+
+    name = "harness/metrics/token_share.py"
+    put(monkeypatch, metrics, tmp_path, name, snippets[name])
+    monkeypatch.setitem(record.UNITS, "token_share", "1")
+    metrics._files.cache_clear()
+    try:
+        (found,) = metrics.plan(["token_share"])
+        case = record.Case(
+            attention="none", backend="reference", scope="core", phase="forward", b=1, h=2, n=64, d=16, m=None,
+            dtype="float32", device="cpu",
+        )  # fmt: skip
+        (reading,) = found.measure(Subject(case), {}, metrics.Settings())
+        assert reading.value == pytest.approx(0, abs=1e-12)  # every token receives the same mean
+        assert record.Row.of(case, reading, run_id="r", machine="m", commit="c", time_utc="t").unit == "1"
+    finally:
+        metrics._files.cache_clear()
+        sys.modules.pop("harness.metrics.token_share", None)
+
+
+def test_the_figure_of_extending(tmp_path: Path, snippets: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from harness import figures
+
+    name = "harness/figures/first_call.py"
+    put(monkeypatch, figures, tmp_path, name, snippets[name])
+    assert "first_call" in figures.names()
+    run = figures.load(ROOT / "results" / "cpu" / "sweep")
+    outcome = figures.write(run, ["first_call"], tmp_path / "figures", formats=["png"])
+    assert not outcome.skipped
+    assert all(path.stat().st_size > 10_000 for path in outcome.figures["first_call"])
+    sys.modules.pop("harness.figures.first_call", None)
+
+
+def test_the_task_of_extending(tmp_path: Path, snippets: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torchvision")
+    from harness.vision import tasks
+    from harness.vision.task import Mechanism
+
+    name = "harness/vision/tasks/recall_heavy.py"
+    put(monkeypatch, tasks, tmp_path, name, snippets[name])
+    assert "recall_heavy" in tasks.names()
+    task = tasks.get("recall_heavy")
+    options = task.parse({"width": "16", "heads": "2", "depth": "1"})
+    assert (options.shapes, options.items) == (96, 56)
+    data = task.data(options, None, "train")
+    net = task.model(options, Mechanism(attention="anchor", anchors=4), data)
+    losses = task.objective(options, data)(net, task.collate([data[0], data[1]]))
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    sys.modules.pop("harness.vision.tasks.recall_heavy", None)
+
+
+def test_the_command_of_extending(
+    tmp_path: Path, snippets: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "harness/cli/rows.py"
+    put(monkeypatch, cli, tmp_path, name, snippets[name])
+    assert cli.main(["rows", str(ROOT / "results" / "cpu" / "sweep")]) == 0
+    assert re.fullmatch(r"\d+ rows\n", capsys.readouterr().out)
+    sys.modules.pop("harness.cli.rows", None)
+
+
+def test_the_workflow_and_make_build_the_site() -> None:
+    assert "mkdocs build --strict" in (ROOT / "Makefile").read_text(encoding="utf-8")
