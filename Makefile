@@ -1,5 +1,7 @@
 # make run     a real comparison on whatever device is here, with figures
-# make test    all tests;  make check  format, lint, types, layers;  make gpu  what needs a GPU;  make bench  the sweep of results/cpu
+# make test    all tests;  make check  format, lint, types, layers;  make gate  nothing deterministic got worse
+# make docs    the documentation site, into site/;  make audit  known vulnerabilities of the pinned packages (asks the network)
+# make gpu     what needs a GPU;  make bench  the sweep of results/cpu
 # The first call builds .venv from constraints.txt. PYTHON chooses the interpreter (3.11 or newer).
 
 PYTHON ?= python3
@@ -8,7 +10,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 RUN ?= --n 4096 --m 64
 
-.PHONY: run test check gpu bench clean
+.PHONY: run test check gate gpu bench docs audit clean
 
 run: $(READY)
 	$(BIN)/harness run $(RUN)
@@ -23,14 +25,23 @@ check: $(READY)
 	$(BIN)/pyright
 	$(BIN)/pytest -q tests/test_layers.py
 
+gate: $(READY)
+	$(BIN)/harness check --baseline results/baseline.csv --quick
+
 gpu: $(READY)
 	$(BIN)/pytest -q -m gpu
 
 bench: $(READY)
 	scripts/cpu_suite results/cpu
 
+docs: $(READY)
+	$(BIN)/mkdocs build --strict --quiet
+
+audit: $(READY)
+	scripts/audit $(BIN)
+
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist site
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -3,7 +3,7 @@
     python scripts/docs_outputs.py                    # 1 where the page shows something else than the command prints
     python scripts/docs_outputs.py --write            # after new results or a changed command
 
-They are the blocks after a line `<!-- tested -->`: `$ harness …` and what it prints on 80 columns in a folder that holds
+They are the blocks after a line `<!-- tested -->`: `$ harness …` and what it prints, 80 columns wide, in a folder with
 results/cpu alone. tests/test_docs.py compares them.
 """
 

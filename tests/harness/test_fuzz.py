@@ -36,7 +36,8 @@ CODES = {0, 2, 4, 5}
 TRIPS = (
     b"\x00", b"\xff\xfe", b"\xed\xa0\x80", b"\r", b"\n", b"\n\n", b'"', b'""', b",", b";", b"=", b"'", b"\\",
     b"NaN", b"nan", b"inf", b"-inf", b"1e999", b"-1", b"0", b"9" * 40, b"1e-400",
-    b"None", b"true", b"[]", b"{}", b"[[", b"\xc2\xa0", b"..", b"k", b"../../x", b"=1+1", b"\xe2\x80\xae", b"<script>", b"%s", b"{0}", b"\t", b" ",
+    b"None", b"true", b"[]", b"{}", b"[[", b"\xc2\xa0", b"..",
+    b"k", b"../../x", b"=1+1", b"\xe2\x80\xae", b"<script>", b"%s", b"{0}", b"\t", b" ",
 )  # fmt: skip
 CHANGES = st.lists(
     st.tuples(
