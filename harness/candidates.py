@@ -246,14 +246,6 @@ def interpolation_miss(sizes: Any, values: Any) -> float | None:
     return math.exp(max(told)) if told else None
 
 
-def kinds_of(catalogue: Mapping[str, Any]) -> dict[str, str]:
-    """What each variant of a catalogue (harness.catalogue.describe) is: exact, approximate or a floor."""
-    return {
-        name: "floor" if entry["floor"] else "exact" if entry["exact"] else "approximate"
-        for name, entry in catalogue.items()
-    }
-
-
 def known_kinds(runs: Sequence[Run], kinds: Mapping[str, str]) -> dict[str, str]:
     """`kinds` with what the runs themselves say of their variants, which holds for one's own, too."""
     known = dict(kinds)

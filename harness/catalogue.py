@@ -13,7 +13,7 @@ import math
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
@@ -49,6 +49,14 @@ def describe(devices: list[str]) -> dict[str, Any]:
     import attentions
 
     return {name: _describe(attentions.spec(name), devices) for name in attentions.names()}
+
+
+def kinds(entries: Mapping[str, Any]) -> dict[str, str]:
+    """What each variant of a catalogue (see describe) is: exact, approximate or a floor."""
+    return {
+        name: "floor" if entry.get("floor") else "exact" if entry.get("exact") else "approximate"
+        for name, entry in entries.items()
+    }
 
 
 def cached(plugins: Sequence[str], *, compute: bool = True) -> dict[str, Any] | None:

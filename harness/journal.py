@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from harness import stats
+from harness.catalogue import kinds
 from harness.crew import Served
 from harness.record import SCHEMA, Reading, Row
 from harness.space import Sweep
@@ -46,6 +47,7 @@ class Journal:
             "commit": session["commit"],
             "device": session["device"],
             "order_seed": sweep.seed,
+            "kinds": kinds(session["catalogue"]),
             "declared": {name: exponents for name, exponents in declared.items() if exponents},
             "environment": session["environment"],
             "ceilings": earlier.get("ceilings", {}) if earlier.get("machine") == session["machine"] else {},

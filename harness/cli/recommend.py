@@ -40,7 +40,6 @@ def command(
     from datetime import UTC, datetime
 
     from harness import catalogue, figures, recommending
-    from harness.candidates import kinds_of
     from harness.cli._progress import Progress
     from harness.errors import NOTHING, OK, NothingToCompare
     from harness.recommend import as_json as document
@@ -54,7 +53,7 @@ def command(
     for text in skipped:
         progress.warn(text)
     known = catalogue.cached(asked.sweep.plugin) or {"attentions": {}}
-    kinds = kinds_of(known["attentions"])
+    kinds = catalogue.kinds(known["attentions"])
     try:
         answers = asked.answers(stored, wish, kinds=kinds) if not measure else []
     except NothingToCompare:

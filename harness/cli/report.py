@@ -20,7 +20,6 @@ def command(
     import json
 
     from harness import catalogue, figures, report, store
-    from harness.candidates import kinds_of
     from harness.errors import NothingToCompare
     from harness.table import write
 
@@ -32,7 +31,7 @@ def command(
     target = out or report.default_path(loaded)
     report.check_target(target)
     known = catalogue.cached([]) or {"attentions": {}}
-    html = report.build(loaded, kinds=kinds_of(known["attentions"]))
+    html = report.build(loaded, kinds=catalogue.kinds(known["attentions"]))
     report.write(html, target)
     if as_json:
         document = {"report": str(target), "bytes": len(html.encode()), "runs": list(map(str, folders))}

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from stored import KINDS, Told, stored
 
 from harness import stats
-from harness.candidates import Stock, interpolation_miss, kinds_of, power_between
+from harness.candidates import Stock, interpolation_miss, power_between
+from harness.catalogue import kinds
 from harness.figures import Run
 from harness.recommend import Answer, Wish, as_json, recommend
 from harness.wording import as_text, figure
@@ -134,7 +135,7 @@ def test_kinds_of_a_catalogue() -> None:
         "b": {"floor": False, "exact": False},
         "c": {"floor": True, "exact": False},
     }
-    assert kinds_of(entries) == {"a": "exact", "b": "approximate", "c": "floor"}
+    assert kinds(entries) == {"a": "exact", "b": "approximate", "c": "floor"}
 
 
 # between measured n
