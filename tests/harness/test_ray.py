@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 
-from harness import cli, store
+from harness import cli, environment, store
 from harness.engines import ray as engine
 from harness.engines import station
 from harness.errors import Failure, UsageError
@@ -41,7 +41,8 @@ AXES = ["--attention", "one,two", "--n", ",".join(str(64 + n) for n in range(SIZ
 
 def main(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
     code = cli.main(["run", *words])
-    return code, *capsys.readouterr()
+    said = capsys.readouterr()
+    return code, said.out, said.err
 
 
 @pytest.mark.parametrize(
@@ -327,9 +328,9 @@ def test_a_node_is_killed_and_another_joins_and_every_case_is_there_once(cluster
     assert said.count("warning: lost node ") == 1
     assert "unlike machines share this sweep" in said
     assert all(line.startswith(("[", "warning: ", f"{CASES} cases")) for line in said.splitlines()), said
-    environment = store.read_environment(driver.run)  # the lost one's too, if it came first
-    assert set(environment["machines"]) >= set(frame["machine"])
-    assert {place["machine"] for place in environment["places"].values()} == set(environment["machines"])
+    stored = store.read_environment(driver.run)  # the lost one's too, if it came first
+    assert set(stored["machines"]) >= set(frame["machine"])
+    assert {place["machine"] for place in stored["places"].values()} == set(stored["machines"])
 
 
 @pytest.mark.slow
@@ -361,21 +362,32 @@ def test_workers_and_drivers_that_are_killed_lose_no_case(cluster: Cluster, driv
 
 
 @pytest.mark.slow
-def test_a_real_sweep_has_the_rows_and_the_machine_of_a_local_one(
-    cluster: Cluster, tmp_path: Path, harness: Any
-) -> None:
-    words = ["--plugin", VARIANTS, "--attention", "right,segfault", "--n", "64", "--heads", "2", "--head-dim", "16",
-             "--metrics", "latency,flops,roofline_fraction", "--budget", "0.05"]  # fmt: skip
-    done = harness("run", *words, "--engine", "ray", "--address", cluster.address, "--json", "--out", tmp_path / "run")
-    assert done.returncode == 0, done.stderr
-    document = json.loads(done.stdout)
+def test_a_real_sweep_has_the_rows_and_the_machine_of_a_local_one(cluster: Cluster, tmp_path: Path) -> None:
+    before = environment.commit()
+    done = command(
+        cluster, "run", "--plugin", VARIANTS, "--attention", "right,segfault", "--n", "64", "--heads", "2",
+        "--head-dim", "16", "--metrics", "latency,flops,roofline_fraction", "--budget", "0.05", "--engine", "ray",
+        "--address", cluster.address, "--json", "--out", tmp_path / "run",
+    )  # fmt: skip
+    document = json.loads(done)
     assert document["statuses"] == {"ok": 1, "error": 1}
     failed = next(row for row in document["rows"] if row["status"] == "error")
     assert failed["note"].startswith("the worker was ended by SIGSEGV")
-    here = json.loads(harness("env", "--json", "--device", "cpu").stdout)
-    assert {(row["machine"], row["commit"]) for row in document["rows"]} == {(here["machine"], here["commit"])}
-    environment = store.read_environment(tmp_path / "run")
-    assert environment["machines"][here["machine"]]["torch"] == here["torch"]
+    here = json.loads(command(cluster, "env", "--json", "--device", "cpu"))
+    assert {row["machine"] for row in document["rows"]} == {here["machine"]}
+    assert {row["commit"] for row in document["rows"]} <= {before, here["commit"]}  # it may have moved on meanwhile
+    stored = store.read_environment(tmp_path / "run")
+    assert stored["machines"][here["machine"]]["torch"] == here["torch"]
     assert {row["metric"] for row in document["rows"] if row["status"] == "ok"} == {
         "latency", "flops", "roofline_fraction"
     }  # fmt: skip
+
+
+def command(cluster: Cluster, *words: str | Path) -> str:
+    """What a command line of the harness prints, which must succeed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "harness", *map(str, words)], env=cluster.environment, text=True, capture_output=True,
+        stdin=subprocess.DEVNULL, timeout=2 * PATIENCE_S, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
