@@ -78,7 +78,7 @@ def simulated_bytes(variant: str, call: Call, ranks: int) -> float:
     shards = parallel.split(call.n, ranks)
     with FakeTensorMode():
         core = attentions.build(variant, heads=call.h, head_dim=call.d, tokens=call.n, anchors=call.m)
-        parallel.parallelise(core.bfloat16(), shards=shards)
+        parallel.parallelise(core, shards=shards)
         parts = [torch.empty(call.b, call.h, shards[0], call.d, dtype=torch.bfloat16) for _ in range(3)]
         with parallel.Traffic() as traffic, torch.no_grad():
             core(*parts)

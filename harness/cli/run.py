@@ -17,11 +17,13 @@ def command(
     resume: bool = typer.Option(False, "--resume", help="Finish what --out, or the newest run, lacks."),
     as_json: bool = typer.Option(False, "--json", help="One JSON document on stdout instead of the table."),
     quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress on stderr; warnings stay."),
-    engine: str = typer.Option("local", "--engine", help="local, or ray: a cluster's nodes side by side."),
-    address: str | None = typer.Option(
-        None, "--address", help="Of the Ray cluster, HOST:PORT. Default: this machine's.", show_default=False
+    engine: str = typer.Option(
+        "local", "--engine", metavar="local|ray", help="local, or ray: a cluster's nodes side by side."
     ),
-    sequence_parallel: int | None = typer.Option(
+    address: str | None = typer.Option(
+        None, "--address", metavar="HOST:PORT", help="Of the Ray cluster. Default: this machine's.", show_default=False
+    ),
+    sequence_parallel: str | None = typer.Option(
         None,
         "--sequence-parallel",
         metavar="P",
@@ -29,7 +31,11 @@ def command(
         help="Share each case's tokens among P processes: of torchrun, or started here.",
     ),
     devices: str | None = typer.Option(
-        None, "--devices", help="Several GPUs of this machine side by side: cuda:0,cuda:1.", show_default=False
+        None,
+        "--devices",
+        metavar="LIST",
+        help="Several GPUs of this machine side by side: cuda:0,cuda:1.",
+        show_default=False,
     ),
 ) -> int:
     """Measure attention variants over n and m; write rows, samples and the environment; compare them in a table."""

@@ -1,6 +1,6 @@
 """Ranks under torchrun: rank 0's process runs the sweep, every other one serves a worker to it. Imports torch.
 
-torchrun --nproc-per-node 4 -m harness run --sequence-parallel 4 --attention anchor,full --n 64k --m 64
+torchrun --nproc-per-node 4 -m -- harness run --sequence-parallel 4 --attention anchor,full --n 64k --m 64
 
     serve()                                           # in ranks other than 0: until rank 0 has done
     Engine(Torchrun(plugins=[], ranks=4), ...)        # in rank 0; see harness.engines.ranks
