@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+from pathlib import Path
 from typing import Any
 
 import making
@@ -12,7 +14,7 @@ pytest.importorskip("timm", reason="scope model needs timm: pip install 'attenti
 
 import torch
 
-from harness import catalogue, cli, metrics
+from harness import catalogue, cli, crossing, metrics
 from harness.check import suite
 from harness.errors import UsageError
 from harness.metrics import Settings
@@ -128,6 +130,36 @@ def test_the_command_line_answers_what_is_no_model(
     assert said in capsys.readouterr().err
 
 
-def test_the_gate_says_that_it_takes_no_models() -> None:
+def test_what_varies_n_says_that_it_takes_no_models() -> None:
     with pytest.raises(UsageError, match="the gate takes scope core and layer, not model"):
         suite.sweeps({"scope": ["model"]}, ())
+    with pytest.raises(UsageError, match="crossover varies n, which a model takes from its resolution"):
+        crossing.measure({"scope": ["model"]}, "full", "flash", low="64", high="128")
+
+
+@pytest.mark.slow
+def test_a_run_of_models_from_the_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    words = [
+        "run",
+        "--scope",
+        "model",
+        "--attention",
+        "anchor,full",
+        "--m",
+        "8",
+        "--resolution",
+        "64,96",
+        "--out",
+        folder,
+    ]
+    words += ["--metrics", "throughput,flops,peak_memory", "--budget", "0.02", "--device", "cpu", "--json", "--quiet"]
+    assert cli.main(list(map(str, words))) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert {row["status"] for row in rows} == {"ok"}
+    assert {(row["n"], row["options"]) for row in rows} == {(18, f"{SIDE}64"), (38, f"{SIDE}96")}
+    assert {row["unit"] for row in rows if row["metric"] == "throughput"} == {"img/s"}
+    assert cli.main(["plot", str(folder), "--figure", "resolution", "--format", "svg"]) == 0
+    assert capsys.readouterr().out.splitlines() == [str(folder / "figures" / "resolution.svg")]
+    assert cli.main(["show", str(folder), "--metric", "throughput", "--scope", "model"]) == 0
+    assert "throughput (img/s)" in capsys.readouterr().out
