@@ -9,6 +9,7 @@ The rows of a case stand together, so only the last case of a file can be incomp
 
 from __future__ import annotations
 
+import difflib
 import io
 import json
 import math
@@ -190,7 +191,7 @@ def read(folder: Path) -> pandas.DataFrame:
 
     path = inside(folder, MEASUREMENTS) if folder.is_dir() else folder
     if not path.is_file():
-        raise StoreError(f"{folder} is not a run: it has no {MEASUREMENTS}")
+        raise StoreError(f"{folder} is not a run: it has no {MEASUREMENTS}{_nearest(folder)}")
     if folder.is_dir():
         _check_version(folder)
     text = _whole_lines(path, COLUMNS)
@@ -240,6 +241,15 @@ def newest_run(results: Path) -> Path:
     if not runs:
         raise StoreError(f"no run under {results}/; make one with: harness run --n 4096 --m 64")
     return max(runs, key=lambda path: path.stat().st_mtime_ns).parent
+
+
+def _nearest(folder: Path) -> str:
+    """`; did you mean …?` with the run whose name is most like this one's, where there is no such folder; or nothing."""
+    if folder.exists():
+        return ""
+    runs = [path.parent for path in folder.parent.glob(f"*/{MEASUREMENTS}")]
+    near = difflib.get_close_matches(folder.name, [run.name for run in runs], n=1)
+    return f"; did you mean {folder.with_name(near[0])}?" if near else ""
 
 
 def _whole(text: str) -> int | None:

@@ -78,6 +78,15 @@ def test_a_command_that_is_misspelt_is_guessed(typed: str, meant: str, capsys: p
     assert unknown("command", typed, cli.commands()).startswith(f"unknown command {typed!r}; did you mean {meant!r}?")
 
 
+def test_a_run_that_is_misspelt_is_guessed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "measurements.csv").touch()
+    assert cli.main(["show", str(tmp_path / "swep")]) == 2
+    assert f"did you mean {tmp_path / 'sweep'}?" in capsys.readouterr().err
+    assert cli.main(["show", str(tmp_path / "other")]) == 2
+    assert "did you mean" not in capsys.readouterr().err
+
+
 def test_an_option_that_is_misspelt_is_guessed(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["list", "--jsno"]) == 2
     assert "--json" in capsys.readouterr().err
