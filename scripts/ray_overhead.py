@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import os
+import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -31,7 +34,8 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=4)
     options = parser.parse_args()
     ray = [sys.executable, "-c", "from ray.scripts.scripts import main; main()"]
-    port = 6390
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
     head = subprocess.Popen(
         [*ray, "start", "--head", "--block", f"--port={port}", "--include-dashboard=false", "--disable-usage-stats"],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
@@ -49,7 +53,7 @@ def main() -> None:
                 rows.append((pair, engine, CASES, seconds, measuring_s))
                 print(f"pair {pair}, {engine}: {seconds:.2f} s", file=sys.stderr)
     finally:
-        os.killpg(head.pid, 9)
+        os.killpg(head.pid, signal.SIGKILL)
         head.wait()
     options.out.parent.mkdir(parents=True, exist_ok=True)
     with options.out.open("w", newline="", encoding="utf-8") as file:
@@ -63,18 +67,19 @@ def main() -> None:
 
 def run(engine: list[str]) -> tuple[float, float]:
     """Seconds from the end of the first case to the end of the last, and how many of the session were measuring."""
-    import json
-
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, (Path(folder) / "stdout").open("w+", encoding="utf-8") as out:
         done = subprocess.Popen(
             [sys.executable, "-m", "harness", "run", *SWEEP, *engine, "--json", "--out", str(Path(folder) / "run")],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            stdout=out, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert done.stderr is not None
-        assert done.stdout is not None
-        ends = [time.monotonic() for line in done.stderr if line.startswith("[")]
-        document = json.loads(done.stdout.read())
-    if done.wait() or document["statuses"] != {"ok": CASES} or len(ends) != CASES:
+        told = [(time.monotonic(), line) for line in done.stderr]
+        if done.wait():
+            sys.exit(f"harness run ended with {done.returncode}: {told[-1][1] if told else ''}")
+        out.seek(0)
+        document = json.load(out)
+    ends = [at for at, line in told if line.startswith("[")]
+    if document["statuses"] != {"ok": CASES} or len(ends) != CASES:
         sys.exit(f"not every case was measured: {document['statuses']}")
     return ends[-1] - ends[0], document["measuring_s"]
 
