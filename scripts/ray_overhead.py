@@ -29,7 +29,7 @@ COLUMNS = ("pair", "engine", "cases", "seconds", "measuring_s")
 
 def main() -> None:
     """Run the pairs, print the ratio, write the CSV."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("results/cpu/ray_overhead.csv"))
     parser.add_argument("--pairs", type=int, default=4)
     options = parser.parse_args()
@@ -60,7 +60,7 @@ def main() -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerows([COLUMNS, *rows])
     times = {engine: [row[3] for row in rows if row[1] == engine] for engine in engines}
-    ratios = [ray / local for local, ray in zip(times["local"], times["ray"], strict=True)]
+    ratios = [other / local for local, other in zip(times["local"], times["ray"], strict=True)]
     print(f"ray over local: {statistics.median(ratios):.3f} (median of {len(ratios)} pairs, "
           f"{min(ratios):.3f} to {max(ratios):.3f})")  # fmt: skip
 
