@@ -244,7 +244,7 @@ def newest_run(results: Path) -> Path:
 
 
 def _nearest(folder: Path) -> str:
-    """`; did you mean …?` with the run whose name is most like this one's, where there is no such folder; or nothing."""
+    """`; did you mean …?` with the run of the most similar name, where there is no such folder; else nothing."""
     if folder.exists():
         return ""
     runs = [path.parent for path in folder.parent.glob(f"*/{MEASUREMENTS}")]
