@@ -236,13 +236,16 @@ def measured(lines: Sequence[Line]) -> list[int]:
 
 def drift(stock: Stock, lines: Sequence[Line]) -> float | None:
     """The largest canary drift of the runs behind these lines."""
-    told = [
-        session.get("canary_drift")
-        for at in sorted({row.run for line in lines for row in line.rows})
-        for session in stock.runs[at].environment.get("sessions") or []
-        if isinstance(session, dict)
-    ]
-    return max((value for value in told if isinstance(value, int | float)), key=abs, default=None)
+    runs = sorted({row.run for line in lines for row in line.rows})
+    return max((moved for at in runs for moved in drifts(stock.runs[at].environment)), key=abs, default=None)
+
+
+def drifts(environment: Mapping[str, Any]) -> list[float]:
+    """The canary drift of each session of a run and, where it ran in several places, of each of them."""
+    sessions = [one for one in environment.get("sessions") or [] if isinstance(one, dict)]
+    places = [place for one in sessions if isinstance(one.get("places"), dict) for place in one["places"].values()]
+    moved = [one.get("canary_drift") for one in (*sessions, *places) if isinstance(one, dict)]
+    return [value for value in moved if isinstance(value, int | float)]
 
 
 def _asked(one: Candidate | Failed, wish: Wish) -> bool:

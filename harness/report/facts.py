@@ -12,6 +12,7 @@ from harness import store
 from harness.errors import UsageError
 from harness.figures import Run
 from harness.figures._style import device_name
+from harness.recommend import drifts
 from harness.selection import Frame, size
 from harness.space import Sweep, read_toml
 
@@ -95,7 +96,6 @@ def _pairs(run: Run) -> list[tuple[str, str]]:
     known = run.environment
     inner = _part(known, "environment")
     cpu, gpu, memory, system, torch = (_part(inner, name) for name in ("cpu", "gpu", "memory", "system", "torch"))
-    drifts = [s.get("canary_drift") for s in known.get("sessions") or [] if isinstance(s, dict)]
     cores = f", {cpu['affinity_cores']} cores" if cpu.get("affinity_cores") else ""
     return [
         ("machine", ", ".join(dict.fromkeys(run.frame["machine"]))),
@@ -110,7 +110,7 @@ def _pairs(run: Run) -> list[tuple[str, str]]:
         ("torch", _joined(torch, "version", "blas", "cpu_capability")),
         ("threads", str(torch.get("threads") or "")),
         ("ceilings", "; ".join(_ceilings(known))),
-        ("canary drift", ", ".join(f"{100 * d:+.1f} %" for d in drifts if isinstance(d, int | float))),
+        ("canary drift", ", ".join(f"{100 * moved:+.1f} %" for moved in drifts(known))),
     ]
 
 

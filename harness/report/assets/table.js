@@ -1,11 +1,11 @@
 // Every row: filtered, sorted, and only those in sight put on the page.
 
 const COLUMNS = [
-  ["label", "variant", 170], ["m", "m", 62, true], ["n", "n", 82, true], ["phase", "phase", 88], ["dtype", "dtype", 84], ["metric", "metric", 156],
-  ["value", "value", 104, true], ["unit", "unit", 78], ["ci_low", "ci low", 92, true], ["ci_high", "ci high", 92, true], ["status", "status", 96], ["note", "note", 320],
-  ["p20", "p20", 92, true], ["p80", "p80", 92, true], ["samples", "samples", 80, true], ["scope", "scope", 70], ["b", "b", 50, true], ["h", "h", 50, true],
-  ["d", "d", 56, true], ["options", "options", 180], ["seed", "seed", 60, true], ["run", "run", 150], ["machine", "machine", 210], ["device", "device", 80],
-  ["commit", "commit", 130], ["time_utc", "time", 180], ["case_id", "case", 126],
+  ["label", "variant", 170], ["m", "m", 62, true], ["n", "n", 82, true], ["metric", "metric", 176], ["value", "value", 104, true], ["unit", "unit", 84],
+  ["ci_low", "ci low", 104, true], ["ci_high", "ci high", 104, true], ["status", "status", 112], ["phase", "phase", 88], ["dtype", "dtype", 88], ["note", "note", 320],
+  ["p20", "p20", 104, true], ["p80", "p80", 104, true], ["samples", "samples", 86, true], ["scope", "scope", 70], ["b", "b", 50, true], ["h", "h", 50, true],
+  ["d", "d", 56, true], ["options", "options", 180], ["seed", "seed", 66, true], ["run", "run", 150], ["machine", "machine", 210], ["device", "device", 84],
+  ["commit", "commit", 140], ["time_utc", "time", 190], ["case_id", "case", 132],
 ];
 const LINE = 28, AROUND = 12;
 const PICKED = ["attention", "metric", "status", "phase", "dtype"];
