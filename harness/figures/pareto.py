@@ -28,7 +28,9 @@ JUDGED = {
 }  # the first there is drawn
 COSTS = {"flops": ("GMAC of one call", 2e9), "latency": ("latency, ms", 1.0)}
 FLOOR = "none"
-STUDENT = (math.inf, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # 97.5 % by degrees of freedom
+SETTINGS = ("model.", "recipe.")  # keys of `options` that are not the variant's own
+# Student's t at 97.5 % by degrees of freedom, from 0; beyond, 1.96·(1 + 2/n) is up to 4 % above it
+STUDENT = (math.inf, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,9 @@ def draw(run: Run) -> list[Sheet]:
     if frame.empty:
         raise Skip("no accuracy of a trained model; harness eval measures it")
     parsed = frame["options"].map(parse_options)
-    frame["problem"] = parsed.map(problem)
+    distinct = list(frame["options"].unique())
+    names = dict(zip(distinct, problems([parse_options(options) for options in distinct]), strict=True))
+    frame["problem"] = frame["options"].map(names)
     frame["judged"] = frame["case_id"].map(metric)
     frame["series"] = frame["attention"] + parsed.map(own_options)
     drawn = []
@@ -83,16 +87,27 @@ def draw(run: Run) -> list[Sheet]:
     return drawn
 
 
-def problem(options: dict[str, str]) -> str:
-    """`classification digits size=32`: what two rows must share to be compared."""
-    keys = [key for key in sorted(options) if key.startswith(("model.", "recipe."))]
-    told = [f"{key.partition('.')[2]}={options[key]}" for key in keys]
-    return " ".join(filter(None, [options.get("task", ""), options.get("data", ""), *told]))
+def problems(parsed: list[dict[str, str]]) -> list[str]:
+    """What two rows must share to be compared: `classification digits`, with the settings that tell problems apart."""
+    names = [" ".join(filter(None, [options.get("task", ""), options.get("data", "")])) for options in parsed]
+    told = []
+    for name, options in zip(names, parsed, strict=True):
+        alike = [other for title, other in zip(names, parsed, strict=True) if title == name]
+        keys = sorted({key for other in alike for key in other if key.startswith(SETTINGS)})
+        telling = [key for key in keys if len({other.get(key) for other in alike}) > 1]
+        told.append(" ".join([name, *(f"{key.partition('.')[2]}={options.get(key, 'default')}" for key in telling)]))
+    return told
 
 
 def own_options(options: dict[str, str]) -> str:
     """The variant's own, ` init=paper`: those that are no task, data, model.* or recipe.*."""
     return "".join(f" {k}={options[k]}" for k in sorted(options) if "." not in k and k not in ("task", "data"))
+
+
+def _settings(rows: Frame) -> str:
+    """The model and recipe that all attentions shared."""
+    options = parse_options(rows["options"].iloc[0])
+    return " ".join(f"{key.partition('.')[2]}={options[key]}" for key in sorted(options) if key.startswith(SETTINGS))
 
 
 def _points(rows: Frame) -> list[Point]:
@@ -132,7 +147,8 @@ def _sheet(run: Run, suffix: str, where: dict[str, Any], rows: Frame, points: li
     counted = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     return paper.finish(
         [
-            f"{where['problem']}.", f"Marks: mean of {counted} seeds (dots), bars the mean's 95 % interval.",
+            f"{where['problem']} ({_settings(rows)}).",
+            f"Marks: mean of {counted} seeds (dots), bars the mean's 95 % interval.",
             "Thin line: best at its cost or less. Dashed: the floor, attention removed.",
         ],
         suffix=suffix,

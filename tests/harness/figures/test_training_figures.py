@@ -66,11 +66,19 @@ def texts(figure: Any) -> str:
 
 def test_unlike_problems_are_drawn_apart(run: Path) -> None:
     found = {sheet.suffix: texts(sheet.figure) for sheet in drawn(pareto, run)}
-    assert sorted(found) == ["classification_scenes_size_32", "detection_scenes_size_32"]
-    assert "top-1 accuracy" in found["classification_scenes_size_32"]
-    assert "box AP50" in found["detection_scenes_size_32"]
-    assert "anchor init=paper m=16" in found["classification_scenes_size_32"]
-    assert "seed=" not in found["classification_scenes_size_32"]
+    assert sorted(found) == ["classification_scenes", "detection_scenes"]
+    assert "top-1 accuracy" in found["classification_scenes"]
+    assert "box AP50" in found["detection_scenes"]
+    assert "anchor init=paper m=16" in found["classification_scenes"]
+    assert "seed=" not in found["classification_scenes"]
+
+
+def test_a_setting_that_differs_tells_problems_apart() -> None:
+    shared = {"task": "detection", "data": "coco", "model.size": "64"}
+    found = pareto.problems(
+        [{**shared, "recipe.lr": "0.1"}, {**shared, "init": "paper"}, {"task": "recall", "model.size": "1"}]
+    )
+    assert found == ["detection coco lr=0.1", "detection coco lr=default", "recall"]
 
 
 def test_marks_are_means_over_seeds_with_students_interval(run: Path) -> None:
