@@ -34,7 +34,7 @@ def draw(run: Run) -> list[Sheet]:
     else:
         _lines(right, val, smooth=False)
         right.set_ylabel("validation")
-        right.set_ylim(-0.02, max(1.02, val["value"].max() * 1.02))
+        right.set_ylim(0, max(1e-3, val["value"].max() * 1.08))  # shares: 0 is where they start
     return [Sheet(figure)]
 
 
@@ -50,7 +50,7 @@ def _lines(axes: Any, frame: Frame, *, smooth: bool) -> None:
         axes.plot(own["step"], own["value"], color=color, linewidth=1.5, marker="" if smooth else "o", markersize=3,
                   label=str(name))  # fmt: skip
     axes.set_xlabel("step")
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
     axes.legend(loc="best", fontsize=8, labelcolor=INK)
 
 
