@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from harness.engines.local import Engine as Worker
@@ -107,6 +107,7 @@ def serve() -> int:
     rank, store = found[0], _store()
     store.set(f"harness/local/{rank}", os.environ["LOCAL_RANK"])
     worker, generation, number = None, 0, 0
+    asking = ThreadPoolExecutor(1)  # one thread for good: a worker dies with the thread that started it
     while True:
         number += 1
         key = f"harness/message/{number}"
@@ -126,7 +127,7 @@ def serve() -> int:
             continue
         if worker is None or message["generation"] != generation:
             worker, generation = Worker(plugins=[], device="cpu"), message["generation"]
-        threading.Thread(target=_answer, args=(store, number, worker, message), daemon=True).start()
+        asking.submit(_answer, store, number, worker, message)
 
 
 def _answer(store: Any, number: int, worker: Worker, message: dict[str, Any]) -> None:
