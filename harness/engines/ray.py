@@ -10,6 +10,7 @@ are sent along, so that every node measures the same; PyTorch and its companions
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import socket
@@ -143,11 +144,14 @@ class Cluster:
 
     def _connect(self, address: str | None) -> None:
         ray = _ray()
+        stated = os.environ.get("RAY_ADDRESS", "")
+        if not address and ":" in stated and "//" not in stated:  # else "auto", "local" or Ray Client's: Ray's to read
+            address = stated
         if address:
             check_address(address)
             _check_cluster(address)
         handler = getsignal(SIGTERM)
-        self._closing.enter_context(redirect_stdout(None))  # Ray prints there about lost nodes, at length
+        self._closing.enter_context(redirect_stdout(io.StringIO()))  # Ray prints there of lost nodes, at length
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # or it announces a change to come
         root = Path(__file__).resolve().parents[2]
