@@ -6,9 +6,10 @@ figure = labelled(images, ["cat", "dog"], ["cat", "cat"])     # images (3, h, w)
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from matplotlib.colors import ListedColormap
+from matplotlib.colors import ListedColormap, hsv_to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -60,7 +61,7 @@ def masked(images: Sequence[Tensor], found: Sequence[Tensor], true: Sequence[Ten
     """A row of images, one of the classes found and one of the true ones; pixels that do not count are white."""
     figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
     grid = figure.subplots(3, len(images), squeeze=False)
-    colours = ListedColormap([FURTHER[i % len(FURTHER)] for i in range(len(classes))])
+    colours = ListedColormap(_colours(len(classes)))
     for column, (image, answer, truth) in enumerate(zip(images, found, true, strict=True)):
         counted = truth.cpu().numpy() < len(classes)
         grid[0, column].imshow(unnormalised(image))
@@ -81,7 +82,7 @@ def unnormalised(image: Tensor) -> np.ndarray:
     return np.clip(pixels * np.array(IMAGENET_DEFAULT_STD) + np.array(IMAGENET_DEFAULT_MEAN), 0, 1)
 
 
-def _grid(count: int, *, columns: int) -> tuple[Figure, list]:
+def _grid(count: int, *, columns: int) -> tuple[Figure, list[Any]]:
     lines = -(-count // columns)
     figure = Figure(figsize=(WIDTH, 0.35 + lines * (WIDTH / columns + 0.12)), layout="constrained")
     cells = list(figure.subplots(lines, columns, squeeze=False).flat)
@@ -91,11 +92,18 @@ def _grid(count: int, *, columns: int) -> tuple[Figure, list]:
     return figure, cells[:count]
 
 
-def _bare(cell) -> None:
+def _colours(count: int) -> list[Any]:
+    """As many distinct colours: the figures' own, or hues a golden ratio of the circle apart where those do not do."""
+    if count <= len(FURTHER):
+        return list(FURTHER[:count])
+    return [hsv_to_rgb((0.618034 * place % 1, 0.7, 0.9 - 0.25 * (place % 3))) for place in range(count)]
+
+
+def _bare(cell: Any) -> None:
     cell.set_xticks([])
     cell.set_yticks([])
     cell.grid(visible=False)
 
 
-def _outline(box: Sequence[float], **look) -> Rectangle:
+def _outline(box: Sequence[float], **look: Any) -> Rectangle:
     return Rectangle((box[0], box[1]), box[2] - box[0], box[3] - box[1], fill=False, **look)
