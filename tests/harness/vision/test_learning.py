@@ -50,8 +50,8 @@ LESSONS = {
     ),
     "segmentation": lesson("segmentation", "ade20k", "miou", 0.12, DENSE, steps=60, batch=8, lr=5e-3, evaluate=60),
     "detection": lesson(
-        "detection", "coco", "map50", 0.015, {**DENSE, "finest": 3, "prior": 2.0}, steps=200, batch=8, lr=5e-3,
-        evaluate=200, clip=5.0,
+        "detection", "coco", "map50", 0.02, {**DENSE, "finest": 3, "prior": 2.0}, steps=300, batch=8, lr=5e-3,
+        evaluate=300, clip=5.0,
     ),
 }  # fmt: skip
 
@@ -60,7 +60,7 @@ LESSONS = {
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Generated scenes."""
     path = tmp_path_factory.mktemp("data") / "scenes"
-    scenes.write(path, images=200, validation=60, size=64, seed=0)
+    scenes.write(path, images=600, validation=100, size=64, seed=0)
     return path
 
 
@@ -127,7 +127,7 @@ def test_a_tiny_model_learns(name: str, folder: Path, tmp_path: Path) -> None:
 def main() -> None:
     """Print what three seeds of each lesson reach."""
     root = Path(sys.argv[1])
-    scenes.write(root / "scenes", images=200, validation=60, size=64, seed=0)
+    scenes.write(root / "scenes", images=600, validation=100, size=64, seed=0)
     for name in LESSONS:
         for seed in range(3):
             reached, floor = learn(name, root / "scenes", root / f"{name}-{seed}", seed=seed)
