@@ -10,6 +10,7 @@ from harness.crossover import Crossover, Probe, compare, find, one_sided
 from harness.engines.local import Engine, WorkerLost
 from harness.errors import Failure, UsageError
 from harness.record import Case
+from harness.shared import one_process
 from harness.space import Sweep, expand, sizes
 from harness.sweep import check_names, memory_refusal
 
@@ -29,6 +30,7 @@ def measure(
     if a == b or any("," in name or not name.strip() for name in (a, b)):
         raise UsageError(f"crossover compares two different variants, such as anchor flash, not {a!r} and {b!r}")
     sweep = Sweep.parse({**given, "attention": [a, b], "n": [first]})
+    one_process(sweep, "harness crossover")
     for name in SINGLE:
         if len(getattr(sweep, name)) > 1:
             raise UsageError(f"crossover compares one size at a time: give one --{name.replace('_', '-')}")

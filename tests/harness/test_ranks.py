@@ -61,11 +61,12 @@ def test_what_cannot_be_shared_is_refused(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_plan_is_of_one_process(
-    catalogue: dict[str, dict], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("words", [["plan"], ["crossover", "anchor", "flash"]])
+def test_other_commands_are_of_one_process(
+    words: list[str], catalogue: dict[str, dict], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "sweep.toml").write_text("sequence_parallel = 4\n", encoding="utf-8")
-    assert cli.main(["plan", "--config", str(tmp_path / "sweep.toml")]) == 2
+    assert cli.main([*words, "--config", str(tmp_path / "sweep.toml")]) == 2
     assert "leave sequence_parallel = 4 out" in capsys.readouterr().err
 
 
