@@ -62,6 +62,21 @@ def test_every_metric_of_a_model(attention: str, phase: str) -> None:
     assert subject.inputs[0].grad is None
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_model_trains_in_half_precision_within_the_tolerance(dtype: str) -> None:
+    """Its anchors' own gradients would not be, in bfloat16: with init=paper they nearly cancel."""
+    found = measure(Subject(case("anchor", phase="train", dtype=dtype)), "numeric_error")["numeric_error"]
+    assert 0 < found.value < 0.05  # type: ignore[operator]
+
+
+def test_wrong_gradients_are_found() -> None:
+    subject = Subject(case("anchor", phase="train"))
+    weight: Any = subject.module.blocks[3].mlp.fc1.weight  # type: ignore[union-attr, index]
+    weight.register_hook(lambda gradient: gradient * 1.01)
+    with pytest.raises(WrongResult, match="exceeds the tolerance"):
+        measure(subject, "numeric_error")
+
+
 def test_a_wrong_model_is_not_timed() -> None:
     subject = Subject(case("anchor"))
     core: Any = subject.module.blocks[5].attn.core  # type: ignore[union-attr, index]
