@@ -60,7 +60,9 @@ def _names(case: Case, name: str) -> bool:
     return (case.attention, case.backend) == (variant, backend)
 
 
-def _probe(engine: Engine, sweep: Sweep, pair: list[Case], n: int, say: Callable[[str], None]) -> Probe:
+def _probe(
+    engine: Engine, sweep: Sweep, pair: list[Case], n: int, say: Callable[[str], None] = lambda line: None
+) -> Probe:
     resolutions = engine.resolve([replace(case, n=n) for case in pair])
     free = engine.free_bytes()
     reasons = [r.note if r.status != "ok" else memory_refusal(r, free) for r in resolutions]

@@ -32,8 +32,8 @@ MORE = {
 
 def commands(text: str) -> list[str]:
     """The lines of the README's plain blocks that call `harness`, without their remarks."""
-    found = re.findall(r"^```\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    lines = [line.partition("#")[0].strip() for block in found for line in block.splitlines()]
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    lines = [line.partition("#")[0].strip() for kind, block in found if not kind for line in block.splitlines()]
     return [line for line in lines if line.startswith("harness ") and "COMMAND" not in line]
 
 

@@ -30,10 +30,10 @@ Start with:  harness run --n 4096 --m 64      then:  harness plot
 WELCOME = """{title}
 
 Start here
-  harness run --n 4096 --m 64     measure every variant here, two minutes or less
+  harness run --n 4096 --m 64     measure every variant; two minutes at most
   harness show                    the newest run as a table;  harness plot draws it
-  harness crossover anchor flash  from which n anchor beats flash on this machine
-  harness list                    the variants, their backends, and what is missing
+  harness crossover anchor flash  from which n anchor beats flash here
+  harness list                    variants, backends, and what is missing
   harness doctor                  is this machine fit to measure on?
 {newest}
 Commands: {commands}

@@ -30,6 +30,7 @@ def test_commands_are_found_and_shrunk(script: Any) -> None:
     lines = script.commands(text)
     assert {line.split()[1] for line in lines} >= {"run", "plan", "show", "crossover", "compare", "list", "doctor"}
     assert all("#" not in line for line in lines)
+    assert any("--plugin my_attention.py" in line for line in lines)
     words = script.shrunk("harness run --n 1k..16k --m 16,64,256 --phase forward,train")
     assert words[:8] == ["harness", "run", "--n", "96,128", "--m", "16", "--phase", "forward,train"]
     assert script.shrunk("harness run --resume") == ["harness", "run", "--resume"]
