@@ -31,7 +31,7 @@ WELCOME = """{title}
 
 Start here
   harness run --n 4096 --m 64     measure every variant; two minutes at most
-  harness show                    the newest run as a table;  harness plot draws it
+  harness show                    the newest run as a table; harness plot draws
   harness crossover anchor flash  from which n anchor beats flash here
   harness list                    variants, backends, and what is missing
   harness doctor                  is this machine fit to measure on?
