@@ -1,6 +1,7 @@
 """A tiny model learns each task: well above what a head on constant features can reach, which is computed here.
 
-The thresholds lie below the worst of the three seeds that `python tests/harness/vision/test_learning.py` prints.
+The thresholds lie below the worst seed seen: classification 0.45, 0.57; segmentation 0.200, 0.203 (two seeds each);
+detection 0.057, 0.048 and 0.048. `python tests/harness/vision/test_learning.py FOLDER` prints three seeds of each.
 """
 
 from __future__ import annotations
