@@ -112,7 +112,7 @@ WRONG = [
     (["--dtype", "int8"], "dtype: unknown dtype 'int8'; valid: auto, float32, bfloat16, float16, float64"),
     (["--device", "gpu"], "device: unknown device 'gpu'; valid: auto, cpu, cuda, cuda:<index>"),
     (["--phase", "both"], "phase: unknown phase 'both'; valid: forward, backward, train"),
-    (["--scope", "model"], "scope: unknown scope 'model'; valid: core, layer"),
+    (["--scope", "modle"], "scope: unknown scope 'modle'; did you mean 'model'? valid: core, layer, model"),
     (["--seed", "-1"], "seed takes a whole number from 0 to 2147483647, not '-1'"),
     (["--seed", "x"], "seed takes a whole number from 0 to 2147483647, not 'x'"),
     (["--budget", "nan"], "budget takes seconds, more than 0 and at most 3600, not 'nan'"),

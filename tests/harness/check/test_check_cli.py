@@ -26,11 +26,14 @@ def clock(monkeypatch):
     told = {"factors": [1.0, 1.0], "canary": 1.0, "rounds": 0}
     generator = np.random.default_rng(0)
 
-    def measure(side, name, slot, forms, how):
+    def measure(members, groups, how):
+        return [one(member.name, member.slot, [key for group in groups for key in group]) for member in members]
+
+    def one(name, slot, keys):
         told["rounds"] += slot == 0
         factor = told["factors"][min(told["rounds"], 2) - 1]
         samples = {}
-        for key in forms:
+        for key in keys:
             slower = 1.0 if name == "base" else told["canary"] if key == CANARY else factor
             samples[key] = (slower * np.exp(generator.normal(0, 0.005, 9))).tolist()
         return Process(side=name, slot=slot, samples=samples)
