@@ -9,6 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 RUN ?= --n 4096 --m 64
+JOBS ?= 2
 
 .PHONY: run test check gate gpu bench docs audit clean
 
@@ -17,7 +18,7 @@ run: $(READY)
 	$(BIN)/harness plot
 
 test: $(READY)
-	$(BIN)/pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(JOBS) --dist loadfile
 
 check: $(READY)
 	$(BIN)/ruff format --check .
