@@ -126,6 +126,7 @@ def load_plugin(path: str | Path) -> list[str]:
         raise AttentionError(f"plugin {path}: not a Python file (its name must end in .py)")
     module = importlib.util.module_from_spec(loader)
     sys.modules[module_name] = module
+    written, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # nothing beside the user's file
     try:
         loader.loader.exec_module(module)
     except BaseException as error:  # whatever a user's file raises, SystemExit included, is the plugin's failure
@@ -133,6 +134,8 @@ def load_plugin(path: str | Path) -> list[str]:
         if isinstance(error, KeyboardInterrupt):
             raise
         raise AttentionError(f"plugin {path}: {type(error).__name__}: {error}") from error
+    finally:
+        sys.dont_write_bytecode = written
     found = _specs_of(module)
     if not found:
         raise AttentionError(f"plugin {path}: defines no attentions.Spec at its top level")

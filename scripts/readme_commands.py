@@ -45,6 +45,8 @@ def snippets(text: str) -> list[str]:
 def shrunk(line: str) -> list[str]:
     """The words of a command with small sizes; a resumed run keeps those of its file."""
     words = shlex.split(line)
+    if words[1] == "recommend":  # of what is stored
+        return words
     for option, value in SMALL.items():
         if option in words:
             words[words.index(option) + 1] = value

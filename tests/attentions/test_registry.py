@@ -62,8 +62,8 @@ def test_names_are_file_names() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("ancor", "unknown attention 'ancor'; did you mean 'anchor'? valid: anchor, "),
-        ("zzz", "unknown attention 'zzz'; valid: anchor, "),
+        ("ancor", "unknown attention 'ancor'; did you mean 'anchor'? valid: agent, anchor, "),
+        ("zzz", "unknown attention 'zzz'; valid: agent, anchor, "),
         ("flash:torhc", "unknown backend of flash 'torhc'; did you mean 'torch'? valid: cudnn, "),
         ("anchor:", "'anchor:' names no backend after ':'; write 'anchor' to take the best one"),
         ("", "unknown attention ''; valid: "),

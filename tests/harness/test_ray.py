@@ -268,7 +268,10 @@ class Driver:
             self.process = subprocess.Popen(
                 [sys.executable, str(LIGHT), "run", "--engine", "ray", "--address", self.cluster.address,
                  "--out", str(self.run), *words],
-                env={**self.cluster.environment, "LIGHT": str(self.begun_folder)}, stdout=out, stderr=err,
+                env={
+                    **self.cluster.environment, "LIGHT": str(self.begun_folder),
+                    "XDG_CACHE_HOME": str(self.begun_folder.parent / "cache"),  # no catalogue of the real variants
+                }, stdout=out, stderr=err,
                 stdin=subprocess.DEVNULL,
             )  # fmt: skip
         return self.process
