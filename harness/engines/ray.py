@@ -159,8 +159,8 @@ class Cluster:
         logging.getLogger("ray").setLevel(logging.ERROR)
         self._closing.callback(ray.shutdown)
         try:
-            ray.init(
-                address=address, runtime_env=code, log_to_driver=False, logging_level=logging.ERROR,
+            ray.init(  # "local": without it Ray waits for the last cluster that it remembers, dead or not
+                address=address or "local", runtime_env=code, log_to_driver=False, logging_level=logging.ERROR,
                 configure_logging=False, include_dashboard=False,
             )  # fmt: skip
         except Exception as error:
