@@ -12,6 +12,7 @@ import argparse
 import csv
 import json
 import os
+import secrets
 import signal
 import socket
 import statistics
@@ -33,6 +34,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/cpu/ray_overhead.csv"))
     parser.add_argument("--pairs", type=int, default=4)
     options = parser.parse_args()
+    os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))  # this cluster's, and nobody else's
     ray = [sys.executable, "-c", "from ray.scripts.scripts import main; main()"]
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

@@ -13,12 +13,13 @@ from __future__ import annotations
 import io
 import logging
 import os
+import secrets
 import socket
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, redirect_stdout, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from signal import SIGTERM, getsignal, signal
 from typing import Any
@@ -34,6 +35,7 @@ from harness.record import Case
 
 PORT_ANSWERS_S, CLUSTER_ANSWERS_S = 5.0, 60.0
 MOST_LOSSES = 3  # of a node's places, after which the node is left alone
+AUTHENTICATION = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 DRIVER_PACKAGES = ("attentions", "harness")
 PLAINLY = {  # for errors whose own message is about Ray's insides
     "ActorUnavailableError": "its actor does not answer any more",
@@ -145,7 +147,7 @@ class Cluster:
     def _connect(self, address: str | None) -> None:
         ray = _ray()
         stated = os.environ.get("RAY_ADDRESS", "")
-        if not address and ":" in stated and "//" not in stated:  # else "auto", "local" or Ray Client's: Ray's to read
+        if not address and ":" in stated and "//" not in stated:  # else "auto", "local" or Ray Client's
             address = stated
         if address:
             check_address(address)
@@ -157,6 +159,8 @@ class Cluster:
         root = Path(__file__).resolve().parents[2]
         code = {"py_modules": [str(root / name) for name in DRIVER_PACKAGES], "excludes": ["**/__pycache__"]}
         logging.getLogger("ray").setLevel(logging.ERROR)
+        if not address:
+            self._closing.enter_context(_secret())
         self._closing.callback(ray.shutdown)
         try:
             ray.init(  # "local": without it Ray waits for the last cluster that it remembers, dead or not
@@ -231,7 +235,29 @@ def _check_cluster(address: str) -> None:
         raise Failure(f"what listens at {address} did not answer as a Ray cluster in {CLUSTER_ANSWERS_S:g} s") from None
     if done.returncode:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
+        if any("AuthenticationError" in line for line in lines):
+            raise Failure(
+                f"the Ray cluster at {address} asks for a token: set RAY_AUTH_MODE=token and give the token of its head"
+                " as RAY_AUTH_TOKEN or in ~/.ray/auth_token"
+            )
         raise Failure(f"what listens at {address} is no Ray cluster that this one can use: {(lines or ['?'])[-1]}")
+
+
+@contextmanager
+def _secret() -> Iterator[None]:
+    """A token for this run's own cluster, held by its processes only, unless the user has chosen how Ray asks for one.
+
+    Ray would write one to ~/.ray and leave it there. The user's next `ray start --head` would find it and ask for it,
+    and refuse every other node, since Ray looks for it on the head alone.
+    """
+    before = {name: os.environ.get(name) for name in AUTHENTICATION}
+    if not any(before.values()):
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    try:
+        yield
+    finally:  # Ray sets the mode
+        for name, value in before.items():
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
 
 def _ray() -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -235,7 +236,8 @@ def cluster(surroundings: dict[str, str]) -> Iterator[Cluster]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    made = Cluster(f"127.0.0.1:{port}", folder, surroundings, [])
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}  # whatever the user's home holds
+    made = Cluster(f"127.0.0.1:{port}", folder, surroundings | token, [])
     try:
         made.head = made.add("--head", f"--port={port}", f"--temp-dir={folder / 't'}", "--include-dashboard=false")
         made.other = made.add(f"--address={made.address}")
@@ -390,6 +392,31 @@ def test_a_real_sweep_has_the_rows_and_the_machine_of_a_local_one(cluster: Clust
     assert {row["metric"] for row in document["rows"] if row["status"] == "ok"} == {
         "latency", "flops", "roofline_fraction"
     }  # fmt: skip
+
+
+def test_a_cluster_that_asks_for_a_token_is_named(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with pytest.raises(Failure, match=rf"the Ray cluster at {cluster.address} asks for a token: set RAY_AUTH_MODE"):
+        engine._check_cluster(cluster.address)
+
+
+@pytest.mark.slow
+def test_a_cluster_of_ones_own_leaves_nothing_at_home(surroundings: dict[str, str], tmp_path: Path) -> None:
+    """Nor does it need anything: a token that Ray keeps there would shut out the nodes of the user's next cluster."""
+    pytest.importorskip("ray")
+    bare = {name: value for name, value in surroundings.items() if not name.startswith("RAY_")}
+    home, begun = tmp_path / "home", tmp_path / "begun"
+    home.mkdir()
+    begun.mkdir()
+    done = subprocess.run(
+        [sys.executable, str(LIGHT), "run", "--engine", "ray", "--attention", "one", "--n", "64", "--m", "16",
+         "--metrics", "latency", "--out", str(tmp_path / "run")],
+        env={**bare, "HOME": str(home), "LIGHT": str(begun), "XDG_CACHE_HOME": str(tmp_path / "cache")},
+        capture_output=True, text=True, timeout=PATIENCE_S, check=False, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert store.read(tmp_path / "run")["status"].tolist() == ["ok"]
+    assert not list(home.iterdir())
 
 
 def command(cluster: Cluster, *words: str | Path) -> str:
