@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.csvfile import CsvFile, StoreError, StoreFull, cells, check_header, full
 from harness.record import COLUMNS, SAMPLE_COLUMNS, SCHEMA, Row
+from harness.replacing import replacing
 
 if TYPE_CHECKING:
     import pandas
@@ -101,16 +102,11 @@ class Store:
 
     def write_text(self, name: str, text: str) -> None:
         """Replace a text file of the folder atomically. Raises StoreFull."""
-        target, partial = self.folder / name, self.folder / f".{name}.partial"
+        target = self.folder / name
         try:
-            partial.unlink(missing_ok=True)  # what a link there leads to is not ours to write
-            with partial.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(target)
+            with replacing(target) as partial:
+                partial.write_text(text, encoding="utf-8")
         except OSError as error:
-            partial.unlink(missing_ok=True)
             raise full(target, error) from None
 
     def _repair(self) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 import typer
+from scripting import load
 from torch.utils.flop_counter import FlopCounterMode
 
 import attentions
@@ -132,11 +133,7 @@ def test_commands_and_options_in_the_pages_exist(page: Path) -> None:
 
 
 def test_outputs_of_stored_results_are_what_is_printed() -> None:
-    location = importlib.util.spec_from_file_location("docs_outputs", ROOT / "scripts" / "docs_outputs.py")
-    assert location is not None
-    assert location.loader is not None
-    script = importlib.util.module_from_spec(location)
-    location.loader.exec_module(script)
+    script = load("docs_outputs")
     text = text_of("commands.md")
     assert len(script.commands(text)) >= 4
     assert script.renewed(text) == text, "renew the page: python scripts/docs_outputs.py --write"

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -25,6 +24,7 @@ from harness.check.deterministic import METRICS, TOOLCHAIN_BOUND, Facts
 from harness.check.verdict import Finding, Verdict
 from harness.errors import Failure, NothingToCompare
 from harness.record import COLUMNS, Case, Reading, Row
+from harness.replacing import replacing
 
 DEFINITION = "definition"
 SMALLEST_CHANGE = 0.05
@@ -103,18 +103,13 @@ def write(path: Path, rows: Sequence[Row]) -> None:
     """Replace the file at once or leave it as it is. Raises Failure."""
     import csv
 
-    partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8", newline="") as file:
+        with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(COLUMNS)
             writer.writerows(row.cells() for row in rows)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise Failure(f"cannot write {path}: {error.strerror}") from None
 
 

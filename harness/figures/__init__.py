@@ -9,11 +9,9 @@ raises Skip with the reason why this run has nothing for it. Adding a figure is 
 from __future__ import annotations
 
 import importlib
-import os
 import pkgutil
 import warnings
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import store
 from harness.errors import UsageError
+from harness.replacing import replacing
 from harness.selection import Frame, labelled, metric_rows
 
 if TYPE_CHECKING:
@@ -120,13 +119,10 @@ def write(run: Run, figures: Sequence[str], out: Path, *, formats: Sequence[str]
 
 def _save(figure: Figure, path: Path, kind: str) -> None:
     """Write to a hidden neighbour, then rename. Without dates or versions: the same rows give the same bytes."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     metadata: dict[str, Any] = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(partial, format=kind, metadata=metadata)
-        partial.replace(path)
+        with replacing(path, several=True) as partial:
+            figure.savefig(partial, format=kind, metadata=metadata)
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
         raise UsageError(f"cannot write {path}: {error.strerror}") from None

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import Failure, UsageError
+from harness.replacing import replacing
 
 if TYPE_CHECKING:
     from harness.figures import Run
@@ -60,19 +60,12 @@ def check_target(out: Path) -> None:
 def write(html: str, out: Path) -> None:
     """Write beside it, then rename: a reader sees the old report or the new one. Raises UsageError."""
     check_target(out)
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(html)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(out)
+        with replacing(out, several=True) as partial:
+            partial.write_text(html, encoding="utf-8", newline="\n")
     except OSError as error:
         raise UsageError(f"cannot write {out}: {error.strerror}") from None
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def _installed(name: str) -> bool:

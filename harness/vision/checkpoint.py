@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from harness.errors import Failure, UsageError
+from harness.replacing import replacing
 
 HEADER = "harness"  # the key of our JSON among the header's texts
 SCHEMA = 1
@@ -28,7 +29,6 @@ SCHEMA = 1
 
 def save(path: Path, parts: Mapping[str, Mapping[str, Tensor]], facts: Mapping[str, Any]) -> None:
     """Replace `path` by these tensors and facts (JSON). Raises Failure when it cannot; the old one then stays."""
-    partial = path.with_name(f".{path.name}.partial")
     tensors = {
         f"{part}/{name}": tensor.detach().to("cpu", copy=True).contiguous()
         for part, named in parts.items()
@@ -37,17 +37,14 @@ def save(path: Path, parts: Mapping[str, Mapping[str, Tensor]], facts: Mapping[s
     header = {HEADER: json.dumps({"schema": SCHEMA, **facts}, allow_nan=False)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, partial, metadata=header)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
+        with replacing(path) as partial:
+            save_file(tensors, partial, metadata=header)
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)  # the rename itself
         finally:
             os.close(folder)
     except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
         full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
         reason = "no space left on the disk" if full else str(error)
         raise Failure(f"cannot write checkpoint {path}: {reason}; an earlier one is intact") from None

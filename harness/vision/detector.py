@@ -27,7 +27,7 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops import MultiScaleRoIAlign
 
 from harness.errors import UsageError, unknown
-from harness.vision.pyramid import COARSEST, FINEST, NATIVE, Pyramid, build_backbone, group_norm, padded
+from harness.vision.pyramid import COARSEST, FINEST, NATIVE, Pyramid, at_least_one, build_backbone, group_norm, padded
 
 RATIOS = (0.5, 1.0, 2.0)  # height over width
 BOX_SIDE, MASK_SIDE = 7, 14  # of the maps cut out for each box
@@ -62,9 +62,7 @@ def create(
     """
     if name not in DETECTORS:
         raise UsageError(unknown("detector", name, DETECTORS))
-    for what, value in (("num_classes", num_classes), ("img_size", img_size), ("width", width)):
-        if value < 1:
-            raise UsageError(f"{what}={value}: must be at least 1")
+    at_least_one(num_classes=num_classes, img_size=img_size, width=width)
     model = build_backbone(backbone, img_size=img_size, multiple=2 ** (COARSEST - NATIVE), options=options)
     pyramid = Pyramid(model, width=width, finest=finest)
     common = {

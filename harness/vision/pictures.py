@@ -22,6 +22,11 @@ RIGHT, WRONG = "#009E73", "#D55E00"
 COLUMNS = 6
 
 
+def spread(data: Any, most: int) -> list[Any]:
+    """At most so many items of a data set, evenly from its start to its end."""
+    return [data[index * len(data) // most] for index in range(min(most, len(data)))]
+
+
 def labelled(images: Sequence[Tensor], answers: Sequence[str], truths: Sequence[str]) -> Figure:
     """A grid of images titled by the label given; a wrong one is followed by the right one."""
     figure, cells = _grid(len(images), columns=COLUMNS)

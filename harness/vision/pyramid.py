@@ -69,6 +69,13 @@ def build_backbone(backbone: str | nn.Module, *, img_size: int, multiple: int, o
     return vit.create(backbone, img_size=side, num_classes=0, dynamic_img_size=True, **options)
 
 
+def at_least_one(**sizes: int) -> None:
+    """Raises UsageError for the first of these that is below 1."""
+    for what, value in sizes.items():
+        if value < 1:
+            raise UsageError(f"{what}={value}: must be at least 1")
+
+
 def padded(size: int, multiple: int) -> int:
     """The least multiple that is not less than size."""
     return -(-size // multiple) * multiple

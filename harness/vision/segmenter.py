@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from harness.errors import UsageError, unknown
 from harness.vision.data.transforms import IGNORED
-from harness.vision.pyramid import FINEST, NATIVE, Pyramid, build_backbone, group_norm, padded
+from harness.vision.pyramid import FINEST, NATIVE, Pyramid, at_least_one, build_backbone, group_norm, padded
 
 LAST = 5
 POOLED = (1, 2, 3, 6)  # sides of UPerNet's pooled maps
@@ -48,9 +48,7 @@ def create(
     """
     if name not in HEADS:
         raise UsageError(unknown("segmenter", name, HEADS))
-    for what, value in (("num_classes", num_classes), ("img_size", img_size), ("width", width)):
-        if value < 1:
-            raise UsageError(f"{what}={value}: must be at least 1")
+    at_least_one(num_classes=num_classes, img_size=img_size, width=width)
     model = build_backbone(backbone, img_size=img_size, multiple=2 ** (LAST - NATIVE), options=options)
     pyramid = Pyramid(model, width=width, coarsest=LAST)
     return Segmenter(pyramid, HEADS[name](width, num_classes))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 import typer
+from scripting import load
 
 from harness import cli, table
 from harness.cli._completion import completing
@@ -22,12 +22,7 @@ MEASURING = ("run", "check", "crossover", "doctor", "train", "eval", "recommend"
 
 
 def script() -> Any:
-    location = importlib.util.spec_from_file_location("cli_options", ROOT / "scripts" / "cli_options.py")
-    assert location is not None
-    assert location.loader is not None
-    module = importlib.util.module_from_spec(location)
-    location.loader.exec_module(module)
-    return module
+    return load("cli_options")
 
 
 def test_the_options_are_frozen() -> None:

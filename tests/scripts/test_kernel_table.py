@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from scripting import load
 
 from harness.record import Case, Reading, Row
 from harness.store import Store
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "kernel_table.py"
 METRICS = ("latency", "bytes_moved", "peak_memory", "numeric_error")
 TENSOR_MIB = 8 * 12 * 64 * 2 / 2**20  # of one token of k, v or the output
 COPY = 3000.0  # GB/s
@@ -25,13 +23,7 @@ EXACT_MS = {("flash", "torch"): 4e-9, ("flash", "cudnn"): 3e-9}
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("kernel_table", SCRIPT)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load("kernel_table")
 
 
 def write(store: Store, attention: str, backend: str, n: int, m: int | None, phase: str, **values: Any) -> None:

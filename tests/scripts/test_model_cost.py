@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
-from pathlib import Path
 from types import ModuleType
 
 import pytest
+from scripting import load
 
 from harness.vision.models import ARCHITECTURES, architecture
-
-SCRIPT = Path(__file__).parents[2] / "scripts" / "model_cost.py"
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("model_cost", SCRIPT)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("model_cost")
 
 
 def saved(script: ModuleType, name: str, resolution: int) -> float:

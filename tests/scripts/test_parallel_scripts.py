@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import re
 import sys
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from types import ModuleType
 
 import pytest
 import torch.distributed as dist
+from scripting import load
 
 import attentions
 from attentions import parallel
@@ -20,16 +20,6 @@ from harness.scaling import Assumptions, Call, project
 ROOT = Path(__file__).parents[2]
 TABLE = ROOT / "results" / "cpu" / "parallel_bytes.csv"
 PROJECTION = ROOT / "docs" / "scaling" / "projection.csv"
-
-
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scripting import load
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "readme_commands.py"
@@ -17,12 +17,7 @@ SCRIPT = ROOT / "scripts" / "readme_commands.py"
 
 @pytest.fixture(scope="module")
 def script() -> Any:
-    location = importlib.util.spec_from_file_location("readme_commands", SCRIPT)
-    assert location is not None
-    assert location.loader is not None
-    module = importlib.util.module_from_spec(location)
-    location.loader.exec_module(module)
-    return module
+    return load("readme_commands")
 
 
 def test_commands_are_found_and_shrunk(script: Any) -> None:

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
 from types import ModuleType
 
 import pytest
+from scripting import load
 
 from harness import report
 from harness.record import COLUMNS
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "report_opening.py"
 MOST_BYTES = 12_000_000
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("report_opening", SCRIPT)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load("report_opening")
 
 
 def test_made_up_rows_are_rows(script: ModuleType) -> None:

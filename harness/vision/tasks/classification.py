@@ -24,7 +24,7 @@ from harness.vision import backbone
 from harness.vision.data import classification as folders
 from harness.vision.data import transforms
 from harness.vision.metrics import TopK
-from harness.vision.pictures import labelled
+from harness.vision.pictures import labelled, spread
 from harness.vision.task import Data, Mechanism, Task
 
 
@@ -122,7 +122,7 @@ def _teacher(options: Options, classes: int) -> nn.Module:
 def draw(network: nn.Module, data: Data, device: Any) -> Any:
     """Validation images with the label given to each, and the right one where it is another."""
     names = list(data.classes)
-    items = [data[index * len(data) // 18] for index in range(min(18, len(data)))]
+    items = spread(data, 18)
     with torch.no_grad():
         answers = network(torch.stack([image for image, _ in items]).to(device)).argmax(dim=1).tolist()
     return labelled(

@@ -18,7 +18,8 @@ from harness.errors import UsageError
 from harness.vision import backbone, detector
 from harness.vision.data import coco, transforms
 from harness.vision.metrics import BoxAP
-from harness.vision.pictures import boxed
+from harness.vision.pictures import boxed, spread
+from harness.vision.pyramid import padded
 from harness.vision.task import Data, Mechanism, Task
 
 SHOWN_FROM = 0.5  # score of the boxes in the figure
@@ -53,7 +54,7 @@ def data(options: Options, folder: Path | None, split: str) -> Data:
 def model(options: Options, mechanism: Mechanism, data: Data) -> nn.Module:
     """The detector on the transformer."""
     patch = options.patch or 16
-    side = -(-options.size // (4 * patch)) * 4 * patch  # what the detector pads to: strides up to 4 patches
+    side = padded(options.size, 4 * patch)  # what the detector pads to: strides up to 4 patches
     vit = backbone.build(
         options.model_copy(update={"size": side}), mechanism, classes=0, dynamic_img_size=True
     )  # fmt: skip
@@ -74,7 +75,7 @@ def objective(options: Options, data: Data) -> Callable[[nn.Module, Any], dict[s
 
 def draw(network: nn.Module, data: Data, device: Any) -> Any:
     """Validation images with the boxes found in them and their true ones."""
-    items = [data[index * len(data) // 6] for index in range(min(6, len(data)))]
+    items = spread(data, 6)
     with torch.no_grad():
         answers = network([image.to(device) for image, _ in items])
 

@@ -18,7 +18,8 @@ from harness.errors import UsageError
 from harness.vision import backbone, segmenter
 from harness.vision.data import ade20k, transforms
 from harness.vision.metrics import MeanIoU
-from harness.vision.pictures import masked
+from harness.vision.pictures import masked, spread
+from harness.vision.pyramid import padded
 from harness.vision.task import Data, Mechanism, Task
 
 
@@ -46,7 +47,7 @@ def data(options: Options, folder: Path | None, split: str) -> Data:
 def model(options: Options, mechanism: Mechanism, data: Data) -> nn.Module:
     """The head on the transformer."""
     patch = options.patch or 16
-    side = -(-options.size // (2 * patch)) * 2 * patch  # what the segmenter pads to: strides up to 2 patches
+    side = padded(options.size, 2 * patch)  # what the segmenter pads to: strides up to 2 patches
     vit = backbone.build(
         options.model_copy(update={"size": side}), mechanism, classes=0, dynamic_img_size=True
     )  # fmt: skip
@@ -67,7 +68,7 @@ def objective(options: Options, data: Data) -> Callable[[nn.Module, Any], dict[s
 
 def draw(network: nn.Module, data: Data, device: Any) -> Any:
     """Validation images, the classes found and the true ones."""
-    items = [data[index * len(data) // 5] for index in range(min(5, len(data)))]
+    items = spread(data, 5)
     images, masks = [image for image, _ in items], [mask for _, mask in items]
     with torch.no_grad():
         logits = network(torch.stack(images).to(device)).float().cpu()
