@@ -17,7 +17,6 @@ from harness.cli._completion import completing
 from harness.cli._gate import Progress
 from harness.errors import unknown
 
-ROOT = Path(__file__).parents[2]
 MEASURING = ("run", "check", "crossover", "doctor", "train", "eval", "recommend")
 
 

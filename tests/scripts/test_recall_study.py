@@ -15,7 +15,6 @@ from harness.record import Reading, parse_options
 from harness.store import read, read_environment
 from harness.vision.recall import Load, Trial
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
 TINY = Trial(
     load=Load(shapes=4, colours=2, items=2, tokens=5),
     anchors=2,
