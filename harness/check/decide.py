@@ -14,8 +14,8 @@ samples of one process share its memory layout and its moment, so they are not i
     ok             upper bound < log(1 + δ)
     inconclusive   else
 
-What is regressed or inconclusive is measured again on fresh processes. Then it is regressed if all pairs together say
-so and the median of either set lies beyond the limit: a regression recurs, or it is inconclusive.
+What is not ok is measured again on fresh processes. Then it is regressed if all pairs together say so and the median of
+either set lies beyond the limit: a regression recurs, or it is inconclusive. A floor, too, is surer of more pairs.
 
 A slowdown that is certain even against a floor over 15 % is still a regression. The bootstrap draws each resample and
 its mirror image, so that exchanging base and head exchanges the bounds exactly; values are sorted first, so that their
@@ -43,7 +43,7 @@ CONFIDENCE = 0.99
 DRAWS = 4000
 SMALLEST_CHANGE = 0.05
 LARGEST_FLOOR = 0.15
-UNSETTLED = ("regressed", "inconclusive")
+UNSETTLED = ("regressed", "inconclusive", "not gateable")
 IMPLAUSIBLE_BELOW = 0.2
 
 
@@ -97,7 +97,8 @@ def settle(first: Pairs, second: Pairs, *, seed: int = 0) -> Decision:
     if decision.verdict == "regressed" and min(before.ratio, fresh.ratio) > 1 + decision.delta:
         return replace(decision, reason=f"{decision.reason}; it recurred: {again}")
     if "regressed" in (before.verdict, decision.verdict):
-        return replace(decision, verdict="inconclusive", reason=f"slower at first, but it did not recur: {again}")
+        how = "slower at first, but it did not recur" if before.verdict == "regressed" else "slower, but not both times"
+        return replace(decision, verdict="inconclusive", reason=f"{how}: {again}")
     return replace(decision, reason=f"{decision.reason}; {again}")
 
 

@@ -1,4 +1,4 @@
-"""Tier 2: times pairs, decides each case, and measures again what is regressed or inconclusive.
+"""Tier 2: times pairs, decides each case, and measures again what is not ok.
 
 findings, medians = judge({"anchor …": (base_case, head_case)}, rounds, pairs=12, seed=0)
 """

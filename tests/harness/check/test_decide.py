@@ -136,6 +136,17 @@ def test_a_regression_must_recur():
     assert "did not recur" in once.reason
 
 
+def test_a_floor_that_few_pairs_leave_open_is_settled_by_more():
+    few = Pairs((0.01,) * 12, (0.0, 0.01, -0.01, 0.02, -0.02, 0.01, 0.2, -0.2, 0.19, -0.22, 0.21, 0.2))
+    calm = Pairs((0.01,) * 12, (0.0, 0.01, -0.01, 0.02, -0.02, 0.01) * 2)
+    assert decide(few).verdict == "not gateable"
+    assert settle(few, calm).verdict == "ok"
+    assert settle(few, few).verdict == "not gateable"
+    slow = Pairs((0.12,) * 12, calm.same_side)
+    assert settle(Pairs(slow.differences, few.same_side), slow).verdict == "regressed"
+    assert "not both times" in settle(few, Pairs((0.5,) * 60, calm.same_side)).reason
+
+
 def test_the_limit_is_five_percent_or_the_cases_own_noise():
     quiet = decide(Pairs((0.01,) * 12, (0.0,) * 11))
     assert quiet.delta == pytest.approx(0.05)
