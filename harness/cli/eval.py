@@ -82,6 +82,8 @@ def command(
 
 def _table(frame: Any) -> str:
     """A line a model: accuracy first, then cost."""
+    import pandas as pd
+
     ok = frame[frame["status"] == "ok"]
     names = list(dict.fromkeys(ok["metric"]))
     scales = {"params": (1e6, "M params"), "flops": (2e9, "GMAC"), "latency": (1, "ms"), "peak_memory": (1, "MiB peak")}
@@ -89,7 +91,7 @@ def _table(frame: Any) -> str:
     lines = []
     for _, rows in ok.groupby("case_id", sort=False):
         one, values = rows.iloc[0], dict(zip(rows["metric"], rows["value"], strict=True))
-        cells = [f"{one.attention}:{one.backend}", "" if one.m != one.m else str(one.m), str(one.seed)]
+        cells = [f"{one.attention}:{one.backend}", "" if pd.isna(one.m) else str(one.m), str(one.seed)]
         lines.append(cells + [f"{values[n] / scales.get(n, (1, n))[0]:.4g}" if n in values else "" for n in names])
     rows = [heads, *lines]
     widths = [max(len(row[at]) for row in rows) for at in range(len(heads))]

@@ -69,6 +69,15 @@ def test_eval_puts_cost_beside_accuracy(run: Path, tmp_path: Path, capsys: pytes
     assert len(json.loads(capsys.readouterr().out)["rows"]) == len(rows)  # nothing was judged twice
 
 
+def test_a_model_without_anchors_is_a_line_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, out = folders(tmp_path / "data"), tmp_path / "run"
+    words = ["train", "classification", *SETTINGS, "--attention", "full", "--device", "cpu", "-q", *SHORT]
+    assert main([*words, "--data", str(data), "--out", str(out)]) == 0
+    capsys.readouterr()
+    assert main(["eval", "--checkpoint", str(out), "--budget", "0.05", "--device", "cpu", "-q"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["full:reference", "0"]  # no m, then the seed
+
+
 def test_flops_are_counted_by_hand(run: Path, tmp_path: Path) -> None:
     words = ["--checkpoint", str(run), "--out", str(tmp_path / "e"), "--budget", "0.05", "--device", "cpu", "-q"]
     assert main(["eval", *words, "--batch", "3"]) == 0
