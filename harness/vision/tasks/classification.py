@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -115,7 +116,8 @@ def _teacher(options: Options, classes: int) -> nn.Module:
     try:
         teacher.load_state_dict(load_state_dict(str(path), use_ema=False, weights_only=True))
     except Exception as error:  # whatever a damaged or foreign file makes a loader raise
-        raise UsageError(f"teacher {path} does not hold weights of {options.teacher_model}: {error}") from None
+        why = shorten(str(error), 300, placeholder=" …")  # PyTorch lists every name
+        raise UsageError(f"teacher {path} does not hold weights of {options.teacher_model}: {why}") from None
     return teacher.eval().requires_grad_(False)
 
 

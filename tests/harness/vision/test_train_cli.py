@@ -78,6 +78,24 @@ def test_a_model_without_anchors_is_a_line_too(tmp_path: Path, capsys: pytest.Ca
     assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["full:reference", "0"]  # no m, then the seed
 
 
+def test_a_distilled_student_has_a_teacher_of_timms(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import timm
+    from safetensors.torch import save_file
+
+    data, weights, out = folders(tmp_path / "data"), tmp_path / "teacher.safetensors", tmp_path / "run"
+    save_file(timm.create_model("test_resnet", num_classes=2).state_dict(), weights)
+    words = [*TRAIN, *SHORT, "--data", str(data), "--set", "classification.distilled=true"]
+    words += ["--set", f"classification.teacher={weights}", "--set"]
+    assert main([*words, "classification.teacher_model=test_resnet", "--recipe", "log=1", "--out", str(out)]) == 0
+    curves = (out / "metrics.csv").read_text()
+    assert "loss_teacher" in curves
+    assert "loss_label" in curves
+    code, line = refused(capsys, *words, "classification.teacher_model=test_vit", "--out", str(tmp_path / "other"))
+    assert code == 2
+    assert f"teacher {weights} does not hold weights of test_vit" in line
+    assert len(line) < 500 + len(str(weights))
+
+
 def test_flops_are_counted_by_hand(run: Path, tmp_path: Path) -> None:
     words = ["--checkpoint", str(run), "--out", str(tmp_path / "e"), "--budget", "0.05", "--device", "cpu", "-q"]
     assert main(["eval", *words, "--batch", "3"]) == 0
