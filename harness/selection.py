@@ -19,6 +19,7 @@ Frame = Any  # a pandas.DataFrame: type checkers lose track of one at the first 
 FILE = ("machine", "device", "scope", "b", "h", "d")
 PANEL = ("phase", "dtype")
 ORDER = ("full", "flash", "xformers", "linformer", "nystrom", "anchor")
+MODEL = ("model", "task", "data")  # keys of `options` that say which whole model it is
 NUMBERS = ("value", "ci_low", "ci_high", "p20", "p80")
 
 
@@ -27,12 +28,13 @@ def labelled(frame: Frame) -> Frame:
 
     label: `anchor:sdpa`, with the options and the seed of which the run holds several for that variant;
     series: the same without the backend where the run holds only one backend of the variant.
-    Scope model is told with the model's name, `model anchorformer_tiny`: models are never in one table or figure.
+    Scope model is told with the model's name, `model anchorformer_tiny`, or with what it was trained for,
+    `model classification digits`: two of these are never in one table or figure.
     """
     frame = frame.drop_duplicates(["machine", "case_id", "metric"], keep="last").copy()
     models = [scope == "model" for scope in frame["scope"]]
     frame.loc[models, "scope"] = [
-        " ".join(filter(None, ["model", _options(text).get("model")])) for text in frame.loc[models, "options"]
+        " ".join(filter(None, ["model", *map(_options(text).get, MODEL)])) for text in frame.loc[models, "options"]
     ]
     named = frame["attention"].where(frame["backend"] == "", frame["attention"] + ":" + frame["backend"])
     extra = _distinction(frame)
@@ -157,7 +159,7 @@ def _distinction(frame: Frame) -> Any:
 
     text = pandas.Series("", index=frame.index, dtype=object)
     for (_, scope), group in frame.groupby(["attention", "scope"]):
-        untold = MODEL_KEYS if scope.startswith("model") else ()
+        untold = {*MODEL_KEYS, *MODEL} if scope.startswith("model") else ()
         parsed = {
             options: {key: value for key, value in _options(options).items() if key not in untold}
             for options in group["options"].unique()

@@ -65,7 +65,7 @@ def half_width(values: Any) -> float:
 
 def draw(run: Run) -> list[Sheet]:
     """A file a problem with two or more attentions."""
-    frame = run.frame[run.frame["scope"] == "model"].copy()
+    frame = run.frame[run.frame["scope"].str.startswith("model")].assign(scope="model")  # `problem` tells more
     held = _ok(frame).groupby("case_id")["metric"]
     metric = {case: next((name for name in JUDGED if name in set(own)), None) for case, own in held}
     frame = frame[frame["case_id"].map(lambda case: metric.get(case) is not None)]

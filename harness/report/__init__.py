@@ -25,10 +25,10 @@ NAME = "report.html"
 
 
 def build(runs: Sequence[Run], *, kinds: Mapping[str, str]) -> str:
-    """The page of these runs. kinds: which variants are exact, which a floor. Raises Failure without the extra."""
+    """The page of these runs. kinds: which variants are exact, which a floor. Raises Failure where what draws it is missing."""
     missing = [name for name in ("plotly", "jinja2") if not _installed(name)]
     if missing:
-        raise Failure(f"report needs {' and '.join(missing)}: pip install 'attention-harness[report]'")
+        raise Failure(f"report needs {' and '.join(missing)}: pip install {' '.join(missing)}")
     from harness.report.page import render
 
     return MARK + render(runs, kinds=kinds)

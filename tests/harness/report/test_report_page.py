@@ -135,9 +135,9 @@ def test_a_run_without_any_figure_still_has_a_report(tmp_path: Path, write: Call
     assert "This run has no sweep.toml" in text
 
 
-def test_without_the_extra_the_message_names_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_missing_in_a_bare_checkout_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report, "_installed", lambda name: name != "plotly")
-    with pytest.raises(Failure, match=r"report needs plotly: pip install 'attention-harness\[report\]'"):
+    with pytest.raises(Failure, match="report needs plotly: pip install plotly"):
         report.build([run], kinds=KINDS)
 
 
