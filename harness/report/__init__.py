@@ -25,7 +25,7 @@ NAME = "report.html"
 
 
 def build(runs: Sequence[Run], *, kinds: Mapping[str, str]) -> str:
-    """The page of these runs. kinds: which variants are exact, which a floor. Raises Failure without Plotly or Jinja2."""
+    """The page of these runs. kinds: which variants are exact, which a floor. Failure without Plotly or Jinja2."""
     missing = [name for name in ("plotly", "jinja2") if not _installed(name)]
     if missing:
         raise Failure(f"report needs {' and '.join(missing)}: pip install {' '.join(missing)}")
