@@ -146,11 +146,13 @@ def short(value: float) -> str:
 
 
 def log_ticks(axis: Any, low: float, high: float, *, inches: float = 3.0) -> None:
-    """Decades of low..high on a log axis, with 2 and 5 between where few, as plain numbers; what fits in `inches`."""
+    """Decades of low..high on a log axis, what fits between them in `inches` where they are few, as plain numbers."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     choices = [FINE, (1.0, 2.0, 5.0), (1.0, 3.0), (1.0,)]
     span = math.log10(high / low)
     choices = choices[0 if span < 0.5 else 1 if span < 2.2 else 2 if span < 3.4 else 3 :]
+    if span < 0.3:
+        choices = [*(tuple(tenths / 10 for tenths in range(10, 100, step)) for step in (1, 2, 5)), *choices]
     ladders = [[float(f"{sub}e{power}") for power in powers for sub in subs] for subs in choices]
     strides = [[float(f"1e{power}") for power in powers if power % step == 0] for step in (1, 2, 3, 4, 6)]
     tries = [*((ladder, False) for ladder in ladders), *((ladder, True) for ladder in strides)]

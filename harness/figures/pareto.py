@@ -148,7 +148,7 @@ def _sheet(run: Run, suffix: str, where: dict[str, Any], rows: Frame, points: li
     return paper.finish(
         [
             f"{where['problem']} ({_settings(rows)}).",
-            f"Marks: mean of {counted} seeds (dots), bars the mean's 95 % interval.",
+            "Marks: one seed." if seeds == [1] else f"Marks: mean of {counted} seeds (dots), bars its 95 % interval.",
             "Thin line: best at its cost or less. Dashed: the floor, attention removed.",
         ],
         suffix=suffix,
