@@ -2,6 +2,7 @@
 
     python scripts/vision_study.py --out results/cpu/vision --work runs/vision --threads 1
     python scripts/vision_study.py --out results/cpu/vision --work runs/vision --study digits --seeds 3
+    python scripts/vision_study.py --out results/cpu/vision --work runs/vision --seeds 0      # only table and figures
 
 Resumes: what --work holds trained is not trained again, what --out holds judged is not judged again; a model that was
 stopped goes on at its last checkpoint. Rows are harness eval's, one case a model; harness plot draws them as `pareto`.
@@ -15,16 +16,21 @@ Problems: digits (scikit-learn's, real), and generated scenes (harness.vision.da
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's library writes to stderr on every start otherwise
+
 import torch
 
 from harness import figures, store
 from harness.curves import CURVES
+from harness.figures.pareto import own_options
+from harness.record import parse_options
 from harness.vision import judge
 from harness.vision.data import scenes
 from harness.vision.plan import Plan
@@ -109,7 +115,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.threads:
         torch.set_num_threads(given.threads)
-    if any(STUDIES[name].part for name in given.study) and not (given.work / "scenes").exists():
+    if given.seeds and any(STUDIES[name].part for name in given.study) and not (given.work / "scenes").exists():
         scenes.write(given.work / "scenes", images=given.images, validation=200, size=64, seed=0)
     resume = (given.out / store.MEASUREMENTS).exists()
     with RunFolder.open(given.out, metrics=judge.COSTS, resume=resume, write=True, curves=False) as folder:
@@ -124,8 +130,26 @@ def main() -> None:
             folder.rows(found.case, found.readings, found.samples)
             first = found.readings[0]
             print(f"{name} {label}: {first.metric} {first.value:.4f}, {time.monotonic() - started:.0f} s", flush=True)
+    print(table(given.out))
     outcome = figures.write(figures.load(given.out), ["pareto"], given.out / "figures", formats=["png"])
     print(*outcome.figures.get("pareto", []), *outcome.skipped.values(), sep="\n")
+
+
+def table(out: Path) -> str:
+    """Markdown: a line for each problem and attention with its accuracy over the seeds and what one image costs."""
+    frame = figures.load(out).frame
+    frame["variant"] = frame["attention"] + frame["options"].map(parse_options).map(own_options)
+    wide = frame.pivot_table(index=["scope", "variant", "seed"], columns="metric", values="value", sort=False)
+    lines = ["| problem | attention | seeds | | mean | lowest | highest | GMAC | ms |", "|" + "---|" * 9]
+    for (problem, attention), group in wide.groupby(level=[0, 1], sort=False):
+        metric = next(name for name in ("top1", "map", "miou") if name in group and group[name].notna().any())
+        judged = group[metric]
+        lines.append(
+            f"| {problem.removeprefix('model ')} | {attention} | {len(group)} | {metric} | {judged.mean():.3f} | "
+            f"{judged.min():.3f} | {judged.max():.3f} | {group['flops'].iloc[0] / 2e9:.4f} | "
+            f"{group['latency'].median():.2f} |"
+        )
+    return "\n".join(lines)
 
 
 def plans(given: argparse.Namespace) -> Iterator[tuple[str, str, Plan]]:
