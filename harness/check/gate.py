@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,6 +111,8 @@ class _Measurement:
         self.device, self.timeout, self.seed = first.device, first.timeout, first.seed
         if stored and not base and "device" not in options.given:
             self.device = stored.cases[0].device
+        # A worker dies with the thread that started it: base's has one thread for as long as it may be started again.
+        self.beside = stack.enter_context(ThreadPoolExecutor(max_workers=1))
         self.head_prober = stack.enter_context(Prober(head, device=self.device, timeout=self.timeout))
         self.base_prober = stack.enter_context(Prober(base, device=self.device, timeout=self.timeout)) if base else None
         self.head_facts: dict[str, Facts] = {}
@@ -134,10 +137,11 @@ class _Measurement:
 
     def _plan(self) -> tuple[list[Planned], Mapping[str, Any]]:
         self.listener.say("starting the workers")
+        opening = self.beside.submit(self.base_prober.open) if self.base_prober else None
         session = self.head_prober.open()
         self.device = session["device"]
         head = (self.head_prober.engine, session)
-        base = (self.base_prober.engine, self.base_prober.open()) if self.base_prober else None
+        base = (self.base_prober.engine, opening.result()) if self.base_prober and opening else None
         if self.stored and not base and not any(axis in self.options.given for axis in suite.CASE_AXES):
             return suite.stored(self.stored.cases, head), session
         variants = self.head_prober.own_variants + (self.base_prober.own_variants if self.base_prober else [])
@@ -148,12 +152,13 @@ class _Measurement:
     def _look(self, place: int, case: Planned, total: int) -> list[Finding]:
         """Tiers 0 and 1 of one case."""
         self.listener.step(place + 1, total, f"deterministic checks: {case.name}")
+        asked = self.beside.submit(self.base_prober.facts, case.base) if self.base_prober else None
         head = self.head_prober.facts(case.head)
         if head is not None:
             self.head_facts[case.name] = head
         findings: list[Finding] = []
-        if self.base_prober:
-            findings += deterministic.compare(case.name, base=self.base_prober.facts(case.base), head=head)
+        if asked:
+            findings += deterministic.compare(case.name, base=asked.result(), head=head)
         if self.stored:
             known = self.stored.facts.get((case.head.case if case.head else case.asked).case_id)
             findings += deterministic.compare(case.name, base=known, head=head)
