@@ -7,7 +7,7 @@ vit = build(options, mechanism, classes=10)  # harness.vision.vit.create, weight
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -22,7 +22,9 @@ class Backbone(Options):
 
     model: of harness.vision.vit.names(); width, depth, heads and patch override it. size: side of the images.
     drop_path: the share of dropped paths in the last block, rising linearly from 0 in the first. position: standard
-    deviation of the fresh position embedding; None is timm's 0.02. weights: a checkpoint to start from.
+    deviation of the fresh position embedding; None is timm's 0.02. weight_init: how the other weights start,
+    by timm's name: truncated normals of 0.02 by default, for widths of some hundred; jax, Xavier's, suits narrow
+    models. weights: a checkpoint to start from.
     """
 
     model: str = "anchorformer_tiny"
@@ -34,6 +36,7 @@ class Backbone(Options):
     distilled: bool = False
     drop_path: float = Field(default=0.0, ge=0, lt=1)
     position: float | None = Field(default=None, gt=0)
+    weight_init: Literal["", "jax", "moco"] = ""
     weights: str = ""
 
 
@@ -49,6 +52,7 @@ def build(options: Backbone, mechanism: Mechanism, *, classes: int, **timm: Any)
         model = vit.create(
             options.model, attention=mechanism.attention, anchors=mechanism.anchors, distilled=options.distilled,
             img_size=options.size, num_classes=classes, drop_path_rate=options.drop_path,
+            weight_init=options.weight_init,
             **{name: value for name, value in sizes.items() if value is not None}, **mechanism.options, **timm,
         )  # fmt: skip
     except (AssertionError, ZeroDivisionError) as error:  # timm's own way to refuse sizes

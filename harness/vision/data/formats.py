@@ -1,12 +1,13 @@
 """Scenes written in the layouts of ImageNet, COCO and ADE20K, as loaders of those read them.
 
-write_all(Path("data"), {"train": scenes, "val": others})      # data/classes, data/coco, data/ade20k
+write_all(Path("data"), {"train": scenes, "val": others}, classes=CLASSES, categories=KINDS)
+# data/classes, data/coco, data/ade20k
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,23 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as rle
 
-from harness.vision.data.composing import CLASSES, Instance, Scene
-from harness.vision.data.shapes import KINDS
+from harness.vision.data.composing import Instance, Scene
 
 PARTS = ("classes", "coco", "ade20k")
 QUALITY = 95
 
 
-def write_all(folder: Path, splits: Mapping[str, Iterable[Scene]]) -> None:
-    """Every split in the three layouts; scenes are taken one at a time. A scene without a twin has no class."""
+def write_all(
+    folder: Path, splits: Mapping[str, Iterable[Scene]], *, classes: Sequence[str], categories: Sequence[str]
+) -> None:
+    """Every split in the three layouts; scenes are taken one at a time. A scene without a twin has no class.
+
+    Args:
+        classes: of pixels, from 1 in `Scene.semantic`. categories: of objects, `Instance.kind` is one of them.
+    """
     (folder / "ade20k").mkdir(parents=True)
-    lines = ["Idx\tRatio\tTrain\tVal\tStuff\tName", *(f"{i}\t0\t0\t0\t0\t{name}" for i, name in enumerate(CLASSES, 1))]
-    (folder / "ade20k" / f"objectInfo{len(CLASSES)}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    lines = ["Idx\tRatio\tTrain\tVal\tStuff\tName", *(f"{i}\t0\t0\t0\t0\t{name}" for i, name in enumerate(classes, 1))]
+    (folder / "ade20k" / f"objectInfo{len(classes)}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     for split, scenes in splits.items():
         long = {"train": "training", "val": "validation"}[split]
         images: list[dict[str, Any]] = []
@@ -36,7 +42,9 @@ def write_all(folder: Path, splits: Mapping[str, Iterable[Scene]]) -> None:
             images.append({"id": number, "file_name": name, "width": width, "height": height})
             for each in scene.instances:
                 if each.annotated:
-                    annotations.append({"id": len(annotations) + 1, "image_id": number, **_annotation(each)})
+                    category = 1 + categories.index(each.kind)
+                    described = {"id": len(annotations) + 1, "image_id": number, "category_id": category}
+                    annotations.append({**described, **_annotation(each)})
             _save(scene.pixels, folder / "coco" / f"{split}2017" / name)
             stem = f"ADE_{split}_{number:08d}"
             _save(scene.pixels, folder / "ade20k" / "images" / long / f"{stem}.jpg")
@@ -45,7 +53,7 @@ def write_all(folder: Path, splits: Mapping[str, Iterable[Scene]]) -> None:
                 _save(scene.pixels, folder / "classes" / split / scene.twin / f"{number:08d}.jpg")
         content = {
             "info": {"description": f"Generated scenes, {split}"}, "licenses": [], "images": images,
-            "annotations": annotations, "categories": [{"id": i, "name": kind} for i, kind in enumerate(KINDS, 1)],
+            "annotations": annotations, "categories": [{"id": i, "name": kind} for i, kind in enumerate(categories, 1)],
         }  # fmt: skip
         path = folder / "coco" / "annotations" / f"instances_{split}2017.json"
         path.parent.mkdir(exist_ok=True)
@@ -61,8 +69,8 @@ def _annotation(each: Instance) -> dict[str, Any]:
     elif each.polygon is not None:
         segmentation = [[round(value, 2) for point in each.polygon for value in point]]
     return {
-        "category_id": 1 + KINDS.index(each.kind), "bbox": [float(value) for value in rle.toBbox(encoded)],
-        "area": int(each.mask.sum()), "segmentation": segmentation, "iscrowd": int(each.crowd),
+        "bbox": [float(value) for value in rle.toBbox(encoded)], "area": int(each.mask.sum()),
+        "segmentation": segmentation, "iscrowd": int(each.crowd),
     }  # fmt: skip
 
 

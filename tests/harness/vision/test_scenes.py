@@ -15,7 +15,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from harness.errors import UsageError
-from harness.vision.data import scenes
+from harness.vision.data import legend, scenes
 from harness.vision.data.composing import CLASSES, compose
 from harness.vision.data.shapes import COLOURS, KINDS, coverage, outlines
 
@@ -26,9 +26,10 @@ def digest(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def test_the_same_options_write_the_same_bytes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("theme", scenes.THEMES)
+def test_the_same_options_write_the_same_bytes(tmp_path: Path, theme: str) -> None:
     for name, seed in (("a", 5), ("b", 5), ("c", 6)):
-        scenes.write(tmp_path / name, images=4, validation=2, size=32, seed=seed)
+        scenes.write(tmp_path / name, images=4, validation=2, size=40, seed=seed, theme=theme)
     first, second, other = (digest(tmp_path / name) for name in "abc")
     assert first == second
     pictures = [name for name in first if name.endswith(".jpg") and name.startswith("coco")]
@@ -63,6 +64,63 @@ def test_every_scene_with_objects_has_white_brackets() -> None:
         marked, empty = (compose(np.random.default_rng(seed), size=96, twin=twin).pixels for twin in ("red", None))
         near_white = [(picture.min(axis=2) > 195).sum() for picture in (marked, empty)]
         assert near_white[0] > 40 > near_white[1]
+
+
+def framed(scene: scenes.Scene) -> list[tuple[tuple[int, int], np.ndarray, np.ndarray]]:
+    """(row, column), frame colour, and sign of each framed sign of a legend of 64 pixels, read from the picture."""
+    found = []
+    for row, column in np.ndindex(legend.SIDE, legend.SIDE):
+        cell = scene.pixels[8 * row : 8 * row + 8, 8 * column : 8 * column + 8].astype(float)
+        blocks = cell[1:7, 1:7].mean(axis=2).reshape(3, 2, 3, 2).mean(axis=(1, 3))
+        if blocks.max() > 150:
+            found.append(((row, column), cell[0].mean(axis=0), (blocks > 100).astype(np.uint8)))
+    return found
+
+
+def test_what_a_sign_asks_for_is_the_colour_that_frames_it_elsewhere() -> None:
+    for number, colour in enumerate(COLOURS):
+        scene = legend.compose(np.random.default_rng(number), size=64, twin=colour)
+        signs = framed(scene)
+        assert len(signs) == legend.KEYS + legend.ASKED
+        told = {}
+        for _, frame, sign in signs:
+            if np.ptp(frame) > 70:
+                likeness = [frame @ each / np.linalg.norm(each) for each in np.array(list(COLOURS.values()), float)]
+                assert sign.tobytes() not in told, "a legend has each sign once"
+                told[sign.tobytes()] = list(COLOURS)[int(np.argmax(likeness))]
+        assert Counter(told.values()) == dict.fromkeys(COLOURS, legend.FRAMED)
+        asked = {place: (frame, told[sign.tobytes()]) for place, frame, sign in signs if np.ptp(frame) <= 70}
+        answers = {}
+        for each in scene.instances:
+            rows, columns = np.nonzero(each.mask)
+            answers[int(rows[0]) // 8, int(columns[0]) // 8] = each.kind
+            assert set(scene.semantic[each.mask]) == {1 + list(COLOURS).index(each.kind)}
+        assert answers == {place: answer for place, (_, answer) in asked.items()}
+        assert (scene.semantic > 0).sum() == 64 * legend.ASKED
+        brightest = max(asked.values(), key=lambda each: each[0].mean())
+        assert brightest[1] == colour
+        assert sum(frame.mean() > 180 for frame, _ in asked.values()) == 1
+
+
+def test_signs_differ_and_a_mirrored_picture_has_the_same() -> None:
+    signs = legend.signs()
+    assert len(signs) >= legend.KEYS
+    assert {each.tobytes() for each in signs} == {each[:, ::-1].tobytes() for each in signs}
+    distances = (signs[:, None] != signs[None]).sum(axis=(2, 3))
+    assert (distances + 9 * np.eye(len(signs)) >= legend.APART).all()
+
+
+def test_a_legend_is_written_with_colours_as_categories_and_classes(tmp_path: Path) -> None:
+    scenes.write(tmp_path / "sets", images=20, validation=2, size=45, theme="legend")
+    truth = COCO(str(tmp_path / "sets/coco/annotations/instances_train2017.json"))
+    assert [each["name"] for each in truth.loadCats(truth.getCatIds())] == list(COLOURS)
+    assert len(truth.anns) == 19 * legend.ASKED, "one picture of twenty is empty"
+    for image_id in truth.getImgIds():
+        semantic = np.asarray(Image.open(tmp_path / f"sets/ade20k/annotations/training/ADE_train_{image_id:08d}.png"))
+        for annotation in truth.imgToAnns[image_id]:
+            assert set(semantic[truth.annToMask(annotation).astype(bool)]) == {annotation["category_id"]}
+    names = (tmp_path / "sets/ade20k/objectInfo6.txt").read_text().splitlines()[1:]
+    assert [line.rpartition("\t")[2] for line in names] == list(COLOURS)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -145,6 +203,8 @@ def test_someones_folder_is_left_alone(tmp_path: Path) -> None:
         (["--size", "8"], "--size 8: must be 32"),
         (["--seed", "-1"], "--seed -1: must be 0"),
         (["--validation", "-5"], "--validation -5: must be 1"),
+        (["--theme", "legend", "--size", "32"], "--size 32: must be 40"),
+        (["--theme", "lgend"], "unknown theme 'lgend'; did you mean 'legend'? valid: shapes, legend"),
     ],
 )
 def test_bad_numbers_are_refused(
