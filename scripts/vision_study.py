@@ -1,16 +1,19 @@
-"""Accuracy beside cost: every attention in the same model, by the same recipe, on small vision tasks, several seeds.
+r"""Accuracy beside cost: every attention in the same model, by the same recipe, on small vision tasks, several seeds.
 
     python scripts/vision_study.py --out results/cpu/vision --work runs/vision --threads 1
     python scripts/vision_study.py --out results/cpu/vision --work runs/vision --study digits --seeds 3
     python scripts/vision_study.py --out results/cpu/vision --work runs/vision --seeds 0      # only table and figures
+    python scripts/vision_study.py --out results/cpu/legend --work runs/vision --study legend-segmentation \
+        legend-detection
 
 Resumes: what --work holds trained is not trained again, what --out holds judged is not judged again; a model that was
 stopped goes on at its last checkpoint. Rows are harness eval's, one case a model; harness plot draws them as `pareto`.
 `none` is attention removed: the floor under every accuracy. Seeds are the outer loop, so an unfinished study compares
 all attentions at fewer seeds.
 
-Problems: digits (scikit-learn's, real), and generated scenes (harness.vision.data.scenes): the class of each pixel
-(segmentation), boxes (detection), and the colour of the marked shape's twin (relation).
+Problems: digits (scikit-learn's, real); generated scenes (harness.vision.data.scenes): the class of each pixel
+(segmentation), boxes (detection), and the colour of the marked shape's twin (relation); and segmentation and detection
+where each answer stands in a legend elsewhere in the picture (legend-…), which needs attention.
 """
 
 from __future__ import annotations
@@ -46,6 +49,7 @@ ATTENTIONS: list[tuple[str, dict[str, Any]]] = [
     ("linformer", {}),
     ("nystrom", {}),
     ("anchor", {"init": "paper"}),
+    ("anchor", {"scale": 32.0}),
     ("anchor", {"init": "orthogonal", "logits": "cosine"}),
 ]
 SMALL = {"width": 64, "depth": 4, "heads": 4, "position": 0.2}
@@ -53,16 +57,21 @@ SMALL = {"width": 64, "depth": 4, "heads": 4, "position": 0.2}
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """One problem: its task, the part of the scenes it reads (digits need none), model, m and recipe."""
+    """One problem: its task, the scenes' theme and the part of them it reads (digits need none), model, m, recipe; and
+    the problem whose trained model of the same attention and seed its transformer starts from, if not fresh."""
 
     task: str
     part: str = ""
+    theme: str = "shapes"
     options: dict[str, Any] = field(default_factory=dict)
     anchors: int = 16
     recipe: dict[str, Any] = field(default_factory=dict)
+    start: str = ""
 
 
 DENSE = {**SMALL, "size": 64, "patch": 8, "pyramid": 32, "smallest": 0.75, "largest": 1.5}
+NARROW = {"width": 64, "depth": 2, "heads": 4, "position": 0.02, "weight_init": "jax", "size": 64, "patch": 8}
+SIGNS = {**NARROW, "pyramid": 16, "smallest": 1.0, "largest": 1.0}
 STUDIES = {
     "digits": Study(
         task="classification",
@@ -83,6 +92,21 @@ STUDIES = {
         part="classes",
         options={**SMALL, "size": 64, "patch": 8, "flip": True},
         recipe={"steps": 3000, "batch": 64, "lr": 2e-3},
+    ),
+    "legend-segmentation": Study(
+        task="segmentation",
+        part="ade20k",
+        theme="legend",
+        options=SIGNS,
+        recipe={"steps": 500, "batch": 32, "lr": 3e-3},
+    ),
+    "legend-detection": Study(
+        task="detection",
+        part="coco",
+        theme="legend",
+        options={**SIGNS, "finest": 3, "prior": 1.0},
+        recipe={"steps": 200, "batch": 32, "lr": 1e-3},
+        start="legend-segmentation",
     ),
 }
 
@@ -115,8 +139,9 @@ def main() -> None:
     given = parser.parse_args()
     if given.threads:
         torch.set_num_threads(given.threads)
-    if given.seeds and any(STUDIES[name].part for name in given.study) and not (given.work / "scenes").exists():
-        scenes.write(given.work / "scenes", images=given.images, validation=200, size=64, seed=0)
+    for theme in {STUDIES[name].theme for name in given.study if STUDIES[name].part and given.seeds}:
+        if not (given.work / theme).exists():
+            scenes.write(given.work / theme, images=given.images, validation=200, size=64, seed=0, theme=theme)
     resume = (given.out / store.MEASUREMENTS).exists()
     with RunFolder.open(given.out, metrics=judge.COSTS, resume=resume, write=True, curves=False) as folder:
         folder.describe(given.device, {"studies": given.study, "seeds": given.seeds})
@@ -160,16 +185,23 @@ def plans(given: argparse.Namespace) -> Iterator[tuple[str, str, Plan]]:
             steps = given.steps or study.recipe["steps"]
             every = {"log": 20, "evaluate": steps, "save": max(1, steps // 5)}
             recipe = Recipe(**{**study.recipe, **every, "steps": steps, "seed": seed})
-            data = given.work / "scenes" / study.part if study.part else ""
+            data = given.work / study.theme / study.part if study.part else ""
             for attention, options in ATTENTIONS:
                 if given.attention and attention not in given.attention:
                     continue
                 mechanism = Mechanism(attention=attention, anchors=study.anchors, options=options)
-                label = "-".join([attention, *options.values(), f"seed{seed}"])
+                label = "-".join([attention, *map(str, options.values()), f"seed{seed}"])
+                start = {"weights": str(given.work / study.start / label / LAST)} if study.start else {}
                 yield (
                     name,
                     label,
-                    Plan(task=study.task, options=study.options, mechanism=mechanism, recipe=recipe, data=str(data)),
+                    Plan(
+                        task=study.task,
+                        options={**study.options, **start},
+                        mechanism=mechanism,
+                        recipe=recipe,
+                        data=str(data),
+                    ),
                 )
 
 

@@ -5,8 +5,9 @@
 
 Associative recall (harness.vision.recall) as dense vision: an asking sign's class is the colour of the frame that the
 same sign has elsewhere in the picture. Only asking signs are of a class; all other pixels are of none. So a right
-answer takes finding the same sign across the picture and fetching its colour, wherever the two stand. Each colour
-frames equally many signs of a legend: which colours are there, and how much of each, tells nothing of any answer.
+answer takes finding the same sign across the picture and fetching its colour, wherever the two stand. Colours are drawn
+for each sign by itself, as there: the most frequent one of a picture is a better guess than chance, and a start to learn
+from (with each colour equally often no model left chance within several hundred steps).
 
 One asking sign has a white frame in place of a grey one: the picture's label for classification is its colour.
 """
@@ -23,8 +24,7 @@ from harness.vision.data.shapes import COLOURS
 
 SIDE = 8  # places across and down
 LEAST_SIZE = 5 * SIDE  # a frame of one pixel about three by three blocks
-FRAMED = 2  # signs of a legend that have the same colour
-KEYS = FRAMED * len(COLOURS)
+KEYS = 12  # signs of a legend
 ASKED = 30  # signs that ask, of SIDE · SIDE − KEYS places
 LIT, APART = 4, 4  # blocks of a sign, and blocks in which any two differ
 GROUND, GREY, WHITE, INK = 60, 150, 255, 255
@@ -61,10 +61,10 @@ def signs() -> np.ndarray:
 
 def _fill(scene: Scene, rng: np.random.Generator, twin: str) -> None:
     names = list(COLOURS)
-    means = rng.permutation(np.repeat(np.arange(len(names)), FRAMED))  # of each key, its colour
+    means = rng.integers(len(names), size=KEYS)  # of each key, its colour
     drawn = signs()[rng.permutation(len(signs()))[:KEYS]]
-    marked = rng.choice(np.flatnonzero(means == names.index(twin)))
-    asked = [int(marked), *rng.integers(KEYS, size=ASKED - 1).tolist()]
+    asked = rng.integers(KEYS, size=ASKED).tolist()
+    means[asked[0]] = names.index(twin)
     places = rng.permutation(SIDE * SIDE).tolist()
     for key in range(KEYS):
         _draw(scene, places.pop(), drawn[key], COLOURS[names[means[key]]])

