@@ -47,10 +47,13 @@ def command(
     from harness.check import output
     from harness.check.gate import run
     from harness.check.verdict import exit_code
-    from harness.cli._gate import Progress, options, publish
+    from harness.cli._gate import Progress, options, publish, timing
+    from harness.table import terminal_width
 
     if self_test is not None:
         from harness.check import selftest
+
+        timing(seconds=seconds, threads=threads)
 
         progress = Progress(quiet=quiet)
         try:
@@ -61,8 +64,8 @@ def command(
         finally:
             progress.close()
     asked = options(
-        given, against=against, baseline=baseline, update=update, thorough=thorough, pairs=pairs, seconds=seconds,
-        threads=threads, quick=quick, accept=accept, base_python=base_python,
+        given, against=against, baseline=baseline, update=update, junit=junit, thorough=thorough, pairs=pairs,
+        seconds=seconds, threads=threads, quick=quick, accept=accept, base_python=base_python,
     )  # fmt: skip
     progress = Progress(quiet=quiet)
     try:
@@ -70,12 +73,12 @@ def command(
     finally:
         progress.close()
     code = exit_code(report.findings, strict=strict)
-    if junit is not None:
-        publish(junit, output.junit(report))
-    progress.github(report, code)
     if as_json:
         json.dump(output.as_json(report, code), sys.stdout, indent=2)
         print()
     else:
-        print(output.table(report, code))
+        print(output.table(report, code, width=terminal_width() if sys.stdout.isatty() else None))
+    progress.github(report, code)
+    if junit is not None:  # last: what cannot be written must not cost the verdict
+        publish(junit, output.junit(report))
     return code
