@@ -10,7 +10,18 @@ import typer
 from harness.cli._axes import with_axes
 
 
-@with_axes
+@with_axes(
+    hidden=("metrics", "budget", "model", "resolution"),
+    told={
+        "attention": "Variants, or variant:backend, by comma. Default: full, flash, linformer, anchor and nystrom, or "
+        "those of --plugin, or with --baseline the file's cases.",
+        "n": "Token counts: 4096, 16k, 1k..64k, lists. Default: 1024; 512 for full.",
+        "scope": "core (q, k, v in) or layer (with its projections). Default: core.",
+        "phase": "forward, backward, train. Default: forward; of some variants train too.",
+        "seed": "Seed of inputs, parameters and the order in each process. Default: 0.",
+        "timeout": "Seconds after which one check of a case is given up. Default: 120.",
+    },
+)
 def command(
     given: dict[str, Any],
     against: str = typer.Option(
