@@ -12,6 +12,7 @@ from typing import Any
 from harness.check import output
 from harness.check.decide import FEWEST_PAIRS, PAIRS, PAIRS_THOROUGH
 from harness.check.gate import Options, Report
+from harness.cli._progress import columns
 from harness.errors import Failure, UsageError
 
 LOG_EVERY_S = 10.0
@@ -98,7 +99,7 @@ class Progress:
         text = f"[{done}/{total}] {what}"
         now = time.monotonic()
         if self.live:
-            sys.stderr.write("\r\x1b[K" + text[:78])
+            sys.stderr.write("\r\x1b[K" + text[: columns() - 1])
             sys.stderr.flush()
             self.dirty = True
         elif what != self.what or now - self.told > LOG_EVERY_S or done == total:

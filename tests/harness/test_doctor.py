@@ -284,6 +284,13 @@ def test_doctor_command_page_and_exit_codes(
     assert " ".join(lines).rstrip().endswith(".")
     for words in (["--seconds", "0"], ["--seconds", "nan"], ["--seconds", "x"], ["--device", "tpu"], ["--nonsense"]):
         assert cli.main(["doctor", *words]) == 2, words
+    capsys.readouterr()
+    assert cli.main(["doctor", "--seconds", "x"]) == 2
+    assert (
+        capsys.readouterr()
+        .err.rstrip()
+        .endswith("should be a valid number, unable to parse string as a number, not 'x'")
+    )
     monkeypatch.setattr(doctor, "examine", lambda *arguments, **options: 1 / 0)
     assert cli.main(["doctor", "--device", "cpu"]) == 5
 
