@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 PHASES = ("forward", "backward", "train")
+KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
 class AttentionError(ValueError):
@@ -88,9 +89,11 @@ class Option:
     def parse(self, value: Any, *, variant: str) -> Any:
         """Turn text or a value into a valid value. Raises AttentionError naming the option, the value and the rule."""
         kind = type(self.default)
-        rule = f"one of {', '.join(map(str, self.choices))}" if self.choices else f"a {kind.__name__}"
+        rule = f"one of {', '.join(map(str, self.choices))}" if self.choices else KINDS.get(kind, f"a {kind.__name__}")
         if self.minimum is not None:
             rule += f" of at least {self.minimum:g}"
+        if near := difflib.get_close_matches(str(value).lower(), map(str, self.choices), n=1):
+            rule += f"; did you mean {near[0]!r}?"
         problem = AttentionError(f"{variant}: option {self.name}={value!r} is not valid; it takes {rule}")
         try:
             parsed = _truth(value) if kind is bool else kind(value)
@@ -255,7 +258,7 @@ def pick_named(name: str, among: Iterable[Any], *, what: str) -> Any:
 def unknown(what: str, name: str, valid: Iterable[str]) -> str:
     """One sentence: what was asked, the nearest valid name, and all valid names."""
     names = sorted(valid)
-    near = difflib.get_close_matches(name, names, n=1)
+    near = difflib.get_close_matches(name.lower(), names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ";"
     return f"unknown {what} {name!r}{hint} valid: {', '.join(names) or '(none)'}"
 

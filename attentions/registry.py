@@ -8,6 +8,7 @@ out = core(q, k, v)                                  # (b, h, n, d) each
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -128,7 +129,8 @@ def load_plugin(path: str | Path) -> list[str]:
     sys.modules[module_name] = module
     written, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # nothing beside the user's file
     try:
-        loader.loader.exec_module(module)
+        with contextlib.redirect_stdout(sys.stderr):  # stdout may be a document, as with `harness list --json`
+            loader.loader.exec_module(module)
     except BaseException as error:  # whatever a user's file raises, SystemExit included, is the plugin's failure
         del sys.modules[module_name]
         if isinstance(error, KeyboardInterrupt):

@@ -12,7 +12,10 @@ LARGEST = {
 }  # fmt: skip
 SUFFIXES = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 MOST_VALUES = 1000
-EXAMPLES = {"n": "4096, 16k, 1k..64k", "resolution": "224, 448, 224..1792"}
+EXAMPLES = {
+    "n": "4096, 16k, 1k..64k", "m": "64, 16..256", "batch": "1, 1..32", "heads": "6, 4..16", "head_dim": "64, 32..128",
+    "resolution": "224, 448, 224..1792",
+}  # fmt: skip
 
 
 def sizes(text: Any, *, axis: str) -> list[int]:
@@ -37,8 +40,7 @@ def sizes(text: Any, *, axis: str) -> list[int]:
 
 def rule(axis: str) -> str:
     """What an axis takes, in words."""
-    examples = EXAMPLES.get(axis, EXAMPLES["n"])
-    return f"{axis} takes whole numbers from 1 to {LARGEST[axis]}, such as {examples} or a list of them"
+    return f"{axis} takes whole numbers from 1 to {LARGEST[axis]}, such as {EXAMPLES[axis]} or a list of them"
 
 
 def _size(text: str, *, axis: str, whole: str) -> int:

@@ -29,6 +29,7 @@ class Failure(RuntimeError):
 def unknown(what: str, name: str, valid: Iterable[str]) -> str:
     """One sentence: what was asked, the nearest valid name, and all valid names in their order."""
     names = list(valid)
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ";"
+    lowered = {valid.lower(): valid for valid in reversed(names)}
+    near = difflib.get_close_matches(name.lower(), lowered, n=1)
+    hint = f"; did you mean {lowered[near[0]]!r}?" if near else ";"
     return f"unknown {what} {name!r}{hint} valid: {', '.join(names) or '(none)'}"

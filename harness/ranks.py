@@ -191,7 +191,7 @@ def _conduct(
     timed = Reading(
         metric="latency", value=summary.median, ci_low=summary.ci_low, ci_high=summary.ci_high,
         p20=summary.p20, p80=summary.p80, samples=summary.samples,
-        note=f"{note}; stopped: {stopped} at ±{100 * summary.half_width:.2g} %",
+        note=f"{note}; {latency.how_it_ended(stopped, summary)}",
     )  # fmt: skip
     yield timed
     yield timed.per(1e3 * whole.case.b * whole.case.n, metric="throughput")

@@ -16,7 +16,7 @@ from typing import Any
 from harness import figures, store, sweep
 from harness.candidates import Stock
 from harness.engines.local import Engine
-from harness.errors import NothingToCompare, UsageError
+from harness.errors import NothingToCompare, UsageError, unknown
 from harness.figures import Run
 from harness.recommend import Answer, Wish, recommend
 from harness.record import parse_options
@@ -58,6 +58,19 @@ class Asked:
             n=self.sweep.n[0], m=self.sweep.m if "m" in self.given else (), attention=self.sweep.attention,
             budget_ms=budget_ms, max_error=max_error, max_memory_mib=max_memory,
         )  # fmt: skip
+
+    def check_names(self, runs: Sequence[Run], catalogue: Mapping[str, Any]) -> None:
+        """Raise UsageError for a name that neither the catalogue (harness.catalogue) nor a stored row has."""
+        held = {name: set(entry["backends"]) for name, entry in catalogue.items()}
+        for run in runs:
+            for variant, backend in set(zip(run.frame["attention"], run.frame["backend"], strict=True)):
+                held.setdefault(variant, set()).add(backend)
+        for name in self.sweep.attention:
+            variant, colon, backend = name.partition(":")
+            if variant not in held:
+                raise UsageError(unknown("attention", variant, sorted(held)))
+            if colon and backend not in (backends := sorted(filter(None, held[variant]))):
+                raise UsageError(unknown(f"backend of {variant}", backend, backends))
 
     def answers(
         self, runs: Sequence[Run], wish: Wish, *, kinds: Mapping[str, str], machine: str | None = None

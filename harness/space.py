@@ -63,6 +63,13 @@ class Sweep(BaseModel):
     budget: float = Field(default=2.0, gt=0, le=3600, allow_inf_nan=False)
     timeout: float = Field(default=120.0, gt=0, le=86400, allow_inf_nan=False)
 
+    @field_validator("seed", "budget", "timeout", "sequence_parallel", mode="before")
+    @classmethod
+    def _number(cls, value: Any) -> Any:
+        if isinstance(value, bool):  # true is 1 for pydantic
+            raise ValueError(f"{value!r} is no number")
+        return value
+
     @field_validator("n", "m", "batch", "heads", "head_dim", "resolution", mode="before")
     @classmethod
     def _sizes(cls, value: Any, info: Any) -> tuple[int, ...]:
@@ -79,8 +86,6 @@ class Sweep(BaseModel):
     def _names(cls, value: Any, info: Any) -> tuple[str, ...]:
         found = _unique(word.strip() for text in _words(value) for word in str(text).split(",") if word.strip())
         _encodable(found)
-        if not found and any(str(text).strip() for text in _words(value)):
-            raise ValueError(f"{value!r} names nothing")
         valid = {"metrics": (*UNITS, *RANK_UNITS), "dtype": ("auto", *DTYPES), "phase": PHASES, "scope": SCOPES}
         valid["model"] = tuple(ARCHITECTURES)
         for name in found:
@@ -88,6 +93,8 @@ class Sweep(BaseModel):
                 raise ValueError(unknown(info.field_name.removesuffix("s"), name, valid[info.field_name]))
         if not found and info.field_name in valid:
             raise ValueError(f"{info.field_name} is empty; valid: {', '.join(valid[info.field_name])}")
+        if not found and value not in ((), []):  # such as a shell's variable that is not set
+            raise ValueError(f"{value!r} names nothing; leave {info.field_name} out for its default")
         return found
 
     @field_validator("device")
@@ -152,6 +159,9 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UsageError(f"sweep file {path} cannot be read: {error}") from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageError(f"sweep file {path} is not valid TOML: {error}") from None
+    for key in document:
+        if key not in Sweep.model_fields:
+            raise UsageError(f"sweep file {path}: {unknown('key', key, Sweep.model_fields)}")
     if isinstance(document.get("set"), dict):
         nested = document["set"]
         document["set"] = {

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+FEWEST_FOR_95 = 6  # samples whose range holds the median with 95 %: 1 − 2^(1−6) = 97 %
 RESAMPLED = 1 << 20  # values drawn at a time by the bootstrap
 
 

@@ -159,11 +159,11 @@ def _check_folder(folder: Path, *, resume: bool) -> None:
         raise StoreError(f"{folder} is a file, not a folder")
     measurements, samples, _ = (inside(folder, name) for name in (MEASUREMENTS, SAMPLES, SWEEP))
     if measurements.exists():
-        if not resume and measurements.stat().st_size:
-            raise StoreError(f"{folder} already holds a run; add --resume to finish it or choose another --out")
         _check_version(folder)
         check_header(measurements, COLUMNS)
         check_header(samples, SAMPLE_COLUMNS)
+        if not resume and measurements.stat().st_size:
+            raise StoreError(f"{folder} already holds a run; add --resume to finish it or choose another --out")
     elif resume:
         raise StoreError(f"cannot resume {folder}: it has no {MEASUREMENTS}")
     elif any(not entry.name.startswith(".") for entry in folder.iterdir()):

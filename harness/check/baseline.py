@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import stats, store
-from harness.check.deterministic import METRICS, TOOLCHAIN_BOUND, Facts
+from harness.check.deterministic import IMPLAUSIBLE_BELOW, METRICS, TOOLCHAIN_BOUND, Facts
 from harness.check.verdict import Finding, Verdict
 from harness.errors import Failure, NothingToCompare
 from harness.record import COLUMNS, Case, Reading, Row
@@ -125,7 +125,13 @@ def compare_timing(name: str, stored: Reading | None, medians: Sequence[float]) 
     ratio = now / stored.value
     verdict: Verdict = "ok" if high < (1 + SMALLEST_CHANGE) * (stored.ci_high or stored.value) else "inconclusive"
     figure = f"{now:.4g} ms in {len(medians)} processes, {stored.value:.4g} ms stored"
-    hint = "within its interval and 5 %" if verdict == "ok" else "slower, or the machine drifted: --against REV tells"
+    hint = (
+        "not slower than its interval and 5 %"
+        if verdict == "ok"
+        else "slower, or the machine drifted: --against REV tells"
+    )
+    if ratio < IMPLAUSIBLE_BELOW:
+        verdict, hint = "inconclusive", "under a fifth of it: look whether the work is still done; --against REV tells"
     return Finding(
         **facts, verdict=verdict, reason=f"{figure}: {hint}", base=stored.value, head=now, ratio=ratio,
         low=low / stored.value, high=high / stored.value,

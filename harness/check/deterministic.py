@@ -153,9 +153,13 @@ def _amount(before: float, after: float) -> tuple[Verdict, str]:
 
 def _output(case: str, base: Facts, head: Facts) -> list[Finding]:
     """The output's shape and dtype, as the kernels reading noted them."""
-    sides = [_noted(facts.readings["kernels"], "output") for facts in (base, head) if "kernels" in facts.readings]
-    if len(sides) < 2 or not all(sides):
-        return []
+    readings = [facts.readings.get("kernels") for facts in (base, head)]
+    if not all(reading and reading.status == "ok" for reading in readings):
+        return []  # the finding about kernels tells why
+    sides = [_noted(reading, "output") for reading in readings if reading]
+    if not all(sides):
+        where = "base" if not sides[0] else "head"
+        return [_finding(case, 0, "output", "failed", f"nothing is noted of the output's shape and dtype at {where}")]
     verdict: Verdict = "ok" if sides[0] == sides[1] else "regressed"
     reason = f"{sides[1]} on both sides" if verdict == "ok" else f"{sides[1]} at head, {sides[0]} at base"
     return [_finding(case, 1, "output", verdict, reason)]

@@ -20,7 +20,7 @@ from harness.check.probing import Prober
 from harness.check.suite import Planned
 from harness.check.timing import judge
 from harness.check.verdict import Finding, accept
-from harness.errors import Failure, UsageError
+from harness.errors import Failure, UsageError, unknown
 from harness.record import Case
 
 
@@ -142,12 +142,21 @@ class _Measurement:
         self.device = session["device"]
         head = (self.head_prober.engine, session)
         base = (self.base_prober.engine, opening.result()) if self.base_prober and opening else None
+        self._check_accepted([session["catalogue"], base[1]["catalogue"] if base else {}])
         if self.stored and not base and not any(axis in self.options.given for axis in suite.CASE_AXES):
             return suite.stored(self.stored.cases, head), session
         variants = self.head_prober.own_variants + (self.base_prober.own_variants if self.base_prober else [])
         planned, warnings = suite.plan(suite.sweeps(self.options.given, list(dict.fromkeys(variants))), head, base)
         self._report.notes += warnings
         return planned, session
+
+    def _check_accepted(self, catalogues: Sequence[Mapping[str, Any]]) -> None:
+        """Raise UsageError for a name in --accept that neither side nor the baseline has."""
+        stored = [case.attention for case in self.stored.cases] if self.stored else []
+        known = sorted({name for catalogue in catalogues for name in catalogue} | set(stored))
+        for name in self.options.accept:
+            if name not in known:
+                raise UsageError(f"--accept: {unknown('variant', name, known)}")
 
     def _look(self, place: int, case: Planned, total: int) -> list[Finding]:
         """Tiers 0 and 1 of one case."""

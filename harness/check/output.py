@@ -23,23 +23,29 @@ MEANING = {
 }  # fmt: skip
 NOT_XML = re.compile("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]")
 BAD = ("failed", *WORSE)
+WIDEST, NARROWEST = 104, 40
 
 
-def table(report: Report, code: int) -> str:
-    """One block a case: its verdict, its time ratio, and every check that is not ok with its reason."""
-    lines = [_heading(report), ""]
+def table(report: Report, code: int, *, width: int | None = None) -> str:
+    """One block a case: its verdict, its time ratio, and every check that is not ok with its reason.
+
+    width: of the terminal that it is for, where it is for one; a name is never cut.
+    """
+    lines = [*_wrapped(_heading(report), 0, width), ""]
     for case, findings in _by_case(report).items():
         deciding = worst(findings)
         timing = next((f for f in findings if f.check == "latency"), None)
-        lines.append(f"{deciding.verdict:<15} {case}{_ratio(timing)}")
+        lines += _wrapped(f"{deciding.verdict:<15} {case}{_ratio(timing)}", 16, width)
         counted = [f for f in findings if f.verdict == "ok" and f is not timing]
         if counted:
-            lines.append(f"{'':<15} ok: {', '.join(f.check for f in counted)}")
+            lines += _wrapped(f"{'':<15} ok: {', '.join(f.check for f in counted)}", 18, width)
         for finding in findings:
             if finding.verdict != "ok" or finding is timing:
-                lines += _wrapped(f"{finding.check} {finding.verdict}: {finding.reason}")
-    if report.notes:
-        lines += ["", *(f"note: {note}" for note in report.notes)]
+                text = f"{'':<15} {finding.check} {finding.verdict}: {finding.reason}"
+                lines += _wrapped(text, 18, min(width or WIDEST, WIDEST))
+    lines += [""] if report.notes else []
+    for note in report.notes:
+        lines += _wrapped(f"note: {note}", 6, width)
     if report.updated:
         lines.append(f"wrote {report.updated}")
     return "\n".join([*lines, "", _sum(report, code)])
@@ -132,8 +138,12 @@ def _kind(finding: Finding) -> str:
     return "skipped" if finding.verdict in (*OPEN, *EMPTY) else ""
 
 
-def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, 104, initial_indent=" " * 16, subsequent_indent=" " * 18, break_long_words=False)
+def _wrapped(text: str, indent: int, width: int | None) -> list[str]:
+    """The text as lines of at most `width`, as one where that is None; those after the first set in by `indent`."""
+    if width is None or len(text) <= width:
+        return [text]
+    room = max(width, NARROWEST)
+    return textwrap.wrap(text, room, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
 
 
 def _xml(text: str) -> str:

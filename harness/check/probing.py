@@ -18,7 +18,7 @@ from harness.check.pairs import check_origin, open_engine
 from harness.check.revisions import Side
 from harness.check.verdict import Finding
 from harness.engines.local import START_TIMEOUT_S, Engine, WorkerLost
-from harness.errors import Failure, UsageError
+from harness.errors import Failure, NothingToCompare, UsageError
 from harness.record import Case, Reading
 
 
@@ -47,6 +47,10 @@ class Prober:
         except WorkerLost as lost:
             raise Failure(f"the worker of {self.side.name} does not start: {lost.note}") from None
         except UsageError as error:
+            if self.side.name == "base":  # what head mends must not be refused for what base was
+                raise NothingToCompare(
+                    f"base at {self.side.commit} does not load, so nothing can be compared: {error}"
+                ) from None
             raise UsageError(f"{self.side.name}: {error}") from None
         check_origin(self.side, loaded["origin"])
         self.own_variants = loaded["variants"]

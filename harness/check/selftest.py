@@ -76,6 +76,8 @@ def run(
     needed = 2 * BLOCK * (PAIRS_THOROUGH // 2)
     if processes < needed:
         raise UsageError(f"--pool takes at least {needed} processes: a thorough decision may use that many")
+    if trials < 1:
+        raise UsageError(f"--trials takes a number of at least 1, not {trials}")
     if processes % BLOCK:
         raise UsageError(f"--pool takes a multiple of {BLOCK}, not {processes}: processes take turns in blocks")
     peer_rules = peers.rules()

@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = getattr(error, "code", None) or getattr(error, "exit_code", None)
         if isinstance(code, int):
             format_message = getattr(error, "format_message", error.__str__)  # typer's own errors have one
-            return _say(format_message(), code)
+            return _say(format_message() + _got(error), code)
         if type(error).__name__ == "AttentionError":  # attentions is not imported here: that would cost seconds
             return _say(str(error), USAGE)
         hint = "this is a fault of harness; HARNESS_DEBUG=1 shows where"
@@ -159,6 +159,12 @@ def _start(version: bool = typer.Option(False, "--version", help="Print the vers
 
 def _module(name: str) -> ModuleType:
     return importlib.import_module(f"{__name__}.{name}")
+
+
+def _got(error: Exception) -> str:
+    """`, not 'x'` where typer refused a value, which its message leaves out."""
+    found = getattr(error.__cause__, "errors", None)
+    return f", not {found()[0]['input']!r}" if type(error).__name__ == "BadParameter" and found else ""
 
 
 def _say(message: str, code: int) -> int:

@@ -1,6 +1,6 @@
 """The options that describe a sweep, shared by every command that takes one.
 
-    @with_axes
+    @with_axes                                  # or @with_axes(hidden=("n",), told={"m": "…"})
     def command(given: dict[str, Any], out: Path | None = ...) -> None: ...
 
 `given` receives the keys that were set, the sweep file's first and the command line's on top.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +43,15 @@ AXES: dict[str, tuple[Any, str]] = {
 METAVARS = {"device": "TEXT", "seed": "WHOLE", "budget": "SECONDS", "timeout": "SECONDS", "config": "FILE"}
 
 
-def with_axes(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the sweep options and `--config FILE`; it receives them as its first argument, `given`."""
+def with_axes(
+    command: Callable[..., Any] | None = None, *, hidden: Sequence[str] = (), told: Mapping[str, str] | None = None
+) -> Callable[..., Any]:
+    """Give a command the sweep options and `--config FILE`; it receives them as its first argument, `given`.
+
+    hidden: those that it refuses, which its help leaves out; told: what its help says of others, where that differs.
+    """
+    if command is None:
+        return functools.partial(with_axes, hidden=hidden, told=told)
     own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
 
     @functools.wraps(command)
@@ -53,7 +60,8 @@ def with_axes(command: Callable[..., Any]) -> Callable[..., Any]:
         named = {name: values.pop(name) for name in AXES}
         return command(_merge(config, named), **values)
 
-    shared = [_parameter(name, kind, help) for name, (kind, help) in AXES.items()]
+    texts = {name: text for name, (_, text) in AXES.items()} | dict(told or {})
+    shared = [_parameter(name, kind, texts[name], hidden=name in hidden) for name, (kind, _) in AXES.items()]
     shared.append(_parameter("config", Path, "A sweep file in TOML; the command line goes on top of it."))
     wrapped.__signature__ = inspect.Signature(shared + [p.replace(kind=p.KEYWORD_ONLY) for p in own])  # type: ignore[attr-defined]
     wrapped.__annotations__ = {p.name: p.annotation for p in (*shared, *own)}
@@ -61,10 +69,10 @@ def with_axes(command: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-def _parameter(name: str, kind: Any, text: str) -> inspect.Parameter:
+def _parameter(name: str, kind: Any, text: str, *, hidden: bool = False) -> inspect.Parameter:
     option = typer.Option(
         None, f"--{name.replace('_', '-')}", help=text, show_default=False, metavar=METAVARS.get(name, "LIST"),
-        autocompletion=completing(name),
+        autocompletion=completing(name), hidden=hidden,
     )  # fmt: skip
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind | None)
 

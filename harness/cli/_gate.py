@@ -12,16 +12,18 @@ from typing import Any
 from harness.check import output
 from harness.check.decide import FEWEST_PAIRS, PAIRS, PAIRS_THOROUGH
 from harness.check.gate import Options, Report
+from harness.cli._progress import columns
 from harness.errors import Failure, UsageError
 
 LOG_EVERY_S = 10.0
 
 
 def options(
-    given: Mapping[str, Any], *, against: str, baseline: Path | None, update: Path | None, thorough: bool, pairs: int,
-    seconds: float, threads: int, quick: bool, accept: Sequence[str], base_python: str,
+    given: Mapping[str, Any], *, against: str, baseline: Path | None, update: Path | None, junit: Path | None,
+    thorough: bool, pairs: int, seconds: float, threads: int, quick: bool, accept: Sequence[str], base_python: str,
 ) -> Options:  # fmt: skip
-    """The gate's options. Raises UsageError for combinations that contradict each other."""
+    """The gate's options. Raises UsageError for combinations that contradict each other, and for files that could not
+    be written once everything was measured."""
     if quick and update:
         raise UsageError("--update takes a whole run: leave --quick out")
     if quick and (thorough or pairs):
@@ -30,17 +32,38 @@ def options(
         raise UsageError("the gate decides itself what to measure: --metrics and --budget do not go with it")
     if pairs and (pairs <= FEWEST_PAIRS or pairs % 2):
         raise UsageError(f"--pairs takes an even number of at least {FEWEST_PAIRS + 1}, not {pairs}")
-    if not 0 < seconds <= 60:
-        raise UsageError(f"--seconds takes a number above 0 and up to 60, not {seconds:g}")
-    if not 1 <= threads <= 1024:
-        raise UsageError(f"--threads takes a number from 1 to 1024, not {threads}")
+    timing(seconds=seconds, threads=threads)
+    for option, path in (("--update", update), ("--junit", junit)):
+        if path is not None:
+            _writable(option, path)
     if base_python and not os.access(base_python, os.X_OK):
         raise UsageError(f"--base-python {base_python}: not an interpreter that can be run")
     return Options(
         given=given, against=against or None, baseline=baseline, update=update,
         pairs=pairs or (PAIRS_THOROUGH if thorough else PAIRS), seconds=seconds, threads=threads, quick=quick,
-        accept=[name for text in accept for name in text.split(",")], base_python=base_python or None,
+        accept=[name.strip() for text in accept for name in text.split(",") if name.strip()],
+        base_python=base_python or None,
     )  # fmt: skip
+
+
+def timing(*, seconds: float, threads: int) -> None:
+    """Raise UsageError for seconds or threads that no process can be timed with."""
+    if not 0 < seconds <= 60:
+        raise UsageError(f"--seconds takes a number above 0 and up to 60, not {seconds:g}")
+    if not 1 <= threads <= 1024:
+        raise UsageError(f"--threads takes a number from 1 to 1024, not {threads}")
+
+
+def _writable(option: str, path: Path) -> None:
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    reason = (
+        "it is a folder" if path.is_dir()
+        else f"{above} is a file" if not above.is_dir()
+        else f"{above} may not be written to" if not os.access(above, os.W_OK)
+        else ""
+    )  # fmt: skip
+    if reason:
+        raise UsageError(f"{option} {path} cannot be written: {reason}")
 
 
 def publish(path: Path, text: str) -> None:
@@ -76,7 +99,7 @@ class Progress:
         text = f"[{done}/{total}] {what}"
         now = time.monotonic()
         if self.live:
-            sys.stderr.write("\r\x1b[K" + text[:78])
+            sys.stderr.write("\r\x1b[K" + text[: columns() - 1])
             sys.stderr.flush()
             self.dirty = True
         elif what != self.what or now - self.told > LOG_EVERY_S or done == total:

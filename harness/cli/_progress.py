@@ -34,9 +34,8 @@ class Progress:
     def start(self, case: Case) -> None:
         """The case now being measured; shown on a terminal only."""
         if self.live:
-            width = _columns()
             text = f"[{self.done + 1}/{self.total}] {case}{self._eta()}"
-            self._write("\r\x1b[K" + text[: width - 1])
+            self._write("\r\x1b[K" + text[: columns() - 1])
             self.cleared = False
 
     def finish(self, case: Case, readings: Sequence[Reading]) -> None:
@@ -81,8 +80,12 @@ class Progress:
             self.quiet, self.live = True, False
 
 
-def _columns() -> int:
+def columns() -> int:
+    """The columns of the terminal on stderr; COLUMNS before it, and 80 where it does not tell."""
+    asked = os.environ.get("COLUMNS", "")
+    if asked.isdecimal() and int(asked):
+        return int(asked)
     try:
-        return os.get_terminal_size(sys.stderr.fileno()).columns
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
     except OSError:
         return 80

@@ -10,7 +10,18 @@ import typer
 from harness.cli._axes import with_axes
 
 
-@with_axes
+@with_axes(
+    hidden=("metrics", "budget", "model", "resolution"),
+    told={
+        "attention": "Variants, or variant:backend, by comma. Default: full, flash, linformer, anchor and nystrom, or "
+        "those of --plugin, or with --baseline the file's cases.",
+        "n": "Token counts: 4096, 16k, 1k..64k, lists. Default: 1024; 512 for full.",
+        "scope": "core (q, k, v in) or layer (with its projections). Default: core.",
+        "phase": "forward, backward, train. Default: forward; of some variants train too.",
+        "seed": "Seed of inputs, parameters and the order in each process. Default: 0.",
+        "timeout": "Seconds after which one check of a case is given up. Default: 120.",
+    },
+)
 def command(
     given: dict[str, Any],
     against: str = typer.Option(
@@ -47,10 +58,13 @@ def command(
     from harness.check import output
     from harness.check.gate import run
     from harness.check.verdict import exit_code
-    from harness.cli._gate import Progress, options, publish
+    from harness.cli._gate import Progress, options, publish, timing
+    from harness.table import terminal_width
 
     if self_test is not None:
         from harness.check import selftest
+
+        timing(seconds=seconds, threads=threads)
 
         progress = Progress(quiet=quiet)
         try:
@@ -61,8 +75,8 @@ def command(
         finally:
             progress.close()
     asked = options(
-        given, against=against, baseline=baseline, update=update, thorough=thorough, pairs=pairs, seconds=seconds,
-        threads=threads, quick=quick, accept=accept, base_python=base_python,
+        given, against=against, baseline=baseline, update=update, junit=junit, thorough=thorough, pairs=pairs,
+        seconds=seconds, threads=threads, quick=quick, accept=accept, base_python=base_python,
     )  # fmt: skip
     progress = Progress(quiet=quiet)
     try:
@@ -70,12 +84,12 @@ def command(
     finally:
         progress.close()
     code = exit_code(report.findings, strict=strict)
-    if junit is not None:
-        publish(junit, output.junit(report))
-    progress.github(report, code)
     if as_json:
         json.dump(output.as_json(report, code), sys.stdout, indent=2)
         print()
     else:
-        print(output.table(report, code))
+        print(output.table(report, code, width=terminal_width() if sys.stdout.isatty() else None))
+    progress.github(report, code)
+    if junit is not None:  # last: what cannot be written must not cost the verdict
+        publish(junit, output.junit(report))
     return code

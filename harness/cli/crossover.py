@@ -9,7 +9,15 @@ import typer
 from harness.cli._axes import with_axes
 
 
-@with_axes
+@with_axes(
+    hidden=("attention", "n", "metrics", "model", "resolution"),
+    told={
+        "scope": "core (q, k, v in) or layer (with its projections). Default: core.",
+        "seed": "Seed of inputs and parameters. Default: 0.",
+        "budget": "Seconds of samples of each of A and B, an n. Default: 2.",
+        "timeout": "Seconds after which an n is given up. Default: 120.",
+    },
+)
 def command(
     given: dict[str, Any],
     a: str = typer.Argument(help="The variant (or variant:backend) that should win at large n."),

@@ -63,8 +63,14 @@ def _page(found: Diagnosis) -> None:
     from rich.console import Console
     from rich.text import Text
 
+    from harness.table import terminal_colour
+
     width = shutil.get_terminal_size((100, 24)).columns
-    console = Console(highlight=False, soft_wrap=True)
+    colour = terminal_colour()
+    console = Console(
+        highlight=False, soft_wrap=True, force_terminal=colour, no_color=not colour,
+        color_system="standard" if colour else None,
+    )  # fmt: skip
     column = max(len(finding.check) for finding in found.findings) + 2
 
     def fold(text: str, indent: int) -> str:

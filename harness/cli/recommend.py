@@ -10,7 +10,14 @@ import typer
 from harness.cli._axes import with_axes
 
 
-@with_axes
+@with_axes(
+    hidden=("metrics",),
+    told={
+        "attention": "Only these variants, or variant:backend, by comma. Default: every one that has rows.",
+        "n": "The number of tokens: 4096, 16k. Required.",
+        "m": "Only these m, of variants that have one. Default: any stored; 64 to measure.",
+    },
+)
 def command(
     given: dict[str, Any],
     runs: list[Path] = typer.Argument(
@@ -53,6 +60,7 @@ def command(
     for text in skipped:
         progress.warn(text)
     known = catalogue.cached(asked.sweep.plugin) or {"attentions": {}}
+    asked.check_names(stored, known["attentions"])
     kinds = catalogue.kinds(known["attentions"])
     try:
         answers = asked.answers(stored, wish, kinds=kinds) if not measure else []

@@ -34,7 +34,7 @@ def measure(subject: Subject, readings: dict[str, Reading], settings: Settings) 
     samples, stopped = until_evidence(sample, settings)
     summary = stats.summarise(samples)
     settings.samples["latency"] = samples
-    notes.append(f"stopped: {stopped} at ±{100 * summary.half_width:.2g} %")
+    notes.append(how_it_ended(stopped, summary))
     latency = Reading(
         metric="latency", value=summary.median, ci_low=summary.ci_low, ci_high=summary.ci_high,
         p20=summary.p20, p80=summary.p80, samples=summary.samples, note="; ".join(notes),
@@ -42,6 +42,14 @@ def measure(subject: Subject, readings: dict[str, Reading], settings: Settings) 
     yield latency
     items = subject.case.b * (1 if subject.case.scope == "model" else subject.case.n)
     yield latency.per(1e3 * items, metric="throughput")
+
+
+def how_it_ended(stopped: str, summary: stats.Summary) -> str:
+    """`stopped: budget at ±7.2 %`, and that the interval is less sure than 95 % where samples are too few for it."""
+    text = f"stopped: {stopped} at ±{100 * summary.half_width:.2g} %"
+    if summary.samples >= stats.FEWEST_FOR_95:
+        return text
+    return f"{text}, the range of {summary.samples} samples: too few for a 95 % interval"
 
 
 def until_evidence(

@@ -32,12 +32,17 @@ def test_option_reads_text_and_values(option: Option, given: Any, expected: Any)
 @pytest.mark.parametrize(
     ("option", "given", "rule"),
     [
-        (Option("steps", 6, "x", minimum=1), 0, "a int of at least 1"),
-        (Option("steps", 6, "x"), 2.5, "a int"),
-        (Option("steps", 6, "x"), "two", "a int"),
-        (Option("scale", 1.0, "x"), "nan", "a float"),
-        (Option("on", True, "x"), "maybe", "a bool"),
+        (Option("steps", 6, "x", minimum=1), 0, "a whole number of at least 1"),
+        (Option("steps", 6, "x"), 2.5, "a whole number"),
+        (Option("steps", 6, "x"), "two", "a whole number"),
+        (Option("scale", 1.0, "x"), "nan", "a number"),
+        (Option("on", True, "x"), "maybe", "true or false"),
         (Option("kind", "a", "x", choices=("a", "b")), "c", "one of a, b"),
+        (
+            Option("init", "paper", "x", choices=("paper", "it")),
+            "Papr",
+            "one of paper, it; did you mean 'paper'?",
+        ),
     ],
 )
 def test_option_refuses(option: Option, given: Any, rule: str) -> None:

@@ -235,3 +235,8 @@ def test_importing_stays_cheap() -> None:
     loaded = set(done.stdout.split())
     assert "attentions.variants.flash" in loaded
     assert not loaded & {"torch._dynamo", "torch._inductor", "triton", "xformers", "flash_attn", "torchvision"}
+
+
+def test_what_a_plugin_prints_as_it_loads_goes_to_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    attentions.load_plugin(write(tmp_path, "print('hello')\n" + PLUGIN.format(name="mine")))
+    assert capsys.readouterr() == ("", "hello\n")

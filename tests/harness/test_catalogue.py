@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import making
 import pytest
@@ -151,3 +152,18 @@ def test_what_cannot_run_says_why() -> None:
 def test_names_that_do_not_exist_are_refused(changes: dict, message: str) -> None:
     with pytest.raises(attentions.AttentionError, match=message):
         resolve(making.case(**changes))
+
+
+def test_an_installed_variant_that_changes_in_place_is_described_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    entry = SimpleNamespace(name="mine", value="installed_mine:SPEC")
+    monkeypatch.setattr(catalogue.metadata, "entry_points", lambda group: [entry])
+    keys = []
+    for title in ("first", "the second"):
+        (tmp_path / "installed_mine.py").write_text(MINE.format(title=title))
+        keys.append(catalogue._cache_key([]))
+    assert keys[0] != keys[1] == catalogue._cache_key([])
+    entry.value = "not_there:SPEC"
+    assert catalogue._cache_key([]) not in keys

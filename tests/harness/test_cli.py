@@ -122,7 +122,10 @@ WRONG = [
     (["--config", "missing.toml"], "sweep file missing.toml: no such file"),
     (["--config", "folder"], "sweep file folder cannot be read: [Errno 21] Is a directory: 'folder'"),
     (["--config", "torn.toml"], "sweep file torn.toml is not valid TOML: "),
-    (["--config", "key.toml"], "unknown key 'atention'; did you mean 'attention'? valid: attention, n, m, batch"),
+    (
+        ["--config", "key.toml"],
+        "sweep file key.toml: unknown key 'atention'; did you mean 'attention'? valid: attention, n, m, batch",
+    ),
     (["--config", "set.toml"], "set: set takes variant.option = value pairs, not 'anchor.init=paper'"),
     (
         ["--config", "set.toml", "--set", "anchor.init=paper"],
@@ -140,6 +143,7 @@ OUT = [
     (["--out", "folder"], "folder holds other files and no run; choose an empty or a new folder"),
     (["--out", "run"], "run already holds a run; add --resume to finish it or choose another --out"),
     (["--out", "x" * 300], "File name too long"),
+    (["--out", "foreign"], "foreign columns and was left untouched: unknown date, ms"),
     (["--resume", "--out", "missing"], "cannot resume missing: no such folder"),
     (["--resume", "--out", "folder"], "cannot resume folder: it has no measurements.csv"),
     (["--resume", "--out", "foreign"], "foreign columns and was left untouched: unknown date, ms"),
@@ -486,3 +490,15 @@ def test_a_terminal_gets_a_live_line_unless_it_is_dumb(monkeypatch: pytest.Monke
 def test_a_closed_stderr_does_not_end_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
     opened = Screen(closed=True)
     assert show(monkeypatch, opened) == ""
+
+
+def test_the_live_line_keeps_to_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(_progress.Progress, "_eta", lambda self: "")
+    for told, columns, wide in (("40", 200, 40), ("", 50, 50), ("", 0, 80)):  # 0: a terminal that was given no size
+        monkeypatch.setenv("COLUMNS", told)
+        monkeypatch.setattr(os, "get_terminal_size", lambda *where, size=columns: os.terminal_size((size, 24)))
+        lines = show(monkeypatch, Screen(terminal=True)).split("\r\x1b[K")
+        live = [line for line in lines if line.startswith("[") and not line.endswith("\n")]
+        assert len(live) == 2
+        assert {len(line) for line in live} == {min(wide - 1, len(f"[2/3] {making.CASE}"))}, (told, columns)

@@ -49,6 +49,24 @@ def test_help_fits_80_columns(name: str, monkeypatch: pytest.MonkeyPatch, capsys
     assert max(map(len, out.splitlines())) <= 80
 
 
+@pytest.mark.parametrize(
+    ("name", "refused", "told"),
+    [
+        ("check", ("--metrics", "--budget", "--model"), "Default: 1024; 512 for full."),
+        ("crossover", ("--attention", "--n", "--metrics"), "Smallest n tried."),
+        ("recommend", ("--metrics",), "Required."),
+    ],
+)
+def test_help_leaves_out_what_a_command_refuses(
+    name: str, refused: tuple[str, ...], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    assert cli.main([name, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert told in out
+    assert not [option for option in refused if f"{option} " in out]
+
+
 def test_no_arguments_show_where_to_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -284,8 +285,26 @@ def test_doctor_command_page_and_exit_codes(
     assert " ".join(lines).rstrip().endswith(".")
     for words in (["--seconds", "0"], ["--seconds", "nan"], ["--seconds", "x"], ["--device", "tpu"], ["--nonsense"]):
         assert cli.main(["doctor", *words]) == 2, words
+    capsys.readouterr()
+    assert cli.main(["doctor", "--seconds", "x"]) == 2
+    assert (
+        capsys.readouterr()
+        .err.rstrip()
+        .endswith("should be a valid number, unable to parse string as a number, not 'x'")
+    )
     monkeypatch.setattr(doctor, "examine", lambda *arguments, **options: 1 / 0)
     assert cli.main(["doctor", "--device", "cpu"]) == 5
+
+
+def test_the_page_has_colours_on_a_terminal_that_wants_them(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    for term, no_colour, coloured in (("xterm", "", True), ("xterm", "1", False), ("dumb", "", False)):
+        monkeypatch.setenv("TERM", term)
+        monkeypatch.setenv("NO_COLOR", no_colour)
+        assert cli.main(["doctor", "--device", "cpu", "--seconds", "0.1", "--quiet"]) == 0
+        assert ("\x1b" in capsys.readouterr().out) == coloured
 
 
 @pytest.mark.gpu

@@ -133,6 +133,8 @@ def test_a_damaged_run_is_left_out_with_a_warning_and_refused_by_name(harness: A
         (("--n", "1k", "--max-memory", "inf"), "--max-memory takes a number, more than 0, not inf"),
         (("--n", "1k", "--metrics", "latency"), "recommend chooses the metrics itself"),
         (("--n", "1k", "nowhere"), "nowhere is not a run"),
+        (("--n", "1k", "--attention", "ancor"), "unknown attention 'ancor'; did you mean 'anchor'?"),
+        (("--n", "1k", "--attention", "anchor:refrence"), "did you mean 'reference'?"),
         (("--n", "1k", "--phase", "fwd"), "unknown phase 'fwd'"),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.axes import LARGEST, MOST_VALUES
+from harness.axes import EXAMPLES, LARGEST, MOST_VALUES
 from harness.errors import UsageError
 from harness.record import DTYPES, PHASES, SCOPES, UNITS
 from harness.space import MOST_CASES, Sweep, expand, read_toml, sizes
@@ -109,6 +109,13 @@ def test_an_endless_list_is_refused() -> None:
         ({"metrics": "latencyy"}, "did you mean 'latency'? valid: " + ", ".join(UNITS)),
         ({"metrics": []}, "metrics is empty; valid: latency"),
         ({"attention": ","}, "attention: ',' names nothing"),
+        ({"attention": ""}, "attention: '' names nothing; leave attention out for its default"),
+        ({"attention": ["", " "]}, "attention: ['', ' '] names nothing"),
+        ({"phase": "FORWARD"}, "did you mean 'forward'?"),
+        ({"heads": "0"}, "heads takes whole numbers from 1 to 4096, such as 6, 4..16 or a list of them"),
+        ({"seed": True}, "seed takes a whole number from 0 to 2147483647, not True"),
+        ({"budget": True}, "budget takes seconds, more than 0 and at most 3600, not True"),
+        ({"sequence_parallel": True}, "sequence_parallel takes a number of processes from 1 to 16384, not True"),
         ({"device": "tpu"}, "device: unknown device 'tpu'; valid: auto, cpu, cuda, cuda:<index>"),
         ({"device": "cuda:-1"}, "unknown device 'cuda:-1'"),
         ({"device": "cpu:0"}, "unknown device 'cpu:0'"),
@@ -304,3 +311,16 @@ def test_core_and_model_in_one_sweep_have_each_their_own_sizes() -> None:
 def test_an_axis_that_no_scope_has_is_answered(given: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         expand(Sweep.parse(given), CATALOGUE, device="cpu")
+
+
+def test_the_examples_of_a_rule_are_valid() -> None:
+    for axis, examples in EXAMPLES.items():
+        assert all(1 <= size <= LARGEST[axis] for size in sizes(examples, axis=axis))
+    assert set(EXAMPLES) == set(LARGEST)
+
+
+def test_a_wrong_key_of_a_file_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.toml"
+    path.write_text("atention = 'full'")
+    with pytest.raises(UsageError, match=f"sweep file {path}: unknown key 'atention'; did you mean 'attention'"):
+        read_toml(path)

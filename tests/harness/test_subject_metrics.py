@@ -356,6 +356,12 @@ def test_the_stopping_rule_and_interval_are_in_the_row() -> None:
     assert any(f"stopped: {why} at ±" in found.note for why in ("converged", "stable", "budget"))
 
 
+def test_an_interval_of_few_samples_says_so() -> None:
+    few, enough = (latency.stats.summarise([1.0, 2.0, 3.0] * times) for times in (1, 2))
+    assert latency.how_it_ended("budget", few).endswith("the range of 3 samples: too few for a 95 % interval")
+    assert latency.how_it_ended("budget", enough) == "stopped: budget at ±50 %"
+
+
 def test_every_raw_sample_is_kept() -> None:
     settings = Settings(**QUICK)
     subject, found = Subject(making.case()), {}

@@ -118,6 +118,8 @@ def test_what_needs_no_clock_is_found_without_one(repository, clock, capsys):
     assert code == 1, found
     code, found = check(capsys, "--against", "HEAD", *few, "--attention", "extra,sound", "--accept", "extra")
     assert (code, {f["verdict"] for f in found["findings"] if f["check"] == "kernels"}) == (0, {"accepted", "ok"})
+    code, found = check(capsys, "--against", "HEAD", *few, "--attention", "extra", "--accept", "extr")
+    assert (code, "unknown variant 'extr'; did you mean 'extra'?" in found["error"]) == (2, True)
 
 
 def test_a_plugin_that_base_lacks_has_nothing_to_compare(repository, clock, capsys):
@@ -125,6 +127,14 @@ def test_a_plugin_that_base_lacks_has_nothing_to_compare(repository, clock, caps
     code, found = check(capsys, "--against", "HEAD", "--plugin", "new.py", "--attention", "fresh", *TINY[4:])
     assert code == 4
     assert "nothing to compare" in found["findings"][0]["reason"]
+
+
+def test_a_base_that_does_not_load_is_nothing_to_compare_with(repository, clock, capsys):
+    sound = (repository.path / "mine.py").read_text()
+    repository.commit(mine__py="def broken(:")
+    repository.commit(mine__py=sound)
+    code, found = check(capsys, "--against", "HEAD~1", *TINY)
+    assert (code, "does not load, so nothing can be compared" in found["error"]) == (4, True)
 
 
 def test_only_documents_changed_and_nothing_is_measured(repository, clock, capsys):
@@ -151,7 +161,11 @@ def test_only_documents_changed_and_nothing_is_measured(repository, clock, capsy
         (["--against", "HEAD", "--metrics", "flops"], 2, "decides itself"),
         (["--against", "HEAD", "--base-python", "/no/python"], 2, "not an interpreter"),
         (["--against", "HEAD", "--plugin", "absent.py"], 2, "no such file"),
+        (["--against", "HEAD", "--update", "mine.py/b.csv"], 2, "mine.py is a file"),
+        (["--against", "HEAD", "--junit", "."], 2, "cannot be written: it is a folder"),
         (["--self-test", "folder", "--pool", "10"], 2, "at least 80"),
+        (["--self-test", "folder", "--trials", "0"], 2, "--trials takes a number of at least 1, not 0"),
+        (["--self-test", "folder", "--seconds", "nan"], 2, "above 0"),
         (["--against", "HEAD", "--n", "many"], 2, "whole numbers"),
     ],
 )
@@ -175,7 +189,15 @@ def test_a_baseline_is_written_whole_compared_and_never_from_a_failure(repositor
     assert (code, verdicts(found)["latency"], verdicts(found)["flops"]) == (0, "ok", "ok")
 
     path = repository.path / "sub" / "b.csv"
-    kept = path.read_text().replace(rows[0]["machine"], "another-machine")
+    whole = path.read_text()
+    timed = next(row for row in rows if row["metric"] == "latency")
+    path.write_text(whole.replace(f"latency,ms,{timed['value']}", "latency,ms,99.0"))
+    code, found = check(capsys, "--baseline", "sub/b.csv", "--plugin", "mine.py")
+    assert (code, verdicts(found)["latency"]) == (0, "inconclusive"), "a fall to a hundredth is not to be believed"
+    path.write_text(whole.replace("; output=1x2x48x16 float32", ""))
+    code, found = check(capsys, "--baseline", "sub/b.csv", "--plugin", "mine.py")
+    assert (code, verdicts(found)["output"]) == (5, "failed")
+    kept = whole.replace(rows[0]["machine"], "another-machine")
     path.write_text(kept)
     repository.edit("return compute(q, k, v)", "return compute(q, k, v) * 1.0")
     code, found = check(capsys, "--baseline", "sub/b.csv", "--plugin", "mine.py")

@@ -45,6 +45,7 @@ def test_equal_figures_are_ok_and_every_finding_says_why():
         ({"kernels": 17, "note": "sequence=9; output=1x6x64x64 float32"}, "kernels", "changed"),
         ({"note": "sequence=9; output=1x6x64x64 float32"}, "kernels", "changed"),
         ({"note": "sequence=0123; output=1x6x64x64 float64"}, "output", "regressed"),
+        ({"note": "sequence=0123"}, "output", "failed"),
         ({"peak_memory": 8.0000001}, "peak_memory", "regressed"),
         ({"peak_memory": 0.1}, "peak_memory", "implausible"),
         ({"numeric_error": 5.9e-7}, "numeric_error", "ok"),

@@ -95,3 +95,12 @@ def test_nothing_is_cut():
     made = report(*["ok"] * 120)
     assert output.table(made, 0).count("mine:fast") == 120
     assert output.markdown(made, 0).count("mine:fast") == 120
+
+
+def test_the_table_fits_a_narrow_terminal_and_stays_whole_elsewhere():
+    found = report("ok", "regressed", case="mine:fast n=64 b=1 h=6 d=64 float32 forward core cpu", reason="why " * 40)
+    found.notes = ["a note of many words " * 5]
+    narrow = output.table(found, REGRESSION, width=60)
+    assert max(map(len, narrow.splitlines())) <= 60
+    assert narrow.split() == output.table(found, REGRESSION).split()
+    assert any(len(line) > 60 for line in output.table(found, REGRESSION).splitlines())
