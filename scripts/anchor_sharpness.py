@@ -28,6 +28,7 @@ STARTS = [
     ("anchor", {"init": "orthogonal"}),
     ("anchor", {"init": "orthogonal", "scale": 4.0}),
     ("anchor", {"init": "orthogonal", "scale": 32.0}),
+    ("anchor", {"init": "sharp"}),
     ("anchor", {"init": "paper", "logits": "cosine"}),
     ("anchor", {"init": "orthogonal", "logits": "cosine", "temperature": 1.0}),
     ("anchor", {"init": "orthogonal", "logits": "cosine"}),

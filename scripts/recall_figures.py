@@ -27,7 +27,7 @@ TASK_KEYS = ("task", "shapes", "items", "colours", "steps")
 SAME_M = 16  # of the figure over the load
 LOOKS = {
     "none": ("#8a8a8a", "x"), "full": ("#222222", "o"), "flash": ("#0072B2", "s"), "linformer": ("#009E73", "v"),
-    "nystrom": ("#CC79A7", "p"), "anchor init=paper": ("#E69F00", "D"), "anchor scale=32.0": ("#D55E00", "^"),
+    "nystrom": ("#CC79A7", "p"), "anchor init=paper": ("#E69F00", "D"), "anchor init=sharp": ("#D55E00", "^"),
     "anchor init=orthogonal logits=cosine": ("#882255", "*"),
 }  # fmt: skip
 FURTHER = ("#332288", "X")
@@ -80,10 +80,7 @@ def models(folder: Path, steps: int | None) -> pd.DataFrame:
 
 
 def _label(attention: str, options: dict[str, str]) -> str:
-    own = {key: value for key, value in options.items() if key not in TASK_KEYS}
-    if attention == "anchor" and not own:
-        own = {"init": "paper"}
-    return " ".join([attention, *(f"{key}={own[key]}" for key in sorted(own))])
+    return " ".join([attention, *(f"{key}={options[key]}" for key in sorted(options) if key not in TASK_KEYS)])
 
 
 def table(frame: pd.DataFrame) -> str:

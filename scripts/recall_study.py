@@ -51,10 +51,10 @@ class Mechanism:
 
 MECHANISMS = (
     Mechanism("none"),
-    Mechanism("anchor"),  # init=paper
-    Mechanism("anchor", {"init": "orthogonal", "logits": "cosine"}),  # ours, the same in scripts/vision_study.py
+    Mechanism("anchor", {"init": "paper"}),
+    Mechanism("anchor", {"init": "sharp"}),
+    Mechanism("anchor", {"init": "orthogonal", "logits": "cosine"}),
     Mechanism("full"),
-    Mechanism("anchor", {"scale": 32.0}),
     Mechanism("nystrom"),
     Mechanism("linformer"),
     Mechanism("flash"),

@@ -49,7 +49,7 @@ ATTENTIONS: list[tuple[str, dict[str, Any]]] = [
     ("linformer", {}),
     ("nystrom", {}),
     ("anchor", {"init": "paper"}),
-    ("anchor", {"scale": 32.0}),
+    ("anchor", {"init": "sharp"}),
     ("anchor", {"init": "orthogonal", "logits": "cosine"}),
 ]
 SMALL = {"width": 64, "depth": 4, "heads": 4, "position": 0.2}
@@ -105,7 +105,7 @@ STUDIES = {
         part="coco",
         theme="legend",
         options={**SIGNS, "finest": 3, "prior": 1.0},
-        recipe={"steps": 200, "batch": 32, "lr": 1e-3},
+        recipe={"steps": 250, "batch": 32, "lr": 3e-3, "layer_decay": 0.3, "clip": 5.0},
         start="legend-segmentation",
     ),
 }

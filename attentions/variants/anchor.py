@@ -8,10 +8,11 @@ With anchors U (m, d) and a shared query/key k:
 Source: Shan et al. 2025, arXiv 2505.16463. There is no query, so this is not an approximation of one given softmax
 attention: q is accepted and ignored.
 
-Known weakness: with `init="paper"` the logits are so small that A is nearly uniform and the output nearly the mean of
-v over all tokens. `scripts/anchor_sharpness.py` measures the token-varying share of the output's energy; its table is
-in docs/anchor.md. `scale` multiplies the initial anchors and sharpens A; `logits="cosine"` starts sharp whatever the
-sizes of k, U and d are.
+Known weakness: with the published start, `init="paper"`, the logits are so small that A is nearly uniform and the
+output nearly the mean of v over all tokens. `scripts/anchor_sharpness.py` measures the token-varying share of the
+output's energy. The default, `init="sharp"`, differs in the initial anchors alone, not in the formula or its cost, and
+learns in the same steps what the published start does not; docs/anchor.md has the tables. `scale` multiplies the
+initial anchors; `logits="cosine"` starts sharp whatever the sizes of k, U and d are.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ from torch import Tensor, nn
 from attentions.base import Backend, Compute, Cost, Exponents, Option, Size, Spec, Work, matmuls, traffic
 from attentions.kernels.anchor_chunked import BLOCK_BYTES, chunked
 
-INITIALISATIONS = ("paper", "orthogonal")
+INITIALISATIONS = ("paper", "orthogonal", "sharp")
+SHARP = 4.0  # standard deviation of the logits of init=sharp for a key of independent entries of variance 1
 LOGITS = ("dot", "cosine")
 
 
@@ -71,7 +73,8 @@ def initialise(anchors: Tensor, *, init: str, scale: float) -> None:
     """Fill anchors (m, d) in place, then multiply by `scale`.
 
     paper: the weight of a bias-free linear layer by PyTorch's default, uniform in ±1/√d, as published;
-    orthogonal: rows of random orthogonal matrices of norm 1, a fresh one for each d rows.
+    orthogonal: rows of random orthogonal matrices of norm 1, a fresh one for each d rows;
+    sharp: the same of norm 4·√d, so that logits spread by 4 for keys of variance 1, whatever d is.
     """
     with torch.no_grad():
         if init == "paper":
@@ -79,6 +82,8 @@ def initialise(anchors: Tensor, *, init: str, scale: float) -> None:
         else:
             for start in range(0, anchors.shape[0], anchors.shape[1]):
                 nn.init.orthogonal_(anchors[start : start + anchors.shape[1]])
+        if init == "sharp":
+            anchors.mul_(SHARP * math.sqrt(anchors.shape[1]))
         anchors.mul_(scale)
 
 
@@ -258,7 +263,7 @@ SPEC = Spec(
     bottleneck="anchors",
     shares_query_key=True,
     options=(
-        Option("init", "paper", "how the anchors start", choices=INITIALISATIONS),
+        Option("init", "sharp", "how the anchors start; paper: as published", choices=INITIALISATIONS),
         Option("scale", 1.0, "factor on the initial anchors; larger is sharper", minimum=0.0),
         Option("logits", "dot", "k·u/√d, or √d·cos(k, u) times a learned temperature of each head", choices=LOGITS),
         Option("temperature", 2.0, "where the temperature of logits=cosine starts; larger is sharper", minimum=0.01),

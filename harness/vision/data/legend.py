@@ -5,9 +5,9 @@
 
 Associative recall (harness.vision.recall) as dense vision: an asking sign's class is the colour of the frame that the
 same sign has elsewhere in the picture. Only asking signs are of a class; all other pixels are of none. So a right
-answer takes finding the same sign across the picture and fetching its colour, wherever the two stand. Colours are drawn
-for each sign by itself, as there: the most frequent one of a picture is a better guess than chance, and a start to learn
-from (with each colour equally often no model left chance within several hundred steps).
+answer takes finding the same sign across the picture and fetching its colour, wherever the two stand. Colours are
+drawn for each sign by itself, as there: the most frequent one of a picture is a better guess than chance, and a start
+to learn from (with each colour equally often no model left chance within several hundred steps).
 
 One asking sign has a white frame in place of a grey one: the picture's label for classification is its colour.
 """
