@@ -161,7 +161,7 @@ class Paper:
     def _legend(self, entries: Sequence[tuple[str, Any]]) -> Any:
         """A legend of these entries with as many columns as fit the width, or None for no entries."""
         handles = [self.legend[entry] for entry in entries]
-        labels = [printable(label, limit=40) for label, _ in entries]
+        labels = [printable(label, limit=60) for label, _ in entries]
         legend = None
         for columns in range(min(len(handles), MOST_COLUMNS), 0, -1):
             if columns > -(-len(handles) // -(-len(handles) // columns)):
