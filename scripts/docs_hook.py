@@ -39,6 +39,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, **others: Any) -> st
             LOG.warning("%s: the link to %s leads nowhere", page.file.src_path, link)
             return text
         path = str(target.relative_to(root.resolve()))
-        return f"`{path}`" if text.strip("`").endswith(Path(path).name) else f"{text} (`{path}`)"
+        told = text.strip("`")
+        named = told.endswith(Path(path).name) or told == Path(path).stem or path.startswith(told)
+        return f"`{path}`" if named else f"{text} (`{path}`)"
 
     return PICTURE.sub(r"\1(\2)", OUTSIDE.sub(path_of, markdown))
