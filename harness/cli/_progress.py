@@ -35,7 +35,9 @@ class Progress:
         """The case now being measured; shown on a terminal only."""
         if self.live:
             width = _columns()
-            text = f"[{self.done + 1}/{self.total}] {case}{self._eta()}"
+            text = (
+                f"[{self.done + 1}/{self.total}{self._eta(', about {} left')}] {case}"  # what is cut is the case's end
+            )
             self._write("\r\x1b[K" + text[: width - 1])
             self.cleared = False
 
@@ -51,8 +53,9 @@ class Progress:
             figure = "ok"
         else:
             spread = (first.ci_high - first.ci_low) / 2 if first.ci_high is not None and first.ci_low is not None else 0
-            figure = f"{first.value:.4g} ms ± {100 * spread / first.value:.2g} %"
-        self._line(f"[{self.done}/{self.total}] {case}: {figure}{'' if self.live else self._eta()}")
+            percent = 100 * spread / first.value
+            figure = f"{first.value:.4g} ms ± {percent:{'.2g' if percent < 99.5 else '.0f'}} %"
+        self._line(f"[{self.done}/{self.total}] {case}: {figure}{'' if self.live else self._eta('  (about {} left)')}")
 
     def close(self) -> None:
         """Leave the cursor on an empty line."""
@@ -60,12 +63,13 @@ class Progress:
             self.cleared = True
             self._write("\r\x1b[K")
 
-    def _eta(self) -> str:
+    def _eta(self, form: str) -> str:
+        """The time left put into `form`; empty while there is nothing to judge it by."""
         measured = self.done - self.skipped
         if not measured or self.done >= self.total:
             return ""
         left = (time.monotonic() - self.begun) / measured * (self.total - self.done)
-        return f"  (about {int(left // 60)}:{int(left % 60):02d} left)"
+        return form.format(f"{int(left // 60)}:{int(left % 60):02d}")
 
     def _line(self, text: str) -> None:
         self.close()
