@@ -135,7 +135,7 @@ def _points(rows: Frame) -> list[Point]:
 
 
 def _sheet(run: Run, suffix: str, where: dict[str, Any], rows: Frame, points: list[Point]) -> Sheet:
-    paper = Paper(where, rows, run)
+    paper = Paper(where, rows, run, letters=60)  # a name with its options and m
     paper.looks.series = {name: sorted(set(own)) for name, own in rows.groupby("attention")["series"]}
     names = [name for name in COSTS if any(name in point.costs for point in points)]
     grid = paper.grid(1, len(names), tall=3.3, sharey=True)
