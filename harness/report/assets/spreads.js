@@ -7,16 +7,15 @@ const ERRORS = {
 };
 const MOST_NAMED = 4;
 
-/** What the chart can draw: [value, text] of this setting's errors, then of the accuracies of each problem, of this scope first. */
+/** What the chart can draw: [value, text] of this setting's errors, then of the accuracies of each problem; beside a trained model's latency its own alone. */
 function spreadMetrics(view) {
   const errors = Object.keys(ERRORS).filter((name) => (view.byMetric.get(name) || []).some((row) => isGood(view, row)));
   const judged = new Map();
   for (const point of view.about.accuracies) {
     if (latencyOf(view, point) !== null) judged.set(`${point.metric}|${point.problem}`, `${point.metric} · ${point.problem}`);
   }
-  const own = ([value]) => view.setting.values.scope === `model ${value.slice(value.indexOf("|") + 1)}`;
-  const accuracies = [...judged];
-  return [...errors.map((name) => [name, name.replace("_", " ")]), ...accuracies.filter(own), ...accuracies.filter((one) => !own(one))];
+  const own = [...judged].filter(([value]) => `model ${value.slice(value.indexOf("|") + 1)} `.startsWith(`${view.setting.values.scope} `));
+  return [...errors.map((name) => [name, name.replace("_", " ")]), ...(own.length ? own : judged)];
 }
 
 CHARTS.push({
