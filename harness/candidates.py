@@ -17,7 +17,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from harness import stats
-from harness.selection import FILE, PANEL, Frame, labelled, metric_rows, settings, sort_key
+from harness.selection import FILE, PANEL, Frame, labelled, metric_rows, pool_seeds, settings, sort_key
 
 if TYPE_CHECKING:
     import numpy
@@ -149,7 +149,8 @@ class Stock:
         self.kinds = known_kinds(runs, kinds)
         frames = [run.frame.assign(run=at) for at, run in enumerate(runs)]
         frame: Frame = frames[0] if len(frames) == 1 else pandas.concat(frames, ignore_index=True)
-        self.frame = labelled(frame.sort_values("time_utc", kind="stable"))
+        frame = labelled(frame.sort_values("time_utc", kind="stable")).reset_index(drop=True)
+        self.frame = labelled(pool_seeds(frame))
         errors = metric_rows(self.frame, "approximation_error")
         # Measured forward at scope core, the error hangs on no machine, backend or phase
         self._errors = {_definition(row): row.value for row in errors[errors["status"] == "ok"].itertuples()}

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from harness import stats, store
 from harness.errors import NothingToCompare, UsageError, unknown
-from harness.record import TASK_UNITS, UNITS
+from harness.record import DTYPES, PHASES, TASK_UNITS, UNITS
+from harness.selection import place, sort_key
 
 if TYPE_CHECKING:
     import pandas
@@ -45,7 +46,7 @@ class Line:
 
 
 def compare(a: Path, b: Path, *, metrics: tuple[str, ...] = ("latency",)) -> list[Line]:
-    """The lines of every case that either run holds, in run B's order.
+    """The lines of every case that either run holds, by variant, scope, phase, dtype, n and m.
 
     Raises UsageError for an unknown metric, StoreError for a folder that is no run, NothingToCompare when the runs
     share no case.
@@ -59,18 +60,28 @@ def compare(a: Path, b: Path, *, metrics: tuple[str, ...] = ("latency",)) -> lis
         raise NothingToCompare(f"{a} and {b} share no case: they differ in variant, size, dtype, phase or device")
     samples = [_samples(folder) for folder in (a, b)]
     tables = [_table(frame) for frame in frames]
-    keys = [key for key in dict.fromkeys([*tables[1], *tables[0]]) if key[1] in metrics]
+    found = {**tables[0], **tables[1]}
+    keys = sorted((key for key in found if key[1] in metrics), key=lambda key: _place(found[key], metrics))
     if not keys:
         raise NothingToCompare(f"neither {a} nor {b} holds {', '.join(metrics)}")
     return [_line(key, tables[0].get(key), tables[1].get(key), samples) for key in keys]
 
 
+def _place(row: Any, metrics: tuple[str, ...]) -> tuple[Any, ...]:
+    """Where a line stands: runs hold their cases in the shuffled order of measuring."""
+    return (
+        *sort_key(row.attention, row.backend), row.scope, place(row.phase, PHASES), place(row.dtype, DTYPES),
+        row.b, row.h, row.d, row.n, -1 if _none(row.m) else row.m, row.options, row.seed, metrics.index(row.metric),
+    )  # fmt: skip
+
+
 def _line(key: tuple[str, str], a: Any, b: Any, samples: list[dict[tuple[str, str], Any]]) -> Line:
     row = b if b is not None else a
     size = f"n={row.n}" + ("" if _none(row.m) else f" m={row.m}") + f" b={row.b} h={row.h} d={row.d}"
+    told = [*filter(None, [row.options]), *([f"seed={row.seed}"] if row.seed else [])]
     facts: dict[str, Any] = {
         "case_id": key[0], "metric": key[1], "unit": row.unit,
-        "case": f"{row.attention}:{row.backend} {size} {row.dtype} {row.phase} {row.scope}",
+        "case": " ".join([f"{row.attention}:{row.backend}".rstrip(":"), size, row.dtype, row.phase, row.scope, *told]),
     }  # fmt: skip
     figures = [
         None if side is None or side.status != "ok" or not math.isfinite(side.value) else float(side.value)

@@ -116,7 +116,8 @@ class Answer:
             lines.append(self._lead(self.runner_up, self.margin))
         exact = self.exact
         if exact is not None and exact[0] is not self.runner_up:
-            lines.append(f"{exact[0].name}, the fastest exact one, takes {times(exact[1])}: {told(exact[0])}.")
+            other = "other " if self.choice.exact else ""
+            lines.append(f"{exact[0].name}, the fastest {other}exact one, takes {times(exact[1])}: {told(exact[0])}.")
         return lines
 
     @cached_property

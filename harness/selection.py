@@ -21,6 +21,9 @@ PANEL = ("phase", "dtype")
 ORDER = ("full", "flash", "xformers", "linformer", "nystrom", "anchor")
 MODEL = ("model", "task", "data")  # keys of `options` that say which whole model it is
 NUMBERS = ("value", "ci_low", "ci_high", "p20", "p80")
+SEEDLESS = (
+    "machine", "attention", "backend", "scope", "phase", "b", "h", "n", "d", "dtype", "device", "options",
+)  # fmt: skip  # a case without its m, which may be empty, and its seed
 
 
 def labelled(frame: Frame) -> Frame:
@@ -68,6 +71,46 @@ def metric_rows(frame: Frame, metric: str) -> Frame:
     rows.loc[broken, "status"] = "error"
     rows.loc[rows["status"] != "ok", list(NUMBERS)] = math.nan
     return rows
+
+
+def pool_seeds(frame: Frame) -> Frame:
+    """Trained models that differ in nothing but the seed as one: seeds repeat a training, they are no alternatives.
+
+    The value is the median over the seeds, the interval goes from the lowest end to the highest, the case is the first
+    seed's. Rows of one seed keep their index, pooled ones follow with new ones. To be labelled again afterwards.
+    """
+    import pandas
+
+    trained = frame["scope"].str.startswith("model") & frame["options"].map(lambda text: "task" in _options(text))
+    rows = frame[trained]
+    keys = [*(rows[name] for name in SEEDLESS), rows["m"].fillna(-1)]
+    rows = rows[rows.groupby(keys)["seed"].transform("nunique") > 1].sort_values("seed", kind="stable")
+    if rows.empty:
+        return frame
+    keys = [*(rows[name] for name in SEEDLESS), rows["m"].fillna(-1)]
+    rows = rows.assign(case_id=rows.groupby(keys)["case_id"].transform("first"))
+    pooled = pandas.DataFrame([_pooled(group) for _, group in rows.groupby([*keys, rows["metric"]], sort=False)])
+    pooled.index = range(int(frame.index.max()) + 1, int(frame.index.max()) + 1 + len(pooled))
+    return pandas.concat([frame.drop(index=rows.index), pooled.astype(frame.dtypes.to_dict())])
+
+
+def _pooled(seeds: Frame) -> Any:
+    """One metric of one case over its seeds; the first failure where all failed."""
+    good = seeds[(seeds["status"] == "ok") & seeds["value"].notna()]
+    row = (good if len(good) else seeds).iloc[0].copy()
+    if len(good):
+        row["value"], row["ci_low"], row["ci_high"] = (
+            good["value"].median(),
+            good["ci_low"].min(),
+            good["ci_high"].max(),
+        )
+        row["p20"] = row["p80"] = math.nan
+        row["samples"], row["note"] = (
+            None,
+            f"median of {len(good)} seeds, its interval from the lowest end to the highest",
+        )
+    row["seed"], row["time_utc"] = seeds["seed"].min(), seeds["time_utc"].max()
+    return row
 
 
 def settings(rows: Frame, names: Sequence[str]) -> Iterator[tuple[dict[str, Any], Frame]]:

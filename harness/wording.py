@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from harness.recommend import Answer
 
 MOST_LINES = 12
+HEAD = ("variant", "latency (95 % interval)", "of the best", "peak memory", "to softmax", "")
 FEW_SAMPLES, WIDE_INTERVAL = 10, 0.1
 
 
@@ -26,8 +27,10 @@ def as_text(answer: Answer) -> str:
     """An answer for a terminal: the headline, why, the ranking, who broke which limit, and what is not known."""
     lines = [answer.headline, *answer.reasons, ""]
     grid = [_columns(candidate, answer.ranking[0]) for candidate in answer.ranking[:MOST_LINES]]
+    grid = [HEAD, *grid] if grid else []
     widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
-    lines += ["  " + "  ".join(cell.ljust(wide) for cell, wide in zip(cells, widths, strict=True)) for cells in grid]
+    padded = ("  ".join(cell.ljust(wide) for cell, wide in zip(cells, widths, strict=True)) for cells in grid)
+    lines += [f"  {line}".rstrip() for line in padded]
     if len(answer.ranking) > MOST_LINES:
         lines.append(f"  and {len(answer.ranking) - MOST_LINES} more: --json has them all")
     if answer.refused:
@@ -51,7 +54,7 @@ def as_text(answer: Answer) -> str:
 def _columns(one: Candidate, best: Candidate) -> tuple[str, ...]:
     """Name, time, share of the best's, memory, error."""
     memory = f"{figure(one.memory)} MiB" if one.memory is not None else ""
-    kind = "exact" if one.exact else f"approximation error {error_of(one)}"
+    kind = "exact" if one.exact else f"error {error_of(one)}"
     between = "interpolated" if one.between else ""
     return one.name, told(one), f"{figure(one.time.ms / best.time.ms)}×", memory, kind, between
 

@@ -1,6 +1,7 @@
 """For mkdocs: a page's link to a file outside docs/ becomes that file's path, as the site does not hold the repository.
 
-In the repository those links stay links. One that leads nowhere is a warning, which ends a strict build.
+A picture outside docs/, a figure of a stored run, is put into the site under its path. In the repository links and
+pictures stay what they are. One that leads nowhere is a warning, which ends a strict build.
 """
 
 from __future__ import annotations
@@ -10,8 +11,21 @@ import re
 from pathlib import Path
 from typing import Any
 
+from mkdocs.structure.files import File
+
 LOG = logging.getLogger("mkdocs.hooks")  # mkdocs counts the warnings of its own loggers
 OUTSIDE = re.compile(r"(?<!!)\[([^\]]+)\]\((\.\./[^)\s#]+)(?:#[^)\s]*)?\)")
+PICTURE = re.compile(r"(!\[[^\]]*\])\(\.\./([^)\s]+\.(?:png|svg|jpg))\)")
+
+
+def on_files(files: Any, config: Any, **others: Any) -> Any:
+    """The site's files with the pictures outside docs/ that pages show; a missing one warns by itself."""
+    docs = Path(config["docs_dir"])
+    shown = {path for page in sorted(docs.glob("*.md")) for _, path in PICTURE.findall(page.read_text("utf-8"))}
+    for path in sorted(shown):
+        if (docs.parent / path).is_file():
+            files.append(File.generated(config, path, abs_src_path=str(docs.parent / path)))
+    return files
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, **others: Any) -> str:
@@ -25,6 +39,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, **others: Any) -> st
             LOG.warning("%s: the link to %s leads nowhere", page.file.src_path, link)
             return text
         path = str(target.relative_to(root.resolve()))
-        return f"`{path}`" if text.strip("`").endswith(Path(path).name) else f"{text} (`{path}`)"
+        told = text.strip("`")
+        named = told.endswith(Path(path).name) or told == Path(path).stem or path.startswith(told)
+        return f"`{path}`" if named else f"{text} (`{path}`)"
 
-    return OUTSIDE.sub(path_of, markdown)
+    return PICTURE.sub(r"\1(\2)", OUTSIDE.sub(path_of, markdown))

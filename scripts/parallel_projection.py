@@ -28,12 +28,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import attentions
 from attentions import parallel
+from harness.figures._style import LOOKS
 from harness.scaling import VARIANTS, Assumptions, Call, Projection, project
 
 MILLION = 1 << 20
 TOKENS = (1 * MILLION, 10 * MILLION, 100 * MILLION)
 RANKS = (8, 16, 32, 64, 128, 256, 512, 1024)
-COLOURS = {"anchor": "#0072B2", "flash": "#D55E00"}  # told apart by colour-blind readers too
 STYLES = dict(zip(TOKENS, (":", "--", "-"), strict=True))
 
 
@@ -103,7 +103,7 @@ def draw(path: Path, found: Sequence[Projection], assumed: Assumptions) -> None:
             line = [entry for entry in found if (entry.variant, entry.n) == (variant, n)]
             ranks = [entry.ranks for entry in line]
             look = {
-                "color": COLOURS[variant], "linestyle": STYLES[n], "marker": "o", "markersize": 3,
+                "color": LOOKS[variant][0], "marker": LOOKS[variant][1], "linestyle": STYLES[n], "markersize": 3,
                 "label": f"{variant}, {n // MILLION} M tokens",
             }  # fmt: skip
             times.plot(ranks, [1e3 * entry.time_s for entry in line], **look)

@@ -164,7 +164,9 @@ def _line(axes: Any, label: str, group: pd.DataFrame, across: str) -> None:
     by = group.groupby(across)["top1"]
     x, mean = [float(value) for value in by.mean().index], by.mean()
     spread = [(mean - by.min()).clip(lower=0), (by.max() - mean).clip(lower=0)]  # equal values' mean may round
-    name = f"{label}, seeds: {group.groupby(across)['seed'].nunique().min()}"
+    counts = group.groupby(across)["seed"].nunique()
+    seeds = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
+    name = f"{label}, seeds: {seeds}"
     axes.errorbar(x, mean, yerr=spread, color=color, marker=marker, capsize=3, linewidth=1.4, markersize=6, label=name)
     axes.plot(group[across].astype(float), group["top1"], ".", color=color, markersize=3, alpha=0.6)
 
@@ -181,7 +183,8 @@ def _levels(axes: Any, group: pd.DataFrame) -> None:
 
 
 def _finish(figure: Any, axes: Any) -> Any:
-    axes.legend(frameon=False, fontsize=8.5, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    legend = axes.legend(frameon=False, fontsize=8.5, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    legend.set_title("mean; bars: lowest to highest seed", prop={"size": 8.5})
     return figure
 
 

@@ -62,6 +62,22 @@ def test_every_page_is_built(site: Path) -> None:
     assert {page.stem for page in DOCS.glob("*.md")} <= {page.stem for page in site.glob("*.html")}
 
 
+def test_pictures_of_stored_runs_are_in_the_site(site: Path) -> None:
+    shown = [
+        (page.stem, Path(path))
+        for page in PAGES
+        for path in re.findall(r"!\[[^\]]*\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
+        if page.parent == ROOT / "docs"
+    ]
+    assert len(shown) >= 4
+    for name, path in shown:
+        built = re.findall(
+            rf'<img [^>]*src="([^"]*{re.escape(path.name)})"', (site / f"{name}.html").read_text("utf-8")
+        )
+        assert len(built) == 1, (name, path)
+        assert (site / built[0]).stat().st_size > 10_000, (name, path)
+
+
 def test_the_site_fetches_nothing(site: Path) -> None:
     """Links lead elsewhere; what a browser loads by itself does not."""
     loaded = re.compile(r'<(?:script|img|link|iframe|source)\b[^>]*?\b(?:src|href)="((?:https?:)?//[^"]+)"')

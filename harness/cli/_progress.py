@@ -34,7 +34,8 @@ class Progress:
     def start(self, case: Case) -> None:
         """The case now being measured; shown on a terminal only."""
         if self.live:
-            text = f"[{self.done + 1}/{self.total}] {case}{self._eta()}"
+            left = self._eta(", about {} left")
+            text = f"[{self.done + 1}/{self.total}{left}] {case}"  # what is cut is the case's end
             self._write("\r\x1b[K" + text[: columns() - 1])
             self.cleared = False
 
@@ -50,8 +51,9 @@ class Progress:
             figure = "ok"
         else:
             spread = (first.ci_high - first.ci_low) / 2 if first.ci_high is not None and first.ci_low is not None else 0
-            figure = f"{first.value:.4g} ms ± {100 * spread / first.value:.2g} %"
-        self._line(f"[{self.done}/{self.total}] {case}: {figure}{'' if self.live else self._eta()}")
+            percent = 100 * spread / first.value
+            figure = f"{first.value:.4g} ms ± {percent:{'.2g' if percent < 99.5 else '.0f'}} %"
+        self._line(f"[{self.done}/{self.total}] {case}: {figure}{'' if self.live else self._eta('  (about {} left)')}")
 
     def close(self) -> None:
         """Leave the cursor on an empty line."""
@@ -59,12 +61,13 @@ class Progress:
             self.cleared = True
             self._write("\r\x1b[K")
 
-    def _eta(self) -> str:
+    def _eta(self, form: str) -> str:
+        """The time left put into `form`; empty while there is nothing to judge it by."""
         measured = self.done - self.skipped
         if not measured or self.done >= self.total:
             return ""
         left = (time.monotonic() - self.begun) / measured * (self.total - self.done)
-        return f"  (about {int(left // 60)}:{int(left % 60):02d} left)"
+        return form.format(f"{int(left // 60)}:{int(left % 60):02d}")
 
     def _line(self, text: str) -> None:
         self.close()

@@ -39,6 +39,8 @@ def command(
         write(folded(text, 15) + "\n")
     counted = Counter(line.verdict for line in lines)
     write("\n" + ", ".join(f"{count} {verdict}" for verdict, count in counted.most_common()) + "\n")
-    for reason in dict.fromkeys(line.reason for line in lines if line.verdict in ("slower", "faster", "same")):
-        write(folded(reason, 2) + "\n")
+    told = [line for line in lines if line.verdict not in ("missing", "not comparable")]
+    for reason in dict.fromkeys(line.reason for line in sorted(told, key=lambda line: line.verdict == "inconclusive")):
+        wide = {line.verdict for line in told if line.reason == reason} == {"inconclusive"}
+        write(folded(f"inconclusive: {reason}" if wide else reason, 2) + "\n")
     return code

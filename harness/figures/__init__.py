@@ -63,8 +63,11 @@ class Run:
 
     def samples(self, row: Any, metric: str = "latency") -> numpy.ndarray | None:
         """The raw samples behind a row, or None where they are not kept or are not those of this row alone."""
+        import pandas
+
         values = self._samples.get((row.case_id, metric))
-        return values if values is not None and len(values) == row.samples else None
+        alone = values is not None and pandas.notna(row.samples) and len(values) == row.samples
+        return values if alone else None
 
     @cached_property
     def _samples(self) -> dict[Any, numpy.ndarray]:

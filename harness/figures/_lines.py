@@ -1,4 +1,4 @@
-"""A metric against n: one line a variant, backend and m, its interval as a band, failures as marks at the top."""
+"""A metric against n: one line a variant, backend and m, its interval as a band, failures as marks at the worst end."""
 
 from __future__ import annotations
 
@@ -34,11 +34,12 @@ def against_n(rows: Frame, run: Run, *, label: str, notes: Callable[[Any], Seque
 
 def sheet_over_n(
     paper: Paper, *, label: str, notes: Sequence[str], suffix: str, words: Callable[[float], str] = short,
-    reference: float | None = None, remark: Callable[[Frame], str] | None = None,
+    reference: float | None = None, remark: Callable[[Frame], str] | None = None, more_is_better: bool = False,
 ) -> Sheet:  # fmt: skip
     """The paper's rows as lines over n, or as rows of marks where it holds one n only.
 
-    words: a value as text; reference: a value to draw a line at; remark: what to say inside a panel of such rows.
+    words: a value as text; reference: a value to draw a line at; remark: what to say inside a panel of such rows;
+    more_is_better: failures are marked at the bottom.
     """
     if paper.rows["n"].nunique() == 1:
         return value_rows(paper, label=label, words=words, notes=notes, suffix=suffix, reference=reference)
@@ -52,12 +53,12 @@ def sheet_over_n(
                 depth = order.index((attention, series, m)) / max(1, len(order) - 1)
                 draw_line(panel, paper.looks.of(attention, series, m), line, depth=depth)
                 register(paper, attention, series, m)
-        draw_failures(paper, panel, marks)
+        draw_failures(paper, panel, marks, low=more_is_better)
         if remark:
-            faint(panel.axes, 0.02, 0.03, remark(panel.rows))
+            faint(panel.axes, 0.02, 0.93 if more_is_better else 0.03, remark(panel.rows))
         if panel.left:
             panel.axes.set_ylabel(label)
-    finish_axes(paper, panels, marks=len(marks), include=reference)
+    finish_axes(paper, panels, marks=len(marks), low_marks=more_is_better, include=reference)
     return paper.finish(notes, suffix=suffix)
 
 
@@ -101,8 +102,8 @@ def failure_rows(rows: Frame) -> list[tuple[str, str]]:
     return list(dict.fromkeys((attention, series) for attention, series, _, _ in lines_of(failed)))
 
 
-def draw_failures(paper: Paper, panel: Panel, marks: Sequence[tuple[str, str]]) -> None:
-    """A mark at the top of the panel at each size that failed, one row of marks a variant."""
+def draw_failures(paper: Paper, panel: Panel, marks: Sequence[tuple[str, str]], *, low: bool = False) -> None:
+    """A mark at the top of the panel (low: the bottom) at each size that failed, one row of marks a variant."""
     for place, (attention, series) in enumerate(marks):
         own = panel.rows[(panel.rows["attention"] == attention) & (panel.rows["series"] == series)]
         for status in FAILED:
@@ -110,28 +111,32 @@ def draw_failures(paper: Paper, panel: Panel, marks: Sequence[tuple[str, str]]) 
             if not sizes:
                 continue
             paper.failure_entry(status)
+            inward = 0.035 + STEP * min(place, 6)
             panel.axes.plot(
-                sizes, [0.965 - STEP * min(place, 6)] * len(sizes), linestyle="none", marker=FAILED[status][0],
+                sizes, [inward if low else 1 - inward] * len(sizes), linestyle="none", marker=FAILED[status][0],
                 markersize=6, markeredgewidth=1.7, color=paper.looks.of(attention, series).color,
                 transform=panel.axes.get_xaxis_transform(), clip_on=False,
             )  # fmt: skip
 
 
-def finish_axes(paper: Paper, panels: Sequence[Panel], *, marks: int = 0, include: float | None = None) -> None:
-    """Log axes over the values of all panels, with room at the top for the failure marks."""
+def finish_axes(
+    paper: Paper, panels: Sequence[Panel], *, marks: int = 0, low_marks: bool = False, include: float | None = None
+) -> None:  # fmt: skip
+    """Log axes over the values of all panels, with room at the top, or the bottom, for the failure marks."""
     ok = paper.rows[(paper.rows["status"] == "ok") & (paper.rows["value"] > 0)]
     values = [*ok["value"], *ok["ci_low"], *ok["ci_high"], *([include] if include else [])]
     values = [value for value in values if value > 0 and math.isfinite(value)]
     low, high = min(values), max(values)
     span = max(math.log10(high / low), 0.3)
-    top = STEP * min(marks, 7) + 0.05
+    room = STEP * min(marks, 7) + 0.05
+    top, below = (0.05, room) if low_marks else (room, 0.05)
+    share = 1 - top - below
     for panel in panels:
         axes = panel.axes
         axes.set_yscale("log")
         token_ticks(axes, paper.rows["n"], inches=panel.inches)
-        bottom = low / 10 ** (span * 0.05)
-        axes.set_ylim(bottom, high * 10 ** (span * top / (1 - top)))
-        log_ticks(axes.yaxis, bottom, high * 10 ** (span * 0.05), inches=2.0)
+        axes.set_ylim(low / 10 ** (span * below / share), high * 10 ** (span * top / share))
+        log_ticks(axes.yaxis, low / 10 ** (span * 0.05), high * 10 ** (span * 0.05), inches=2.0)
         if panel.bottom:
             axes.set_xlabel("n (tokens)")
 

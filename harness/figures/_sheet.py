@@ -70,8 +70,9 @@ def sheets(rows: Frame, *, by: Sequence[str] = ()) -> Iterator[tuple[str, dict[s
 class Paper:
     """A figure being made: its axes, its looks, its legend."""
 
-    def __init__(self, where: dict[str, Any], rows: Frame, run: Run) -> None:
-        self.where, self.rows, self.run = where, rows, run
+    def __init__(self, where: dict[str, Any], rows: Frame, run: Run, *, letters: int = 40) -> None:
+        """letters: of a name in the legend."""
+        self.where, self.rows, self.run, self.letters = where, rows, run, letters
         self.looks = Looks(run.whole)
         self.legend: dict[tuple[str, Any], Line2D] = {}
         self.figure, self.tall = Figure(figsize=(WIDTH, 4), layout="constrained"), 4.0
@@ -161,7 +162,7 @@ class Paper:
     def _legend(self, entries: Sequence[tuple[str, Any]]) -> Any:
         """A legend of these entries with as many columns as fit the width, or None for no entries."""
         handles = [self.legend[entry] for entry in entries]
-        labels = [printable(label, limit=40) for label, _ in entries]
+        labels = [printable(label, limit=self.letters) for label, _ in entries]
         legend = None
         for columns in range(min(len(handles), MOST_COLUMNS), 0, -1):
             if columns > -(-len(handles) // -(-len(handles) // columns)):

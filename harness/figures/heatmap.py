@@ -67,7 +67,8 @@ def _sheet(
         second += " No flash in this run: full is the base."
     missing = set(narrow["status"]) & set(SHORT)
     lonely = bool(by_n) and not narrow.loc[narrow["status"] == "ok", "n"].isin(list(by_n)).all()
-    second += f" Grey cells: {over} has no latency there." if lonely else ""
+    second += f" Grey cells with one number: {over} has no latency there." if lonely else ""
+    second += " Empty cells: not in this run." if any("none" in line for _, texts in tables for line in texts) else ""
     told = f"n/a: {', '.join(sorted(missing))}." if missing else ""
     return paper.finish(["Cells: median latency in ms.", second, told], suffix=suffix)
 

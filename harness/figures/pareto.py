@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from harness.figures import Run, Sheet, Skip
 from harness.figures._sheet import Paper, sheets
 from harness.figures._style import FAINT, log_ticks
-from harness.record import parse_options
+from harness.record import MODEL_KEYS, parse_options
 from harness.selection import Frame, sort_key
 
 JUDGED = {
@@ -29,6 +29,7 @@ JUDGED = {
 COSTS = {"flops": ("GMAC of one call", 2e9), "latency": ("latency, ms", 1.0)}
 FLOOR = "none"
 SETTINGS = ("model.", "recipe.")  # keys of `options` that are not the variant's own
+LOAD = ("colours", "items", "shapes", "steps")  # the same, of recall models, which write them without a prefix
 # Student's t at 97.5 % by degrees of freedom, from 0; beyond, 1.96·(1 + 2/n) is up to 4 % above it
 STUDENT = (math.inf, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
@@ -93,21 +94,31 @@ def problems(parsed: list[dict[str, str]]) -> list[str]:
     told = []
     for name, options in zip(names, parsed, strict=True):
         alike = [other for title, other in zip(names, parsed, strict=True) if title == name]
-        keys = sorted({key for other in alike for key in other if key.startswith(SETTINGS)})
+        keys = sorted({key for other in alike for key in other if _is_setting(key, other)})
         telling = [key for key in keys if len({other.get(key) for other in alike}) > 1]
-        told.append(" ".join([name, *(f"{key.partition('.')[2]}={options.get(key, 'default')}" for key in telling)]))
+        told.append(" ".join([name, *(f"{_bare(key)}={options.get(key, 'default')}" for key in telling)]))
     return told
 
 
 def own_options(options: dict[str, str]) -> str:
-    """The variant's own, ` init=paper`: those that are no task, data, model.* or recipe.*."""
-    return "".join(f" {k}={options[k]}" for k in sorted(options) if "." not in k and k not in ("task", "data"))
+    """The variant's own, ` init=paper`: those that are no task, data, model, recipe or load."""
+    other = ("task", "data", *MODEL_KEYS)
+    own = [key for key in sorted(options) if "." not in key and key not in other and not _is_setting(key, options)]
+    return "".join(f" {key}={options[key]}" for key in own)
+
+
+def _is_setting(key: str, options: dict[str, str]) -> bool:
+    return key.startswith(SETTINGS) or (options.get("task") == "recall" and key in LOAD)
+
+
+def _bare(key: str) -> str:
+    return key.partition(".")[2] or key
 
 
 def _settings(rows: Frame) -> str:
     """The model and recipe that all attentions shared."""
     options = parse_options(rows["options"].iloc[0])
-    return " ".join(f"{key.partition('.')[2]}={options[key]}" for key in sorted(options) if key.startswith(SETTINGS))
+    return " ".join(f"{_bare(key)}={options[key]}" for key in sorted(options) if _is_setting(key, options))
 
 
 def _points(rows: Frame) -> list[Point]:
@@ -124,7 +135,7 @@ def _points(rows: Frame) -> list[Point]:
 
 
 def _sheet(run: Run, suffix: str, where: dict[str, Any], rows: Frame, points: list[Point]) -> Sheet:
-    paper = Paper(where, rows, run)
+    paper = Paper(where, rows, run, letters=60)  # a name with its options and m
     paper.looks.series = {name: sorted(set(own)) for name, own in rows.groupby("attention")["series"]}
     names = [name for name in COSTS if any(name in point.costs for point in points)]
     grid = paper.grid(1, len(names), tall=3.3, sharey=True)
@@ -169,9 +180,9 @@ def _mark(axes: Any, point: Point, cost: float, paper: Paper) -> None:
 
 
 def _frontier(axes: Any, pairs: list[tuple[float, float]]) -> None:
-    """Steps through the points that no cheaper one beats."""
+    """Steps through the points that none beats at its cost or less."""
     best, steps = -math.inf, []
-    for cost, mean in sorted(pairs):
+    for cost, mean in sorted(pairs, key=lambda pair: (pair[0], -pair[1])):
         if mean > best:
             best = mean
             steps.append((cost, mean))

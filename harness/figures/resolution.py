@@ -61,9 +61,9 @@ def _sheet(run: Run, suffix: str, where: dict[str, Any], rows: Frame) -> Sheet:
         panel.axes.set_title(METRICS[metric][0], fontweight="bold", pad=4)
     told = _first_failures(rows[(rows["metric"] == shown[0]) & (rows["status"] == "oom")])
     notes = [
-        "x: side of square images in pixels, each 16 × 16 a token.",
+        "Square images, each 16 × 16 pixels a token.",
         INTERVAL if ok["ci_low"].notna().any() else "",
-        "A multiply-add is 2 FLOP." if "flops" in shown else "",
+        "GMAC: 10⁹ multiply-adds, of 2 FLOP each." if "flops" in shown else "",
         f"Did not fit: {'; '.join(told[:3])}{'; …' if len(told) > 3 else ''}." if told else "",
     ]
     return paper.finish(notes, suffix=suffix)
@@ -86,4 +86,4 @@ def _axes(panel: Panel, sides: Any, *, marks: int) -> None:
     top = 0.055 * min(marks, 7) + ROOM
     panel.axes.set_ylim(low / 10 ** (span * ROOM), high * 10 ** (span * top / (1 - top)))
     log_ticks(panel.axes.yaxis, low / 10 ** (span * ROOM), high * 10 ** (span * ROOM), inches=2.0)
-    panel.axes.set_xlabel("resolution")
+    panel.axes.set_xlabel("side of the images (pixels)")

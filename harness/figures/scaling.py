@@ -82,7 +82,8 @@ def _sheet(run: Run, suffix: str, where: dict[str, Any], rows: Frame, fits: dict
         axes.set_xlabel("exponent of n")
         axes.grid(visible=False, axis="y")
     name_rows(grid[0, 0], lines, paper)
-    declared = f"Dark bars: declared for {LIMIT}{', latency by its FLOPs' if 'latency' in metrics else ''}."
+    declared = f"Dark bars: the exponents that the cost models declare for {LIMIT}"
+    declared += "; latency has that of the FLOPs." if "latency" in metrics else "."
     return paper.finish(
         [
             "Marks: fit over the upper half of each line's own n (three sizes or more if measured), ± standard error.",

@@ -37,7 +37,7 @@ def draw(run: Run) -> list[Sheet]:
             sheet_over_n(
                 Paper(where, ratio, run), label=f"speed-up over {bases[0] if len(bases) == 1 else 'the base'} (×)",
                 notes=[told, lacking, alone], suffix=suffix, words=lambda value: f"{value:.3g}×", reference=1.0,
-                remark=_base_remark if len(bases) > 1 else None,
+                remark=_base_remark if len(bases) > 1 else None, more_is_better=True,
             )
         )  # fmt: skip
     if not drawn:

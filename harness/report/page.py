@@ -23,7 +23,7 @@ from harness.candidates import known_kinds
 from harness.errors import Failure
 from harness.figures import Run
 from harness.figures._style import device_name
-from harness.report import answers, facts, island, looks
+from harness.report import accuracies, answers, facts, island, looks
 from harness.report.rows import Rows, Setting, gather
 from harness.selection import FILE, PANEL
 
@@ -39,13 +39,16 @@ def render(runs: Sequence[Run], *, kinds: Mapping[str, str]) -> str:
     found = answers.of_settings(runs, rows.settings, kinds=kinds)
     named = [facts.of_run(run, name) for run, name in zip(runs, _names(runs), strict=True)]
     first = _first(rows, found)
+    charted = rows.frame[rows.frame["setting"].notna()]
     about = {
         "settings": [_setting(runs, named, s, a) for s, a in zip(rows.settings, found, strict=True)],
         "runs": [fact.name for fact in named],
-        "series": looks.series_looks(rows.frame),
-        "sizes": looks.size_looks(rows.frame),
+        "series": looks.series_looks(charted),
+        "sizes": looks.size_looks(charted),
         "exact": sorted(name for name, kind in known_kinds(runs, kinds).items() if kind == "exact"),
         "first": first,
+        "listed": rows.listed,
+        "accuracies": accuracies.of_runs(runs, [fact.name for fact in named]),
     }
     script = "\n".join((ASSETS / name).read_text(encoding="utf-8") for name in SCRIPTS)
     script = f'"use strict";\n(() => {{\n{script}}})();\n'
@@ -65,7 +68,7 @@ def render(runs: Sequence[Run], *, kinds: Mapping[str, str]) -> str:
         whole=[gap for wholes, _ in gaps for gap in wholes], partial=[gap for _, partials in gaps for gap in partials],
         answer=found[first["setting"]].get(first["answer"]) if first else None,
         setting=about["settings"][first["setting"]] if first else None,
-        cases=sum(run.frame["case_id"].nunique() for run in runs), rows=len(rows.frame),
+        cases=sum(run.frame["case_id"].nunique() for run in runs), rows=rows.listed,
     )  # fmt: skip
 
 
@@ -93,7 +96,7 @@ def _setting(runs: Sequence[Run], named: Sequence[facts.RunFacts], setting: Sett
         "shape": f"b={values['b']} h={values['h']} d={values['d']}",
         "place": device_name(runs[setting.run], values["device"], values["machine"]),
         "n": sorted({int(n) for n in latency["n"]}), "m": sorted({int(m) for m in latency["m"].dropna()}),
-        "base": setting.base, "roof": setting.roof, "answers": own,
+        "base": setting.base, "roof": setting.roof, "answers": own, "seeds": setting.seeds,
         "crossings": [
             {"series": series, "m": m, "kind": c.kind, "n": c.n, "low": c.low, "high": c.high,
              "first": c.probes[0].n, "last": c.probes[-1].n,

@@ -1,7 +1,8 @@
-"""The rows of the page: every row of every run, with what the charts need beside it. Nothing is averaged or left out.
+"""The rows of the page: every row of every run, with what the charts need beside it. Nothing is left out.
 
 rows = gather(runs)
 rows.frame          # the runs' rows; `run`, `setting`, `whole`, `speed`, `speed_low`, `speed_high`, `base`, `intensity`
+rows.listed         # how many of them, from the first, are the runs' own; the rest are trained models over their seeds
 rows.settings       # what is ranked and drawn together: one run, machine, device, scope, shape, phase and dtype
 """
 
@@ -17,17 +18,19 @@ import pandas
 from harness.crossover import Crossover, Probe, among, one_sided
 from harness.figures import Run, Skip
 from harness.figures._style import lines_of
+from harness.figures.pareto import own_options
 from harness.figures.roofline import points, roof_of
 from harness.figures.speedup import ratios
+from harness.record import parse_options
 from harness.report.island import Column, codes, numbers
-from harness.selection import FILE, PANEL, Frame, metric_rows, settings
+from harness.selection import FILE, PANEL, Frame, labelled, metric_rows, pool_seeds, settings
 
 LOST = ("oom", "timeout")  # a base that cannot finish a size has lost there; other failures say nothing
 DERIVED = ("speed", "speed_low", "speed_high", "intensity")
 TEXTS = (
     "label", "series", "attention", "m", "n", "phase", "dtype", "scope", "metric", "unit", "status", "note", "b", "h",
     "d", "samples", "options", "seed", "machine", "device", "commit", "time_utc", "run_id", "case_id", "run", "setting",
-    "whole", "base",
+    "whole", "base", "own",
 )  # fmt: skip
 NUMBERS = ("value", "ci_low", "ci_high", "p20", "p80", *DERIVED)
 
@@ -42,6 +45,7 @@ class Setting:
     base: str | None
     crossings: list[tuple[str, int | None, Crossover]]
     roof: tuple[float, float] | None
+    seeds: bool  # whether some of its rows are over several seeds of a trained model
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class Rows:
 
     frame: Frame
     settings: list[Setting]
+    listed: int
 
     def columns(self) -> dict[str, Column]:
         """As the island takes them."""
@@ -62,27 +67,33 @@ def gather(runs: Sequence[Run]) -> Rows:
     frames, found = [], []
     for at, run in enumerate(runs):
         frame = run.frame.reset_index(drop=True)
-        run = Run(folder=run.folder, frame=frame, environment=run.environment, whole=frame)
-        frame = frame.assign(run=at, setting=None, whole=_whole_failures(frame), base=None)
-        frame = frame.assign(**dict.fromkeys(DERIVED, math.nan))
+        drawn = labelled(pool_seeds(frame))
+        run = Run(folder=run.folder, frame=drawn, environment=run.environment, whole=drawn)
+        pooled = drawn[drawn.index >= len(frame)]
+        frame = pandas.concat([frame, pooled]) if len(pooled) else frame
+        own = frame["options"].map(lambda text: own_options(parse_options(text)))
+        frame = frame.assign(run=at, setting=None, whole=_whole_failures(frame), base=None, own=own)
+        frame = frame.assign(**dict.fromkeys(DERIVED, math.nan), pooled=frame.index.isin(pooled.index))
         latency = metric_rows(run.frame, "latency")
         for values, rows in settings(latency, (*FILE, *PANEL)):
-            own = pandas.Series(True, index=frame.index)
+            own = pandas.Series(frame.index.isin(drawn.index), index=frame.index)
             for name, value in values.items():
                 own &= frame[name] == value
             frame.loc[own, "setting"] = len(found)
             found.append(_setting(run, at, values, rows, frame))
         _add_intensity(run, frame)
         frames.append(frame)
-    return Rows(pandas.concat(frames, ignore_index=True), found)
+    whole: Frame = pandas.concat(frames, ignore_index=True).sort_values("pooled", kind="stable", ignore_index=True)
+    return Rows(whole, found, listed=int((~whole["pooled"]).sum()))
 
 
 def _setting(run: Run, at: int, values: dict[str, Any], rows: Frame, frame: Frame) -> Setting:
     """The setting of these latency rows; their speed-ups over the base go into `frame`."""
     roof = roof_of(run, values["device"], values["dtype"], machine=values["machine"])
+    seeds = bool(frame.loc[rows.index, "pooled"].any())
     speed = ratios(rows, run)
     if speed is None:
-        return Setting(at, values, rows, None, [], roof)
+        return Setting(at, values, rows, None, [], roof, seeds)
     base = str(speed["base"].iloc[0]) if len(speed) else None
     good = speed[(speed["status"] == "ok") & speed["value"].notna()]
     for name, column in (("speed", "value"), ("speed_low", "ci_low"), ("speed_high", "ci_high"), ("base", "base")):
@@ -93,7 +104,7 @@ def _setting(run: Run, at: int, values: dict[str, Any], rows: Frame, frame: Fram
         probes = [probe for row in line.itertuples() if (probe := _probe(row, by_n.get(int(row.n)))) is not None]
         if probes:
             crossings.append((series, m, among(probes)))
-    return Setting(at, values, rows, base, crossings, roof)
+    return Setting(at, values, rows, base, crossings, roof, seeds)
 
 
 def _probe(row: Any, base: Any) -> Probe | None:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -468,7 +469,7 @@ def show(monkeypatch: pytest.MonkeyPatch, screen: Screen, *, quiet: bool = False
 
 
 def test_a_pipe_gets_one_plain_line_a_case(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_progress.Progress, "_eta", lambda self: "")
+    monkeypatch.setattr(_progress.Progress, "_eta", lambda self, form: "")
     assert show(monkeypatch, Screen()).splitlines() == [
         "3 cases, 1 already measured",
         f"[2/3] {making.CASE}: 2 ms ± 5 %",
@@ -485,6 +486,22 @@ def test_a_terminal_gets_a_live_line_unless_it_is_dumb(monkeypatch: pytest.Monke
     assert "warning: drift\n" in live
     monkeypatch.setenv("TERM", "dumb")
     assert "\x1b" not in show(monkeypatch, Screen(terminal=True))
+
+
+def test_the_time_left_is_not_what_a_narrow_terminal_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(_progress, "_columns", lambda: 60)
+    lines = show(monkeypatch, Screen(terminal=True)).split("\r\x1b[K")
+    assert any(re.fullmatch(r"\[3/3, about \d+:\d\d left\] \S.*", line) and len(line) == 59 for line in lines), lines
+
+
+def test_a_wide_interval_is_told_without_an_exponent(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Screen()
+    monkeypatch.setattr(sys, "stderr", screen)
+    progress = _progress.Progress()
+    progress.begin(1, 0)
+    progress.finish(making.CASE, [Reading(metric="latency", value=2.0, ci_low=0.1, ci_high=8.0)])
+    assert screen.getvalue().endswith(": 2 ms ± 198 %\n")
 
 
 def test_a_closed_stderr_does_not_end_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,12 +121,29 @@ def test_missing_and_failed_cases_are_lines_with_their_reason(tmp_path: Path) ->
     assert [(line.verdict, line.reason) for line in lines] == [
         ("not comparable", "oom in run B: needs 9 GB"),
         ("not comparable", "no finite figure in run B"),
-        ("missing", "run A lacks this case or metric"),
-        ("missing", "run B lacks this case or metric"),
+        ("missing", "run B lacks this case or metric"),  # n=256
+        ("missing", "run A lacks this case or metric"),  # n=512
     ]
     assert [(line.a is None, line.b is None) for line in lines] == [
-        (False, True), (False, True), (True, False), (False, True)
+        (False, True), (False, True), (False, True), (True, False)
     ]  # fmt: skip
+
+
+def test_lines_are_in_order_and_told_apart_by_their_options(tmp_path: Path) -> None:
+    anchors = [making.case(attention="anchor", n=64, m=m, options=o) for m in (32, 16) for o in ("init=paper", "")]
+    run = write(tmp_path / "a", cases=[*anchors, *CASES[::-1]])
+    cases = [line.case for line in compare(run, run)]
+    assert len(set(cases)) == 6
+    assert [case.split()[0].partition(":")[0] for case in cases] == ["full"] * 2 + ["anchor"] * 4
+    assert [case.split()[1] for case in cases[:2]] == ["n=64", "n=128"]
+    assert [case.endswith("init=paper") for case in cases[2:]] == [False, True, False, True]
+    assert ["m=16" in case for case in cases[2:]] == [True, True, False, False]
+
+
+def test_an_inconclusive_line_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = write(tmp_path / "a", count=5)
+    code, out, _ = run_cli(capsys, run, run)
+    assert (code, out.splitlines()[-1]) == (0, "inconclusive: needs at least 10 raw samples in both runs")
 
 
 def test_runs_that_share_nothing_have_nothing_to_compare(tmp_path: Path) -> None:

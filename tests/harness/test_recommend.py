@@ -326,3 +326,18 @@ def test_text_keeps_to_its_width_and_to_printable_letters(tmp_path: Path, monkey
 )  # fmt: skip
 def test_figures_have_three_digits(value: float | None, text: str) -> None:
     assert figure(value) == text
+
+
+def test_after_an_exact_choice_the_next_exact_one_is_not_called_the_fastest(tmp_path: Path) -> None:
+    told = [Told("full", n=64, ms=1.0), Told("anchor", n=64, m=16, ms=2.0), Told("flash", n=64, ms=3.0)]
+    answer = ask(stored(tmp_path / "r", told), n=64)
+    assert answer.headline.startswith("full (exact) is the fastest")
+    assert answer.reasons[1].startswith("flash, the fastest other exact one, takes 3.00× the time")
+
+
+def test_rows_of_the_ranking_fit_80_columns_under_a_head(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = as_text(ask(run)).splitlines()
+    head = next(at for at, line in enumerate(lines) if line.startswith("  variant"))
+    assert lines[head].split("  ")[-1] == "to softmax"
+    assert [line.split()[-1] for line in lines[head + 1 : head + 6]] == ["0.800", "0.700", "0.0500", "exact", "exact"]

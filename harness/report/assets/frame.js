@@ -79,7 +79,8 @@ function told(value, low, high, unit) {
 /** Ticks of a log axis from low to high, few enough for the room; powers of ten, with 2 and 5 between where few. */
 function logTicks(low, high, most = 7) {
   const span = Math.log10(high / low);
-  const subs = span < 0.6 ? [1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9] : span < 2.3 ? [1, 2, 5] : [1];
+  const tenths = (step) => Array.from({ length: 90 / step }, (_, at) => (10 + at * step) / 10);
+  const subs = span < 0.15 ? tenths(2) : span < 0.35 ? tenths(5) : span < 0.6 ? [1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9] : span < 2.3 ? [1, 2, 5] : [1];
   const values = [];
   for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++) {
     for (const sub of subs) values.push(Number(`${sub}e${power}`));
@@ -89,15 +90,15 @@ function logTicks(low, high, most = 7) {
   return inside.filter((_, at) => at % step === 0);
 }
 
-/** A log axis around the values, with a share of its length kept free at its end. */
-function logAxis(view, title, values, { room = 0, most = 7, ...more } = {}) {
+/** A log axis around the values, with a share of its length kept free at its end, or below: at its start. */
+function logAxis(view, title, values, { room = 0, below = false, most = 7, ...more } = {}) {
   const known = values.filter((value) => value !== null && value > 0 && Number.isFinite(value));
   let [low, high] = [Math.min(...known), Math.max(...known)];
   const pad = Math.max((high / low) ** 0.05, 1.12);
   [low, high] = [low / pad, high * pad];
-  const top = high * (high / low) ** (room / (1 - room));
+  const free = (high / low) ** (room / (1 - room));
   const ticks = logTicks(low, high, most);
-  return axis(view, title, { type: "log", range: [Math.log10(low), Math.log10(top)], tickvals: ticks, ticktext: ticks.map(tick), ...more });
+  return axis(view, title, { type: "log", range: [Math.log10(below ? low / free : low), Math.log10(below ? high : high * free)], tickvals: ticks, ticktext: ticks.map(tick), ...more });
 }
 
 /** The measured token counts on a log axis, as many labelled as fit. */

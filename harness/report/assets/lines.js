@@ -1,7 +1,7 @@
 // Charts against n: latency, memory and the speed-up over the base.
 
-/** Lines over n of one metric, failures as marks at the top. unit: of the rows, or × for the speed-up. */
-function overTokens(view, { metric, columns, label, unit, skip, shapes = [], include = [] }) {
+/** Lines over n of one metric, failures as marks where the worst values lie. unit: of the rows, or × for the speed-up; low: less is worse. */
+function overTokens(view, { metric, columns, label, unit, skip, shapes = [], include = [], low: worstLow = false }) {
   const { cell } = view.data;
   const [value, low, high] = columns;
   const rows = (view.byMetric.get(metric) || []).filter((row) => view.chosen(row) && !(skip && skip(row)));
@@ -25,12 +25,12 @@ function overTokens(view, { metric, columns, label, unit, skip, shapes = [], inc
   }
   marked.push(...failedLines(view, metric, marked));
   const series = [...new Set(marked.map((line) => line.series))];
-  data.push(...failureMarks(view, marked, series));
+  data.push(...failureMarks(view, marked, series, worstLow));
   const room = series.length ? Math.min(0.3, 0.05 + 0.055 * series.length) : 0;
   return {
     data,
     layout: {
-      xaxis: tokenAxis(view, view.setting.n), yaxis: logAxis(view, label, every, { room }),
+      xaxis: tokenAxis(view, view.setting.n), yaxis: logAxis(view, label, every, { room, below: worstLow }),
       yaxis2: { overlaying: "y", range: [0, 1], visible: false, fixedrange: true }, shapes,
     },
     failed: series.length > 0,
@@ -48,12 +48,13 @@ function failedLines(view, metric, already) {
   return linesOf(view, rows).filter((line) => !known.has(named(line.series, line.m)));
 }
 
-function failureMarks(view, lines, series) {
+function failureMarks(view, lines, series, low) {
   const { cell } = view.data;
   return lines.flatMap((line) => {
     const rows = line.rows.filter((row) => cell("status", row) in FAILED);
     if (!rows.length) return [];
-    const place = 0.965 - 0.055 * Math.min(series.indexOf(line.series), 5);
+    const inward = 0.035 + 0.055 * Math.min(series.indexOf(line.series), 5);
+    const place = low ? inward : 1 - inward;
     const { color } = view.look(line.series);
     return [{
       type: "scatter", mode: "markers", yaxis: "y2", x: rows.map((row) => cell("n", row)), y: rows.map(() => place), hoverinfo: "text",
@@ -63,7 +64,8 @@ function failureMarks(view, lines, series) {
   });
 }
 
-const MARKS_TOLD = "Marks at the top: × out of memory, + timeout, Y error";
+const SEEDS_TOLD = "A model of several seeds: the median of theirs, its interval from the lowest end to the highest";
+const MARKS_TOLD = "× out of memory, + timeout, Y error";
 
 function metricChart(id, title, label, remark) {
   CHARTS.push({
@@ -74,7 +76,7 @@ function metricChart(id, title, label, remark) {
       if (first === undefined) return { none: `No value of ${id} in this selection.` };
       const built = overTokens(view, { metric: id, columns: ["value", "ci_low", "ci_high"], label: `${label} (${unit(first)})`, unit });
       if (!built) return { none: `No value of ${id} for the variants and m that are shown.` };
-      return { ...built, caption: [remark, built.failed ? MARKS_TOLD : ""] };
+      return { ...built, caption: [remark, view.setting.seeds ? SEEDS_TOLD : "", built.failed ? `Marks at the top: ${MARKS_TOLD}` : ""] };
     },
   });
 }
@@ -89,11 +91,11 @@ CHARTS.push({
     const line = { type: "line", xref: "paper", x0: 0, x1: 1, y0: 1, y1: 1, line: { color: view.inks.ink, width: 1.2 } };
     const built = overTokens(view, {
       metric: "latency", columns: ["speed", "speed_low", "speed_high"], label: `speed-up over ${plain(base)} (×)`, unit: () => "×",
-      skip: (row) => view.data.cell("series", row) === base, shapes: [line], include: [1],
+      skip: (row) => view.data.cell("series", row) === base, shapes: [line], include: [1], low: true,
     });
     if (!built) return { none: `Nothing that is shown was measured at a size where ${base} was, too.` };
     const lacking = base.startsWith("flash") ? "" : "No flash in this run: full is the base";
-    return { ...built, caption: [`Ratio of medians with 95 % intervals; above 1 is faster than ${base}`, lacking, built.failed ? MARKS_TOLD : ""] };
+    return { ...built, caption: [`Ratio of medians with 95 % intervals; above 1 is faster than ${base}`, lacking, view.setting.seeds ? SEEDS_TOLD : "", built.failed ? `Marks at the bottom: ${MARKS_TOLD}` : ""] };
   },
 });
 

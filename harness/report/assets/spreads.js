@@ -1,17 +1,21 @@
 // What time buys (error and accuracy against latency), and from which n a variant overtakes the base.
 
-const ACCURACIES = ["top1", "top5", "map", "map50", "map75", "miou"];
+const ACCURACIES = { top1: "top-1 accuracy", top5: "top-5 accuracy", map: "box AP", map50: "box AP50", map75: "box AP75", miou: "mean IoU" };
 const ERRORS = {
   approximation_error: "approximation error (against full)",
   numeric_error: "numeric error (against float64)",
 };
+const MOST_NAMED = 4;
 
-/** The metrics that the chart can draw: errors of this setting, accuracies of any run of this page. */
+/** What the chart can draw: [value, text] of this setting's errors, then of the accuracies of each problem; beside a trained model's latency its own alone. */
 function spreadMetrics(view) {
-  const { data } = view;
-  const held = new Set(data.columns.metric.values);
   const errors = Object.keys(ERRORS).filter((name) => (view.byMetric.get(name) || []).some((row) => isGood(view, row)));
-  return [...errors, ...ACCURACIES.filter((name) => held.has(name))];
+  const judged = new Map();
+  for (const point of view.about.accuracies) {
+    if (latencyOf(view, point) !== null) judged.set(`${point.metric}|${point.problem}`, `${point.metric} · ${point.problem}`);
+  }
+  const own = [...judged].filter(([value]) => `model ${value.slice(value.indexOf("|") + 1)} `.startsWith(`${view.setting.values.scope} `));
+  return [...errors.map((name) => [name, name.replace("_", " ")]), ...(own.length ? own : judged)];
 }
 
 CHARTS.push({
@@ -21,10 +25,11 @@ CHARTS.push({
     if (!metrics.length) {
       const why = view.setting.values.phase === "forward" && view.setting.values.scope === "core" ? "was not measured" : "is defined for phase forward of scope core";
       this.controls.replaceChildren();
-      return { none: `The approximation error ${why}, and no row of this page is an accuracy.` };
+      const accuracy = view.about.accuracies.length ? `no trained model of this page has a latency at n = ${view.state.n} here` : "no row of this page is an accuracy";
+      return { none: `The approximation error ${why}, and ${accuracy}.` };
     }
-    if (!metrics.includes(this.metric)) this.metric = metrics[0];
-    const options = metrics.map((name) => make("option", { value: name, selected: name === this.metric }, name.replace("_", " ")));
+    if (!metrics.some(([value]) => value === this.metric)) this.metric = metrics[0][0];
+    const options = metrics.map(([value, text]) => make("option", { value, selected: value === this.metric }, text));
     const choose = make("select", { "aria-label": "Metric against latency", onchange: (event) => { this.metric = event.target.value; this.redraw(); } }, ...options);
     this.controls.replaceChildren(choose);
     return this.metric in ERRORS ? errorSpread(view, this.metric) : accuracySpread(view, this.metric);
@@ -96,35 +101,50 @@ function frontier(view, points, exact, range) {
   return [{ type: "scatter", mode: "lines", x, y, hoverinfo: "skip", line: { color: view.inks.faint, width: 1.5, dash: "2px,3px" } }];
 }
 
-/** Accuracies of trained models against the latency of the same variant and m in this setting. */
-function accuracySpread(view, metric) {
-  const { data } = view;
-  const { cell } = data;
+/** The latency row at the chosen n that a trained model's attention, options and m have; a run without options stands for all. */
+function latencyOf(view, { attention, own, m }) {
+  const { cell } = view.data;
+  const fits = (row, options) => isGood(view, row) && cell("n", row) === view.state.n && cell("attention", row) === attention && cell("m", row) === m && cell("own", row) === options;
+  const rows = view.byMetric.get("latency") || [];
+  const found = [own, ""].map((options) => rows.filter((row) => fits(row, options))).find((list) => list.length) || [];
+  return found.reduce((best, row) => (best === null || cell("value", row) < cell("value", best) ? row : best), null);
+}
+
+/** Accuracies of one problem against latency: the mean over seeds with its interval, the seeds as dots, the best as a staircase. */
+function accuracySpread(view, chosen) {
+  const { cell } = view.data;
   const n = view.state.n;
-  const times = new Map();
-  for (const row of view.byMetric.get("latency") || []) {
-    if (isGood(view, row) && cell("n", row) === n) times.set(`${cell("attention", row)}|${cell("m", row)}`, row);
+  const [metric, problem] = [chosen.slice(0, chosen.indexOf("|")), chosen.slice(chosen.indexOf("|") + 1)];
+  const all = view.about.accuracies.filter((point) => point.metric === metric && point.problem === problem).map((point) => ({ ...point, time: latencyOf(view, point), name: named(point.attention + point.own, point.m) }));
+  const lost = all.filter((point) => point.time === null).map((point) => point.name);
+  const more = lost.length > MOST_NAMED ? ` and ${lost.length - MOST_NAMED} more` : "";
+  const lacking = lost.length ? `No latency at n = ${n} here for ${lost.slice(0, MOST_NAMED).join(", ")}${more}` : "";
+  const points = all.filter((point) => point.time !== null && view.shown(point.time));
+  if (!points.length) return { none: lacking || `No ${metric} of a variant that is shown.` };
+  const ms = (point) => cell("value", point.time);
+  const steps = [];
+  for (const point of [...points].sort((a, b) => ms(a) - ms(b) || b.mean - a.mean)) {
+    if (!steps.length || point.mean > steps[steps.length - 1].mean) steps.push(point);
   }
-  const points = [], without = [];
-  for (let row = 0; row < data.count; row++) {
-    if (cell("metric", row) !== metric || cell("status", row) !== "ok" || !view.shown(row)) continue;
-    const time = times.get(`${cell("attention", row)}|${cell("m", row)}`);
-    if (time === undefined) without.push(named(cell("series", row), cell("m", row)));
-    else points.push([row, time]);
-  }
-  const lacking = without.length ? `No latency at n = ${n} here for ${[...new Set(without)].join(", ")}` : "";
-  if (!points.length) return { none: lacking || `No ${metric} in this report.` };
-  const traces = points.map(([row, time]) => {
-    const line = { series: cell("series", row), m: cell("m", row) };
-    const text = `${named(line.series, line.m)}: ${metric} ${figure(cell("value", row))} (run ${data.about.runs[cell("run", row)]}, ${cell("options", row)}, seed ${cell("seed", row)}) at ${figure(cell("value", time))} ms`;
-    const [low, high] = [cell("ci_low", row), cell("ci_high", row)];
-    const own = lineTrace(view, line, [cell("value", time)], [cell("value", row)], [text], { mode: "markers", error_y: intervals([cell("value", row)], [low], [high], view.look(line.series).color) });
+  const traces = [{ type: "scatter", mode: "lines", x: steps.map(ms), y: steps.map((point) => point.mean), hoverinfo: "skip", line: { color: view.inks.faint, width: 1.5, dash: "2px,3px", shape: "hv" } }];
+  for (const point of points) {
+    const line = { series: cell("series", point.time), m: point.m };
+    const { color } = view.look(line.series);
+    const seeds = point.values.length > 1 ? ` (mean of ${point.values.length} seeds, ${figure(Math.min(...point.values))} to ${figure(Math.max(...point.values))})` : " (one seed)";
+    const text = `${point.name}: ${metric} ${figure(point.mean)}${seeds} at ${told(ms(point), cell("ci_low", point.time), cell("ci_high", point.time), "ms")}; run ${point.runs.join(", ")}`;
+    if (point.values.length > 1) {
+      traces.push({ type: "scatter", mode: "markers", x: point.values.map(() => ms(point)), y: point.values, hoverinfo: "skip", marker: { color, size: 5, opacity: 0.6 } });
+    }
+    const half = point.half === null ? [null, null] : [point.mean - point.half, point.mean + point.half];
+    const own = lineTrace(view, line, [ms(point)], [point.mean], [text], { mode: "markers", name: plain(point.name), error_y: intervals([point.mean], [half[0]], [half[1]], color) });
     own.marker.size = 12;
-    return own;
-  });
+    traces.push(own);
+  }
+  const seeded = points.some((point) => point.values.length > 1);
   return {
-    data: traces, layout: { xaxis: logAxis(view, `latency at n = ${n} (ms)`, points.map(([, time]) => cell("value", time))), yaxis: axis(view, metric, { rangemode: "normal" }) },
-    caption: ["Accuracy of trained models (any run of this page, their own n and data: hover) against the latency measured here", lacking, "Upper left is better"],
+    data: traces, layout: { xaxis: logAxis(view, `latency at n = ${n} (ms)`, points.map(ms)), yaxis: axis(view, ACCURACIES[metric], { rangemode: "normal" }) },
+    caption: [`Models trained for ${problem}, against the latency measured here`, seeded ? "Marks: mean over the seeds (dots), bars its 95 % interval" : "Marks: one seed each, so that small differences say nothing",
+      "Upper left is better. Dotted: the most accurate at its latency or less", lacking],
   };
 }
 
@@ -136,6 +156,7 @@ CHARTS.push({
     if (!base) return { none: "Neither flash nor full has a latency here, so there is nothing to overtake." };
     const mine = setting.crossings.filter(({ series, m }) => !view.state.hidden.has(series) && (view.state.m === "all" || m === null || String(m) === view.state.m));
     if (!mine.length) return { none: `No shown variant was measured at the same n as ${base}.` };
+    if (setting.n.length === 1) return { none: `Only n = ${setting.n[0]} was measured: from which n a variant overtakes ${base} takes two.` };
     mine.sort((a, b) => view.order.get(b.series) - view.order.get(a.series) || (b.m ?? -1) - (a.m ?? -1));
     const [first, last] = [setting.n[0], setting.n[setting.n.length - 1]];
     const data = [], annotations = [];
@@ -157,7 +178,7 @@ CHARTS.push({
       data, height: Math.max(240, 60 + 30 * mine.length),
       layout: {
         xaxis: tokenAxis(view, setting.n), annotations, margin: { l: 110, r: 14, t: 8, b: 46 },
-        yaxis: axis(view, "", { tickvals: mine.map((_, at) => at), ticktext: mine.map((one) => plain(named(one.series, one.m).slice(0, 28))), range: [-0.7, mine.length - 0.3], showgrid: false, fixedrange: true }),
+        yaxis: axis(view, "", { tickvals: mine.map((_, at) => at), ticktext: mine.map((one) => plain(named(clipped(one.series, 26), one.m))), range: [-0.7, mine.length - 0.3], showgrid: false, fixedrange: true }),
       },
       caption: [`From which n a variant is faster than ${base}: mark, with the stretch between the nearest measured n at which each wins for sure (thick)`,
         "◀: from the smallest n measured on. harness crossover measures between these n"],

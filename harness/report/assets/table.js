@@ -12,7 +12,8 @@ const PICKED = ["attention", "metric", "status", "phase", "dtype"];
 const REALS = new Set(["value", "ci_low", "ci_high", "p20", "p80"]);
 
 function layTable(data) {
-  const { about, columns, count } = data;
+  const { about, columns } = data;
+  const count = about.listed;
   const text = (name, row) => (name === "run" ? about.runs[data.cell("run", row)] : data.cell(name, row));
   const state = { words: "", picked: {}, sort: null, down: false, rows: Uint32Array.from({ length: count }, (_, row) => row) };
   const search = make("input", { type: "search", placeholder: "Filter: words, or n>=4096, status!=ok, note:flash", "aria-label": "Filter the rows" });

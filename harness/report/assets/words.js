@@ -30,6 +30,12 @@ function named(series, m) {
   return m === null || m === undefined ? series : `${series} m=${m}`;
 }
 
+/** Text of at most so many letters, the end of a longer one replaced by …. */
+function clipped(text, most) {
+  const letters = [...text];
+  return letters.length > most ? `${letters.slice(0, most - 1).join("")}…` : text;
+}
+
 /** Text for Plotly, which reads tags and entities in every label: with these escaped it draws what was written. */
 function plain(text) {
   const short = String(text);

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 from synthetic import write_run
 
 from harness import figures, store
 from harness.errors import UsageError
+from harness.figures import heatmap
 
 ALL = ["error", "heatmap", "latency", "memory", "roofline", "scaling", "speedup"]
 OTHERS = {"curves", "pareto", "resolution"}  # of trained and of whole models, which this run does not hold
@@ -149,6 +151,14 @@ def test_memory_marks_what_did_not_fit(small_run: Path) -> None:
     assert [list(line.get_xdata()) for line in crosses] == [[32768]]
 
 
+def test_failures_are_marked_where_the_worst_values_lie(small_run: Path) -> None:
+    for name, low in (("memory", False), ("latency", False), ("speedup", True)):
+        axes = draw(small_run, name)[0].figure.axes[0]
+        places = [y for line in axes.lines if line.get_marker() == "x" for y in line.get_ydata()]
+        assert places, name
+        assert all((y < 0.5) == low for y in places), name
+
+
 def test_a_failed_size_breaks_the_line(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "r", variants=("full",), sizes=(1024, 32768, 2048), **ONE)
     (sheet,) = draw(folder, "latency")
@@ -254,6 +264,18 @@ def test_heatmap_cells_say_latency_speedup_or_status(small_run: Path) -> None:
     assert words.count("n/a") == 3 + 1  # m=64 at n=64 in three variants, and its meaning in the caption
     assert "×" in words
     assert "speed-up over flash (×)" in words
+
+
+def test_heatmap_says_what_an_empty_cell_is(small_run: Path, tmp_path: Path) -> None:
+    meaning = "Empty cells: not in this run."
+    assert meaning not in " ".join(texts(draw(small_run, "heatmap")[0].figure).split())
+    folder = write_run(tmp_path / "r", variants=("flash", "anchor"), sizes=(1024, 4096), anchors=(16,), **ONE)
+    write_run(folder.parent / "s", variants=("anchor",), sizes=(4096,), anchors=(64,), **ONE)
+    run = figures.load(folder)
+    frame = pandas.concat([run.frame, figures.load(folder.parent / "s").frame], ignore_index=True)
+    run = figures.Run(folder=folder, frame=frame, environment=run.environment, whole=frame)
+    (sheet,) = heatmap.draw(run)
+    assert meaning in " ".join(texts(sheet.figure).split())
 
 
 def test_variants_keep_their_colour_and_marker_in_every_run(small_run: Path, tmp_path: Path) -> None:

@@ -81,6 +81,29 @@ def test_a_setting_that_differs_tells_problems_apart() -> None:
     assert found == ["detection coco lr=0.1", "detection coco lr=default", "recall"]
 
 
+def test_the_load_of_recall_is_no_option_of_the_variant() -> None:
+    loads = [{"task": "recall", "items": items, "shapes": "96", "scale": "32.0", "steps": "500"} for items in "15"]
+    assert pareto.problems(loads) == ["recall items=1", "recall items=5"]
+    assert pareto.own_options(loads[0]) == " scale=32.0"
+    assert pareto.own_options({"items": "2", "model": "anchorformer_tiny", "resolution": "224"}) == " items=2"
+
+
+def test_a_point_of_equal_cost_and_less_accuracy_is_not_among_the_best(run: Path) -> None:
+    (sheet, _) = sorted(drawn(pareto, run), key=lambda s: s.suffix)
+    (steps,) = [line for line in sheet.figure.axes[0].lines if line.get_drawstyle() == "steps-post"]
+    assert list(zip(steps.get_xdata(), steps.get_ydata(), strict=True)) == [
+        (pytest.approx(0.25), pytest.approx(0.32)), (pytest.approx(0.4), pytest.approx(0.95))
+    ]  # fmt: skip
+
+
+def test_a_long_name_is_whole_in_the_legend(run: Path) -> None:
+    with Store.open(run, metrics=("latency",), resume=True) as store:
+        options = {"init": "orthogonal", "logits": "cosine"}
+        judged(store, "anchor", options, 0, {"top1": 0.95, "flops": 8e8, "latency": 8.0})
+    (sheet, _) = sorted(drawn(pareto, run), key=lambda s: s.suffix)
+    assert "anchor init=orthogonal logits=cosine m=16" in texts(sheet.figure)
+
+
 def test_marks_are_means_over_seeds_with_students_interval(run: Path) -> None:
     (sheet, _) = sorted(drawn(pareto, run), key=lambda s: s.suffix)
     axes = sheet.figure.axes[0]

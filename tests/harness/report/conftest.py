@@ -12,6 +12,8 @@ from figures.synthetic import DECLARED, ENVIRONMENT, write_run
 
 from harness import figures, report
 from harness.figures import Run
+from harness.record import Case, Reading, Row, canonical_options
+from harness.store import Store
 
 KINDS = {"full": "exact", "flash": "exact", "xformers": "exact"}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -44,6 +46,38 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Run:
     loaded = figures.load(folder)
     loaded.frame.loc[loaded.frame["attention"] == "flash", "note"] = LINES
     return loaded
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Trained models: two anchors and flash over three seeds on one problem, and recall at two loads, without costs."""
+    folder = tmp_path_factory.mktemp("runs") / "trained"
+    digits = {"task": "classification", "data": "digits", "model.size": "16"}
+    with Store.open(folder, metrics=("latency",)) as store:
+        for seed in range(3):
+            for name, own, top1, ms in (
+                ("flash", {}, 0.90, 2.0), ("anchor", {"init": "paper"}, 0.60, 1.5),
+                ("anchor", {"init": "orthogonal", "logits": "cosine"}, 0.94, 1.6),
+            ):  # fmt: skip
+                latency = {"ci_low": ms + seed - 0.1, "ci_high": ms + seed + 0.1, "samples": 20}
+                _judge(store, name, {**own, **digits}, seed, [
+                    Reading(metric="top1", value=top1 + 0.01 * seed, samples=360),
+                    Reading(metric="latency", value=ms + seed, **latency), Reading(metric="peak_memory", value=0.19),
+                ])  # fmt: skip
+            for load, top1 in (("12", 0.99), ("56", 0.5)):
+                recall = {"task": "recall", "items": load, "shapes": "96", "colours": "8", "steps": "500"}
+                _judge(store, "anchor", {"init": "paper", **recall}, seed, [Reading(metric="top1", value=top1)])
+        store.write_json("environment.json", {"schema": 1, "device": "cpu"})
+    return figures.load(folder)
+
+
+def _judge(store: Store, name: str, options: dict[str, str], seed: int, readings: list[Reading]) -> None:
+    case = Case(
+        attention=name, backend="reference", scope="model", phase="forward", b=1, h=4, n=65, d=16, dtype="float32",
+        m=None if name == "flash" else 16, device="cpu", seed=seed, options=canonical_options(options),
+    )  # fmt: skip
+    stamp = {"run_id": "r", "machine": "here-2c-000000", "commit": "c", "time_utc": "2026-01-01T00:00:00Z"}
+    store.append([Row.of(case, reading, **stamp) for reading in readings], {})
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stored import Told, stored
 
 from harness.figures import Run
 from harness.selection import metric_rows
@@ -262,3 +263,59 @@ def test_runs_are_chosen_one_at_a_time(
     assert opened.page.locator("#chips").inner_text() != before
     assert "linformer" not in opened.page.locator("#answer").inner_text()
     assert opened.rows() == len(run.frame) + len(hostile.frame)
+
+
+def test_accuracy_is_drawn_a_problem_at_a_time_over_its_seeds(
+    open_page: Callable[..., Opened], write: Callable[..., Path], trained: Run, run: Run
+) -> None:
+    opened = open_page(write(trained, run))
+    assert opened.page.locator("#choice select[name=run]").input_value() == "mine"  # the most candidates
+    select = opened.page.get_by_label("Metric against latency")
+    assert select.locator("option").all_inner_texts()[2:] == [
+        "top1 · classification digits", "top1 · recall items=12", "top1 · recall items=56"
+    ]  # fmt: skip
+    opened.choose("run", "trained")
+    assert "seed=" not in "".join(opened.page.locator("#answer, #chips").all_inner_texts())
+    assert select.locator("option").all_inner_texts() == ["top1 · classification digits"]  # the latency is that model's
+    marks = "one => one.data.filter(trace => trace.name).map(trace => [trace.name, trace.x[0], trace.y[0]])"
+    drawn = {name: (x, y) for name, x, y in opened.page.locator("#plot-pareto").evaluate(marks)}
+    assert drawn == {
+        "flash": (3.0, pytest.approx(0.91)), "anchor init=paper m=16": (2.5, pytest.approx(0.61)),
+        "anchor init=orthogonal logits=cosine m=16": (2.6, pytest.approx(0.95)),
+    }  # fmt: skip
+    best = "one => { const line = one.data.find(trace => trace.mode === 'lines'); return [line.x, line.y]; }"
+    assert opened.page.locator("#plot-pareto").evaluate(best) == [
+        [2.5, 2.6],
+        [pytest.approx(0.61), pytest.approx(0.95)],
+    ]
+    assert opened.rows() == len(trained.frame) + len(run.frame)
+    assert "Only n = 65 was measured" in opened.page.locator("#plot-crossover").inner_text()
+    assert opened.complaints == []
+
+
+def test_long_names_keep_their_m_and_fit_a_phone(
+    open_page: Callable[..., Opened], write: Callable[..., Path], tmp_path: Path
+) -> None:
+    long = "init=orthogonal;logits=cosine"
+    told = [
+        *(Told("flash", n=n, ms=n / 100) for n in (256, 1024)),
+        *(Told("anchor", n=n, m=m, ms=n / 1000, options=o) for n in (256, 1024) for m in (16, 64) for o in (long, "")),
+    ]  # fmt: skip
+    phone = open_page(write(stored(tmp_path / "long", told)), width=390)
+    assert phone.page.locator(".headline .name").inner_text().startswith("anchor")
+    phone.choose("m", "all")
+    assert phone.page.evaluate("document.documentElement.scrollWidth") == 390
+    ticks = phone.page.locator("#plot-crossover .ytick").all_text_contents()
+    assert sum(text.endswith("… m=16") for text in ticks) == sum(text.endswith("… m=64") for text in ticks) == 1
+
+
+def test_failures_lie_where_the_worst_values_do(report: Opened) -> None:
+    places = "one => one.data.filter(trace => trace.yaxis === 'y2').flatMap(trace => trace.y)"
+    assert min(report.page.locator("#plot-latency").evaluate(places)) > 0.5
+    assert max(report.page.locator("#plot-speedup").evaluate(places)) < 0.5
+
+
+def test_a_narrow_span_has_ticks(open_page: Callable[..., Opened], write: Callable[..., Path], tmp_path: Path) -> None:
+    told = [Told("flash", n=64, memory=0.24), Told("anchor", n=64, m=16, ms=0.9, memory=0.19)]
+    opened = open_page(write(stored(tmp_path / "narrow", told)))
+    assert len(opened.page.locator("#plot-peak_memory .ytick").all()) >= 2

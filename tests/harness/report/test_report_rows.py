@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from stored import KINDS, Told, stored
 
+from harness.candidates import Stock
 from harness.figures import Run
 from harness.figures.roofline import points
 from harness.figures.speedup import ratios
 from harness.recommend import Wish, recommend
+from harness.report.accuracies import of_runs
 from harness.report.answers import of_settings
 from harness.report.looks import CONTRAST, _contrast, series_looks, size_looks
 from harness.report.rows import NUMBERS, TEXTS, gather
@@ -96,8 +98,6 @@ def test_the_answers_are_those_of_recommend(tmp_path: Path) -> None:
     run = stored(tmp_path / "r", told)
     (answers,) = of_settings([run], gather([run]).settings, kinds=KINDS)
     assert sorted(answers) == ["1024|16", "1024|64", "1024|all", "1024|exact"]
-    from harness.candidates import Stock
-
     for key, wish in {"all": {}, "64": {"m": (64,)}, "exact": {"max_error": 0.0}}.items():
         (expected,) = recommend(Stock([run], kinds=KINDS), Wish(n=1024, **wish))  # pyright: ignore[reportArgumentType]
         got = answers[f"1024|{key}"]
@@ -126,3 +126,42 @@ def test_a_run_in_which_everything_failed_has_settings_and_no_answers(tmp_path: 
     assert [setting.base for setting in rows.settings] == [None]
     assert of_settings([run], rows.settings, kinds=KINDS) == [{}]
     assert all(math.isnan(value) for value in rows.frame["speed"])
+
+
+def test_seeds_of_a_trained_model_are_one_candidate_and_every_row_is_listed(trained: Run) -> None:
+    rows = gather([trained])
+    assert rows.listed == len(trained.frame) < len(rows.frame)
+    assert sorted(rows.frame["case_id"][: rows.listed]) == sorted(trained.frame["case_id"])
+    (setting,) = rows.settings
+    assert setting.seeds
+    drawn = rows.frame[(rows.frame["setting"] == 0) & (rows.frame["metric"] == "latency")].set_index("series")
+    assert sorted(drawn.index) == ["anchor init=orthogonal logits=cosine", "anchor init=paper", "flash"]
+    flash = drawn.loc["flash"]
+    assert (flash["value"], flash["ci_low"], flash["ci_high"]) == pytest.approx((3.0, 1.9, 4.1))
+    assert "median of 3 seeds" in flash["note"]
+    ((answer,),) = [[own["65|all"]] for own in of_settings([trained], rows.settings, kinds=KINDS)]
+    assert [one["series"] for one in answer["ranking"]] == [
+        "anchor init=paper", "anchor init=orthogonal logits=cosine", "flash"
+    ]  # fmt: skip
+    assert answer["headline"].startswith("anchor init=paper m=16 (an approximation) is the fastest")
+
+
+def test_runs_without_several_seeds_are_as_they_are(run: Run) -> None:
+    rows = gather([run])
+    assert rows.listed == len(rows.frame) == len(run.frame)
+    assert not any(setting.seeds for setting in rows.settings)
+    assert len(Stock([run], kinds=KINDS).frame) == len(run.frame)
+
+
+def test_accuracies_are_means_over_seeds_and_problems_stay_apart(trained: Run) -> None:
+    found = {(one["problem"], one["attention"] + one["own"]): one for one in of_runs([trained], ["mine"])}
+    assert sorted(found) == [
+        ("classification digits", "anchor init=orthogonal logits=cosine"),
+        ("classification digits", "anchor init=paper"),
+        ("classification digits", "flash"), ("recall items=12", "anchor init=paper"),
+        ("recall items=56", "anchor init=paper"),
+    ]  # fmt: skip
+    flash = found["classification digits", "flash"]
+    assert (flash["mean"], flash["m"], flash["runs"]) == (pytest.approx(0.91), None, ["mine"])
+    assert flash["values"] == pytest.approx([0.90, 0.91, 0.92])
+    assert flash["half"] == pytest.approx(4.303 * 0.01 / math.sqrt(3), rel=1e-3)
