@@ -595,10 +595,11 @@ def _gather(
 
 def _anchor_gradient(partial: Tensor, grad_anchors: Tensor, parts: int) -> Launch:
     size = grad_anchors.numel()
-    # Narrow and deep: there are hundreds of matrices and few elements, and a step waits for memory once.
+    # Where there are few elements, narrow and deep: there are hundreds of matrices, and a step waits for memory once.
+    block, wide = (32, 64) if size <= 8192 else (256, 32)
     return Launch(
-        device_code.anchor_gradient_kernel, -(-size // 16), (partial, grad_anchors, parts, size),
-        {"BLOCK": 16, "WIDE": 128}, 4, 2,
+        device_code.anchor_gradient_kernel, -(-size // block), (partial, grad_anchors, parts, size),
+        {"BLOCK": block, "WIDE": wide}, 4, 2,
     )  # fmt: skip
 
 
