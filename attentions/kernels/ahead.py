@@ -32,7 +32,10 @@ _TYPES = {
 
 @dataclass(frozen=True)
 class Resources:
-    """What a compiled kernel takes: registers a thread, bytes spilled a thread, shared memory a program, threads."""
+    """What a compiled kernel takes: registers a thread, bytes spilled a thread, shared memory a program, threads.
+
+    warp_products, warpgroup_products: matrix instructions in its PTX, of a warp (mma.sync) and of four (wgmma).
+    """
 
     kernel: str
     capability: int
@@ -40,6 +43,8 @@ class Resources:
     spilled_bytes: int
     shared_bytes: int
     threads: int
+    warp_products: int
+    warpgroup_products: int
 
     @property
     def resident(self) -> int:
@@ -57,7 +62,9 @@ def compile_launch(launch: Launch, *, capability: int) -> Resources:
     constants: dict[str, Any] = dict(launch.constants)
     hints: dict[tuple[int, ...], list[list[Any]]] = {}
     for place, (name, value) in enumerate(zip(names, launch.arguments, strict=False)):
-        if isinstance(value, torch.Tensor):
+        if launch.kernel.params[place].is_constexpr:
+            constants[name] = value
+        elif isinstance(value, torch.Tensor):
             signature[name] = _TYPES[value.dtype]
             hints[(place,)] = [["tt.divisibility", 16]]
         elif isinstance(value, float):
@@ -77,6 +84,8 @@ def compile_launch(launch: Launch, *, capability: int) -> Resources:
     return Resources(
         kernel=launch.kernel.__name__, capability=capability, registers=registers, spilled_bytes=spilled,
         shared_bytes=compiled.metadata.shared, threads=32 * launch.warps,
+        warp_products=compiled.asm["ptx"].count("mma.sync.aligned.m16n8"),
+        warpgroup_products=compiled.asm["ptx"].count("wgmma.mma_async"),
     )  # fmt: skip
 
 

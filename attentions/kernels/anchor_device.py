@@ -22,7 +22,10 @@ Two ways through the anchors:
   after which a block of anchors can be treated without the others.
 
 Conventions: token tensors have any batch, head and token strides and a contiguous last dimension; a tile's base is
-formed in 64 bits, offsets inside it in 32. d is padded to a power of two and m to a block with anchors of logit −inf.
+formed in 64 bits, offsets inside it in 32. The stride between tokens, and m where all anchors are in one tile, are
+constants of the compiled kernel: offsets then are immediate, which saves a third of the registers. Matrices that a loop
+multiplies with are transposed before it, so that they are put into shared memory once. d is padded to a power of two
+and m to a block with anchors of logit −inf.
 Logits, softmax, degrees and all sums are float32; A and dS are rounded to the inputs' dtype for the tensor cores.
 """
 
@@ -79,14 +82,21 @@ def _load(
 @triton.jit
 def _store(
     pointer, tile, start, n, stride,
-    BLOCK: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr, EVICT: tl.constexpr,
+    BLOCK: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr, EVEN: tl.constexpr, EVICT: tl.constexpr,
 ):  # fmt: skip
     """Write (BLOCK, D_PAD) to a head at tokens from `start`, leaving out what lies beyond n or D."""
     base, inside = _offsets(start, stride, BLOCK, D_PAD)
     rows = start + tl.arange(0, BLOCK)
     columns = tl.arange(0, D_PAD)
-    mask = (rows < n)[:, None] & (columns < D)[None, :]
-    tl.store(pointer + base + inside, tile.to(pointer.dtype.element_ty), mask=mask, eviction_policy=EVICT)
+    values = tile.to(pointer.dtype.element_ty)
+    if EVEN:
+        if D == D_PAD:
+            tl.store(pointer + base + inside, values, eviction_policy=EVICT)
+        else:
+            tl.store(pointer + base + inside, values, mask=(columns < D)[None, :], eviction_policy=EVICT)
+    else:
+        mask = (rows < n)[:, None] & (columns < D)[None, :]
+        tl.store(pointer + base + inside, values, mask=mask, eviction_policy=EVICT)
 
 
 @triton.jit
@@ -128,87 +138,110 @@ def _add_dot(a, b, total, PRECISION: tl.constexpr):
 
 
 @triton.jit
-def _logits(k, u, first, m, PADDED: tl.constexpr, PRECISION: tl.constexpr):
+def _logits(k, ut, first, m, PADDED: tl.constexpr, PRECISION: tl.constexpr):
     """k · u before scaling, (tokens, anchors) in float32; −inf for anchors beyond m."""
-    s = _dot(k, tl.trans(u), PRECISION)
+    s = _dot(k, ut, PRECISION)
     if PADDED:
-        anchors = first + tl.arange(0, u.shape[0])
+        anchors = first + tl.arange(0, ut.shape[1])
         s = tl.where((anchors < m)[None, :], s, float("-inf"))
     return s
 
 
 @triton.jit
-def _softmax(s, scale):
-    """Softmax over a whole row of raw logits; scale = log2(e)/√d.
+def _softmax(s, scale, start, n, MASKED: tl.constexpr):
+    """Softmax over a whole row of raw logits; scale = log2(e)/√d. MASKED: zero for tokens beyond n.
 
     2^(s·scale − top·scale) is one fused multiply-add an element: the rounding of top·scale is common to the row and
     cancels in the division.
     """
     top = tl.max(s, 1) * scale
     p = tl.exp2(s * scale - top[:, None])
-    return p * (1.0 / tl.sum(p, 1))[:, None]
+    inverse = 1.0 / tl.sum(p, 1)
+    if MASKED:
+        inverse = tl.where(start + tl.arange(0, s.shape[0]) < n, inverse, 0.0)
+    return p * inverse[:, None]
 
 
 @triton.jit
-def _load_vector(pointer, start, n, BLOCK: tl.constexpr):
-    """BLOCK floats of a head from token `start`, zero beyond n."""
+def _load_vector(pointer, start, n, BLOCK: tl.constexpr, other):
+    """BLOCK floats of a head from token `start`, `other` beyond n."""
     rows = start + tl.arange(0, BLOCK)
-    return tl.load(pointer + rows, mask=rows < n, other=0.0)
+    return tl.load(pointer + rows, mask=rows < n, other=other)
 
 
 @triton.jit
 def _gather(
-    k, v, lse, u, low, high, n, stride_k, stride_v, scale, first, m,
+    k, v, lse, ut, low, high, n, stride_k, stride_v, scale, first, m,
     BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr, EVEN: tl.constexpr,
     PADDED: tl.constexpr, BLOCKED: tl.constexpr, DEGREE: tl.constexpr, PRECISION: tl.constexpr,
-    KEEP: tl.constexpr, KEEP_V: tl.constexpr,
+    WGMMA: tl.constexpr, KEEP: tl.constexpr, KEEP_V: tl.constexpr,
 ):  # fmt: skip
-    """AᵀV (BLOCK_M, D_PAD) and Aᵀ1 (BLOCK_M) over the tokens [low, high)."""
-    total = tl.zeros((BLOCK_M, D_PAD), dtype=tl.float32)
-    # In 16 bits the degrees come from the tensor cores, as AᵀV does: A times 16 columns of ones. Summing a tile's
-    # columns in registers takes shuffles across each warp in every tile; and the degree of the rounded A is the one
-    # that makes W an average (constant V gives exactly V).
-    if k.dtype.element_ty == tl.float32:
-        degree = tl.zeros((BLOCK_M,), dtype=tl.float32)
+    """AᵀV (BLOCK_M, D_PAD) and Aᵀ1 (BLOCK_M) over the tokens [low, high); ut: the anchors, transposed outside any loop.
+
+    WGMMA: products by Hopper's warpgroups, 64 rows an instruction and the right factor from shared memory. The sum is
+    then kept as VᵀA, whose rows are d ≥ 64 whatever m is, and A is written to shared memory once.
+    """
+    NARROW: tl.constexpr = k.dtype.element_ty != tl.float32
+    FLIPPED: tl.constexpr = NARROW and WGMMA and D_PAD >= 64
+    if FLIPPED:
+        total = tl.zeros((D_PAD, BLOCK_M), dtype=tl.float32)
     else:
+        total = tl.zeros((BLOCK_M, D_PAD), dtype=tl.float32)
+    # In 16 bits the degrees come from the tensor cores, as AᵀV does: A times ones, constants of as many rows or columns
+    # as one instruction has. Summing a tile's columns in registers takes shuffles across each warp in every tile; and
+    # the degree of the rounded A is the one that makes W an average (constant V gives exactly V).
+    if not NARROW:
+        degree = tl.zeros((BLOCK_M,), dtype=tl.float32)
+    elif WGMMA:
+        ones = tl.full((64, BLOCK_N), 1.0, dtype=tl.float32).to(k.dtype.element_ty)
+        degree = tl.zeros((64, BLOCK_M), dtype=tl.float32)
+    else:
+        ones = tl.full((BLOCK_N, 16), 1.0, dtype=tl.float32).to(k.dtype.element_ty)
         degree = tl.zeros((BLOCK_M, 16), dtype=tl.float32)
     for start in range(low, high, BLOCK_N):
         tile_k = _load(k, start, n, stride_k, BLOCK_N, D, D_PAD, EVEN, KEEP)
         tile_v = _load(v, start, n, stride_v, BLOCK_N, D, D_PAD, EVEN, KEEP_V)
-        s = _logits(tile_k, u, first, m, PADDED, PRECISION)
+        s = _logits(tile_k, ut, first, m, PADDED, PRECISION)
+        # A is zero for tokens beyond n, which are to have no part in the degrees.
         if BLOCKED:
-            a = tl.exp2(s * scale - _load_vector(lse, start, n, BLOCK_N)[:, None])
+            a = tl.exp2(s * scale - _load_vector(lse, start, n, BLOCK_N, float("inf"))[:, None])
         else:
-            a = _softmax(s, scale)
-        at = tl.trans(a.to(tile_v.dtype))
-        total = _add_dot(at, tile_v, total, PRECISION)
+            a = _softmax(s, scale, start, n, not EVEN)
+        narrow = a.to(tile_v.dtype)
+        if FLIPPED:
+            total = _add_dot(tl.trans(tile_v), narrow, total, PRECISION)
+        else:
+            total = _add_dot(tl.trans(narrow), tile_v, total, PRECISION)
         if DEGREE:
-            # Tokens beyond n have zero rows in V, so that only their degree has to be left out.
-            rows = start + tl.arange(0, BLOCK_N)
-            if k.dtype.element_ty == tl.float32:
-                degree += tl.sum(tl.where((rows < n)[:, None], a, 0.0), 0)
+            if not NARROW:
+                degree += tl.sum(a, 0)
+            elif WGMMA:
+                degree = _add_dot(ones, narrow, degree, PRECISION)
             else:
-                ones = tl.where((rows < n)[:, None], 1.0, tl.zeros((BLOCK_N, 16), dtype=tl.float32))
-                degree = _add_dot(at, ones.to(tile_v.dtype), degree, PRECISION)
-    if k.dtype.element_ty == tl.float32:
+                degree = _add_dot(tl.trans(narrow), ones, degree, PRECISION)
+    if not NARROW:
         counted = degree
+    elif WGMMA:
+        counted = tl.max(degree, 0)  # 64 equal rows
     else:
         counted = tl.max(degree, 1)  # 16 equal columns
+    if FLIPPED:
+        total = tl.trans(total)
     return total, counted
 
 
 @triton.jit
 def _scatter(
-    k, out, u, w, low, high, n, stride_k, stride_o, scale, m,
+    k, out, ut, w, low, high, n, stride_k, stride_o, scale, m,
     BLOCK_N: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr, EVEN: tl.constexpr, PADDED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
     """O = A W for the tokens [low, high)."""
     for start in range(low, high, BLOCK_N):
         tile_k = _load(k, start, n, stride_k, BLOCK_N, D, D_PAD, EVEN, "evict_first")
-        a = _softmax(_logits(tile_k, u, 0, m, PADDED, PRECISION), scale)
+        a = _softmax(_logits(tile_k, ut, 0, m, PADDED, PRECISION), scale, start, n, False)
         o = _dot(a.to(tile_k.dtype), w, PRECISION)
-        _store(out, o, start, n, stride_o, BLOCK_N, D, D_PAD, "evict_first")
+        _store(out, o, start, n, stride_o, BLOCK_N, D, D_PAD, EVEN, "evict_first")
 
 
 @triton.jit
@@ -235,11 +268,17 @@ def _sum_splits(
     rows = tl.arange(0, BLOCK_M)
     total = tl.zeros((BLOCK_M, D_PAD), dtype=tl.float32)
     degree = tl.zeros((BLOCK_M,), dtype=tl.float32)
-    for split in range(splits):
-        at = head.to(tl.int64) * splits + split
-        total += _load_rows(partial + at * m * D, 0, m, BLOCK_M, D, D_PAD, CACHE)
+    at = head.to(tl.int64) * splits
+    for split in range(0, splits, 2):  # two at a time, so that their loads are in flight together
+        also = tl.where(split + 1 < splits, m, 0)
+        here, there = (at + split) * m, (at + split + 1) * m
+        one = _load_rows(partial + here * D, 0, m, BLOCK_M, D, D_PAD, CACHE)
+        two = _load_rows(partial + there * D, 0, also, BLOCK_M, D, D_PAD, CACHE)
+        total = total + one + two
         if DEGREE:
-            degree += tl.load(partial_degree + at * m + rows, mask=rows < m, other=0.0, cache_modifier=CACHE)
+            one_degree = tl.load(partial_degree + here + rows, mask=rows < m, other=0.0, cache_modifier=CACHE)
+            two_degree = tl.load(partial_degree + there + rows, mask=rows < also, other=0.0, cache_modifier=CACHE)
+            degree = degree + one_degree + two_degree
     return total, degree
 
 
@@ -256,24 +295,22 @@ def _sum_slice(
     lane = tl.arange(0, WIDE)
     rows = first + tl.arange(0, ROWS)
     columns = tl.arange(0, D_PAD)
-    inside = rows[:, None] * D + columns[None, :]
-    mask = (rows < m)[:, None] & (columns < D)[None, :]
+    inside = (lane * m * D)[:, None, None] + (rows[:, None] * D + columns[None, :])[None, :, :]
+    mask = ((rows < m)[:, None] & (columns < D)[None, :])[None, :, :]
+    inside_degree = (lane * m)[:, None] + rows[None, :]
     total = tl.zeros((WIDE, ROWS, D_PAD), dtype=tl.float32)
     degree = tl.zeros((WIDE, ROWS), dtype=tl.float32)
     base = partial + place * splits * m * D
     base_degree = partial_degree + place * splits * m
     for start in range(0, splits, WIDE):
-        split = start + lane
-        at = (split.to(tl.int64) * m * D)[:, None, None] + inside[None, :, :]
-        total += tl.load(
-            base + at, mask=(split < splits)[:, None, None] & mask[None, :, :], other=0.0, cache_modifier=".cg"
-        )
+        there = lane < splits - start
+        total += tl.load(base + inside, mask=there[:, None, None] & mask, other=0.0, cache_modifier=".cg")
+        base += tl.cast(m, tl.int64) * D * WIDE
         if DEGREE:
-            at_degree = (split.to(tl.int64) * m)[:, None] + rows[None, :]
             degree += tl.load(
-                base_degree + at_degree, mask=(split < splits)[:, None] & (rows < m)[None, :], other=0.0,
-                cache_modifier=".cg",
-            )  # fmt: skip
+                base_degree + inside_degree, mask=there[:, None] & (rows < m)[None, :], other=0.0, cache_modifier=".cg"
+            )
+            base_degree += m * WIDE
     return tl.sum(total, 0), tl.sum(degree, 0)
 
 
@@ -307,29 +344,49 @@ def _reduce_gradients(
 
 
 @triton.jit
+def _weight_gradients(tile_v, tile_g, wt, dmt, dd, PRECISION: tl.constexpr):
+    """dA of a tile of tokens and a block of anchors; wt, dmt: transposed."""
+    da = _dot(tile_g, wt, PRECISION)
+    return _add_dot(tile_v, dmt, da, PRECISION) + dd[None, :]
+
+
+@triton.jit
 def _differentiate(
-    k, v, g, grad_k, grad_v, u, w, dm, dd, low, high, n,
+    k, v, g, grad_k, grad_v, u, ut, w, dm, dd, low, high, n,
     stride_k, stride_v, stride_g, stride_dk, stride_dv, scale, root, m,
     BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr, EVEN: tl.constexpr,
-    PADDED: tl.constexpr, PRECISION: tl.constexpr,
+    PADDED: tl.constexpr, PRECISION: tl.constexpr, WGMMA: tl.constexpr,
 ):  # fmt: skip
-    """dK and dV of the tokens [low, high), and their share of dU; root = 1/√d."""
-    du = tl.zeros((BLOCK_M, D_PAD), dtype=tl.float32)
+    """dK and dV of the tokens [low, high), and their share of dU; root = 1/√d, ut and WGMMA as in `_gather`.
+
+    dV is formed after dS although A was there before: kept, it would take registers through the widest part.
+    """
+    FLIPPED: tl.constexpr = k.dtype.element_ty != tl.float32 and WGMMA and D_PAD >= 64
+    wt, dmt = tl.trans(w), tl.trans(dm)
+    if FLIPPED:
+        du = tl.zeros((D_PAD, BLOCK_M), dtype=tl.float32)
+    else:
+        du = tl.zeros((BLOCK_M, D_PAD), dtype=tl.float32)
     for start in range(low, high, BLOCK_N):
         tile_k = _load(k, start, n, stride_k, BLOCK_N, D, D_PAD, EVEN, "evict_first")
         tile_v = _load(v, start, n, stride_v, BLOCK_N, D, D_PAD, EVEN, "evict_first")
         tile_g = _load(g, start, n, stride_g, BLOCK_N, D, D_PAD, EVEN, "evict_first")
-        a = _softmax(_logits(tile_k, u, 0, m, PADDED, PRECISION), scale)
-        dv = _dot(a.to(tile_k.dtype), dm, PRECISION)
-        _store(grad_v, dv, start, n, stride_dv, BLOCK_N, D, D_PAD, "evict_first")
-        da = _dot(tile_g, tl.trans(w), PRECISION)
-        da = _add_dot(tile_v, tl.trans(dm), da, PRECISION) + dd[None, :]
+        a = _softmax(_logits(tile_k, ut, 0, m, PADDED, PRECISION), scale, start, n, False)
+        narrow = a.to(tile_k.dtype)
+        da = _weight_gradients(tile_v, tile_g, wt, dmt, dd, PRECISION)
         # 1/√d is applied to dK and dU, not here: in float16 dS is small enough already. Tokens beyond n add nothing
         # to dU, because their rows of K are zero.
         ds = (a * (da - tl.sum(a * da, 1)[:, None])).to(tile_k.dtype)
-        du = _add_dot(tl.trans(ds), tile_k, du, PRECISION)
+        if FLIPPED:
+            du = _add_dot(tl.trans(tile_k), ds, du, PRECISION)
+        else:
+            du = _add_dot(tl.trans(ds), tile_k, du, PRECISION)
+        dv = _dot(narrow, dm, PRECISION)
         dk = _dot(ds, u, PRECISION) * root
-        _store(grad_k, dk, start, n, stride_dk, BLOCK_N, D, D_PAD, "evict_first")
+        _store(grad_v, dv, start, n, stride_dv, BLOCK_N, D, D_PAD, EVEN, "evict_first")
+        _store(grad_k, dk, start, n, stride_dk, BLOCK_N, D, D_PAD, EVEN, "evict_first")
+    if FLIPPED:
+        du = tl.trans(du)
     return du * root
 
 
@@ -338,10 +395,10 @@ def _differentiate(
 
 @triton.jit
 def gather_kernel(
-    k, v, anchors, lse, partial, partial_degree, scale, n, m, heads, splits, span,
-    stride_kb, stride_kh, stride_kn, stride_vb, stride_vh, stride_vn,
+    k, v, anchors, lse, partial, partial_degree, scale, n, m: tl.constexpr, heads, splits, span,
+    stride_kb, stride_kh, stride_kn: tl.constexpr, stride_vb, stride_vh, stride_vn: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr, EVEN: tl.constexpr,
-    PADDED: tl.constexpr, BLOCKED: tl.constexpr, DEGREE: tl.constexpr, PRECISION: tl.constexpr,
+    PADDED: tl.constexpr, BLOCKED: tl.constexpr, DEGREE: tl.constexpr, PRECISION: tl.constexpr, WGMMA: tl.constexpr,
 ):  # fmt: skip
     """Partial AᵀV and Aᵀ1 of one (head, split, block of anchors); a split is `span` tokens."""
     blocks = tl.cdiv(m, BLOCK_M)
@@ -352,8 +409,9 @@ def gather_kernel(
     u = _load_rows(anchors, first, m, BLOCK_M, D, D_PAD, "").to(k.dtype.element_ty)
     total, degree = _gather(
         k + _head_offset(head, heads, stride_kb, stride_kh), v + _head_offset(head, heads, stride_vb, stride_vh),
-        lse + head.to(tl.int64) * n, u, low, tl.minimum(low + span, n), n, stride_kn, stride_vn, scale, first, m,
-        BLOCK_N, BLOCK_M, D, D_PAD, EVEN, PADDED, BLOCKED, DEGREE, PRECISION, "", "",
+        lse + head.to(tl.int64) * n, tl.trans(u), low, tl.minimum(low + span, n), n, stride_kn, stride_vn, scale,
+        first, m,
+        BLOCK_N, BLOCK_M, D, D_PAD, EVEN, PADDED, BLOCKED, DEGREE, PRECISION, WGMMA, "", "",
     )  # fmt: skip
     at = part.to(tl.int64) * m
     _store_rows(partial + at * D, total, first, m, BLOCK_M, D, D_PAD)
@@ -364,7 +422,7 @@ def gather_kernel(
 
 @triton.jit
 def means_kernel(
-    partial, partial_degree, means, degree, splits, m,
+    partial, partial_degree, means, degree, splits, m: tl.constexpr,
     ROWS: tl.constexpr, WIDE: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr,
 ):  # fmt: skip
     """W and δ from the splits, one program for ROWS anchors of a head."""
@@ -378,7 +436,7 @@ def means_kernel(
 
 @triton.jit
 def mean_gradients_kernel(
-    partial, means, degree, grad_sums, grad_degree, splits, m,
+    partial, means, degree, grad_sums, grad_degree, splits, m: tl.constexpr,
     ROWS: tl.constexpr, WIDE: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr,
 ):  # fmt: skip
     """dM and dδ from the splits, one program for ROWS anchors of a head."""
@@ -407,8 +465,9 @@ def anchor_gradient_kernel(partial, grad_anchors, parts, size, BLOCK: tl.constex
 
 @triton.jit
 def scatter_kernel(
-    k, anchors, partial, partial_degree, means, degree, out, scale, n, m, heads, parts, splits, chunks, span,
-    stride_kb, stride_kh, stride_kn, stride_ob, stride_oh, stride_on,
+    k, anchors, partial, partial_degree, means, degree, out, scale, n, m: tl.constexpr, heads, parts, splits, chunks,
+    span,
+    stride_kb, stride_kh, stride_kn: tl.constexpr, stride_ob, stride_oh, stride_on: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr, EVEN: tl.constexpr,
     PADDED: tl.constexpr, PRECISION: tl.constexpr, REDUCED: tl.constexpr,
 ):  # fmt: skip
@@ -432,7 +491,7 @@ def scatter_kernel(
     low = chunk * span
     _scatter(
         k + _head_offset(head, heads, stride_kb, stride_kh), out + _head_offset(head, heads, stride_ob, stride_oh),
-        u, w.to(k.dtype.element_ty), low, tl.minimum(low + span, n), n, stride_kn, stride_on, scale, m,
+        tl.trans(u), w.to(k.dtype.element_ty), low, tl.minimum(low + span, n), n, stride_kn, stride_on, scale, m,
         BLOCK_N, D, D_PAD, EVEN, PADDED, PRECISION,
     )  # fmt: skip
 
@@ -440,11 +499,12 @@ def scatter_kernel(
 @triton.jit
 def backward_kernel(
     k, v, g, anchors, means, degree, partial, grad_sums, grad_degree, grad_k, grad_v, grad_partial,
-    scale, root, n, m, heads, splits, chunks, span,
-    stride_kb, stride_kh, stride_kn, stride_vb, stride_vh, stride_vn, stride_gb, stride_gh, stride_gn,
-    stride_dkb, stride_dkh, stride_dkn, stride_dvb, stride_dvh, stride_dvn,
+    scale, root, n, m: tl.constexpr, heads, splits, chunks, span,
+    stride_kb, stride_kh, stride_kn: tl.constexpr, stride_vb, stride_vh, stride_vn: tl.constexpr,
+    stride_gb, stride_gh, stride_gn: tl.constexpr,
+    stride_dkb, stride_dkh, stride_dkn: tl.constexpr, stride_dvb, stride_dvh, stride_dvn: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr, EVEN: tl.constexpr,
-    PADDED: tl.constexpr, PRECISION: tl.constexpr, REDUCED: tl.constexpr,
+    PADDED: tl.constexpr, PRECISION: tl.constexpr, REDUCED: tl.constexpr, WGMMA: tl.constexpr,
 ):  # fmt: skip
     """dK, dV and a partial dU of one (head, chunk of `span` tokens)."""
     part = tl.program_id(0)
@@ -464,10 +524,10 @@ def backward_kernel(
     du = _differentiate(
         k + _head_offset(head, heads, stride_kb, stride_kh), v + _head_offset(head, heads, stride_vb, stride_vh),
         g + _head_offset(head, heads, stride_gb, stride_gh), grad_k + _head_offset(head, heads, stride_dkb, stride_dkh),
-        grad_v + _head_offset(head, heads, stride_dvb, stride_dvh), u, w.to(k.dtype.element_ty),
+        grad_v + _head_offset(head, heads, stride_dvb, stride_dvh), u, tl.trans(u), w.to(k.dtype.element_ty),
         dm.to(k.dtype.element_ty), dd, low, tl.minimum(low + span, n), n,
         stride_kn, stride_vn, stride_gn, stride_dkn, stride_dvn, scale, root, m,
-        BLOCK_N, BLOCK_M, D, D_PAD, EVEN, PADDED, PRECISION,
+        BLOCK_N, BLOCK_M, D, D_PAD, EVEN, PADDED, PRECISION, WGMMA,
     )  # fmt: skip
     _store_rows(grad_partial + part.to(tl.int64) * m * D, du, 0, m, BLOCK_M, D, D_PAD)
 
@@ -477,7 +537,7 @@ def backward_kernel(
 
 @triton.jit
 def denominator_kernel(
-    k, anchors, lse, scale, n, m, heads, stride_kb, stride_kh, stride_kn,
+    k, anchors, lse, scale, n, m, heads, stride_kb, stride_kh, stride_kn: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr, EVEN: tl.constexpr,
     PADDED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -492,7 +552,7 @@ def denominator_kernel(
     total = tl.zeros((BLOCK_N,), dtype=tl.float32)
     for first in range(0, m, BLOCK_M):
         u = _load_rows(anchors, first, m, BLOCK_M, D, D_PAD, "").to(k.dtype.element_ty)
-        s = _logits(tile_k, u, first, m, PADDED, PRECISION) * scale
+        s = _logits(tile_k, tl.trans(u), first, m, PADDED, PRECISION) * scale
         higher = tl.maximum(top, tl.max(s, 1))  # finite: every block holds at least one anchor
         total = total * tl.exp2(top - higher) + tl.sum(tl.exp2(s - higher[:, None]), 1)
         top = higher
@@ -502,7 +562,8 @@ def denominator_kernel(
 
 @triton.jit
 def scatter_blocked_kernel(
-    k, anchors, means, lse, out, scale, n, m, heads, stride_kb, stride_kh, stride_kn, stride_ob, stride_oh, stride_on,
+    k, anchors, means, lse, out, scale, n, m, heads, stride_kb, stride_kh, stride_kn: tl.constexpr,
+    stride_ob, stride_oh, stride_on: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr, EVEN: tl.constexpr,
     PADDED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -514,30 +575,33 @@ def scatter_blocked_kernel(
     tile_k = _load(
         k + _head_offset(head, heads, stride_kb, stride_kh), start, n, stride_kn, BLOCK_N, D, D_PAD, EVEN, ""
     )
-    denominator = _load_vector(lse + head.to(tl.int64) * n, start, n, BLOCK_N)
+    denominator = _load_vector(lse + head.to(tl.int64) * n, start, n, BLOCK_N, 0.0)
     o = tl.zeros((BLOCK_N, D_PAD), dtype=tl.float32)
     for first in range(0, m, BLOCK_M):
         u = _load_rows(anchors, first, m, BLOCK_M, D, D_PAD, "").to(k.dtype.element_ty)
         w = _load_rows(means + at * D, first, m, BLOCK_M, D, D_PAD, "").to(k.dtype.element_ty)
-        s = _logits(tile_k, u, first, m, PADDED, PRECISION)
+        s = _logits(tile_k, tl.trans(u), first, m, PADDED, PRECISION)
         a = tl.exp2(s * scale - denominator[:, None])
         o = _add_dot(a.to(tile_k.dtype), w, o, PRECISION)
     _store(
-        out + _head_offset(head, heads, stride_ob, stride_oh), o, start, n, stride_on, BLOCK_N, D, D_PAD, "evict_first"
+        out + _head_offset(head, heads, stride_ob, stride_oh),
+        o,
+        start,
+        n,
+        stride_on,
+        BLOCK_N,
+        D,
+        D_PAD,
+        EVEN,
+        "evict_first",
     )
-
-
-@triton.jit
-def _weight_gradients(a, tile_v, tile_g, w, dm, dd, PRECISION: tl.constexpr):
-    """dA of a tile of tokens and a block of anchors."""
-    da = _dot(tile_g, tl.trans(w), PRECISION)
-    return _add_dot(tile_v, tl.trans(dm), da, PRECISION) + dd[None, :]
 
 
 @triton.jit
 def backward_tokens_kernel(
     k, v, g, anchors, means, grad_sums, grad_degree, lse, balance, grad_k, grad_v, scale, root, n, m, heads,
-    stride_kb, stride_kh, stride_kn, stride_vb, stride_vh, stride_vn, stride_gb, stride_gh, stride_gn,
+    stride_kb, stride_kh, stride_kn, stride_vb, stride_vh, stride_vn,
+    stride_gb, stride_gh, stride_gn,
     stride_dkb, stride_dkh, stride_dkn, stride_dvb, stride_dvh, stride_dvn,
     BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr, EVEN: tl.constexpr,
     PADDED: tl.constexpr, PRECISION: tl.constexpr,
@@ -561,7 +625,7 @@ def backward_tokens_kernel(
     tile_g = _load(
         g + _head_offset(head, heads, stride_gb, stride_gh), start, n, stride_gn, BLOCK_N, D, D_PAD, EVEN, ""
     )
-    denominator = _load_vector(lse + head.to(tl.int64) * n, start, n, BLOCK_N)
+    denominator = _load_vector(lse + head.to(tl.int64) * n, start, n, BLOCK_N, 0.0)
     r = tl.zeros((BLOCK_N,), dtype=tl.float32)
     dv = tl.zeros((BLOCK_N, D_PAD), dtype=tl.float32)
     for first in range(0, m, BLOCK_M):
@@ -570,10 +634,21 @@ def backward_tokens_kernel(
         w = _load_rows(means + at * D, first, m, BLOCK_M, D, D_PAD, "").to(dtype)
         dm = _load_rows(grad_sums + at * D, first, m, BLOCK_M, D, D_PAD, "").to(dtype)
         dd = tl.load(grad_degree + at + rows, mask=rows < m, other=0.0)
-        a = tl.exp2(_logits(tile_k, u, first, m, PADDED, PRECISION) * scale - denominator[:, None])
-        r += tl.sum(a * _weight_gradients(a, tile_v, tile_g, w, dm, dd, PRECISION), 1)
+        a = tl.exp2(_logits(tile_k, tl.trans(u), first, m, PADDED, PRECISION) * scale - denominator[:, None])
+        r += tl.sum(a * _weight_gradients(tile_v, tile_g, tl.trans(w), tl.trans(dm), dd, PRECISION), 1)
         dv = _add_dot(a.to(dtype), dm, dv, PRECISION)
-    _store(grad_v + _head_offset(head, heads, stride_dvb, stride_dvh), dv, start, n, stride_dvn, BLOCK_N, D, D_PAD, "")
+    _store(
+        grad_v + _head_offset(head, heads, stride_dvb, stride_dvh),
+        dv,
+        start,
+        n,
+        stride_dvn,
+        BLOCK_N,
+        D,
+        D_PAD,
+        EVEN,
+        "",
+    )
     tokens = start + tl.arange(0, BLOCK_N)
     tl.store(balance + head.to(tl.int64) * n + tokens, r, mask=tokens < n)
     dk = tl.zeros((BLOCK_N, D_PAD), dtype=tl.float32)
@@ -583,19 +658,21 @@ def backward_tokens_kernel(
         w = _load_rows(means + at * D, first, m, BLOCK_M, D, D_PAD, "").to(dtype)
         dm = _load_rows(grad_sums + at * D, first, m, BLOCK_M, D, D_PAD, "").to(dtype)
         dd = tl.load(grad_degree + at + rows, mask=rows < m, other=0.0)
-        a = tl.exp2(_logits(tile_k, u, first, m, PADDED, PRECISION) * scale - denominator[:, None])
-        da = _weight_gradients(a, tile_v, tile_g, w, dm, dd, PRECISION)
+        a = tl.exp2(_logits(tile_k, tl.trans(u), first, m, PADDED, PRECISION) * scale - denominator[:, None])
+        da = _weight_gradients(tile_v, tile_g, tl.trans(w), tl.trans(dm), dd, PRECISION)
         dk = _add_dot((a * (da - r[:, None])).to(dtype), u, dk, PRECISION)
     _store(
         grad_k + _head_offset(head, heads, stride_dkb, stride_dkh), dk * root, start, n, stride_dkn,
-        BLOCK_N, D, D_PAD, "",
+        BLOCK_N, D, D_PAD, EVEN, "",
     )  # fmt: skip
 
 
 @triton.jit
 def backward_anchors_kernel(
-    k, v, g, anchors, means, grad_sums, grad_degree, lse, balance, grad_partial, scale, root, n, m, heads, splits, span,
-    stride_kb, stride_kh, stride_kn, stride_vb, stride_vh, stride_vn, stride_gb, stride_gh, stride_gn,
+    k, v, g, anchors, means, grad_sums, grad_degree, lse, balance, grad_partial, scale, root, n, m,
+    heads, splits, span,
+    stride_kb, stride_kh, stride_kn: tl.constexpr, stride_vb, stride_vh, stride_vn: tl.constexpr,
+    stride_gb, stride_gh, stride_gn: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr, EVEN: tl.constexpr,
     PADDED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -617,15 +694,16 @@ def backward_anchors_kernel(
     head_g = g + _head_offset(head, heads, stride_gb, stride_gh)
     head_lse = lse + head.to(tl.int64) * n
     head_balance = balance + head.to(tl.int64) * n
+    ut, wt, dmt = tl.trans(u), tl.trans(w), tl.trans(dm)
     du = tl.zeros((BLOCK_M, D_PAD), dtype=tl.float32)
     for start in range(low, tl.minimum(low + span, n), BLOCK_N):
         tile_k = _load(head_k, start, n, stride_kn, BLOCK_N, D, D_PAD, EVEN, "")
         tile_v = _load(head_v, start, n, stride_vn, BLOCK_N, D, D_PAD, EVEN, "")
         tile_g = _load(head_g, start, n, stride_gn, BLOCK_N, D, D_PAD, EVEN, "")
-        s = _logits(tile_k, u, first, m, PADDED, PRECISION)
-        a = tl.exp2(s * scale - _load_vector(head_lse, start, n, BLOCK_N)[:, None])
-        da = _weight_gradients(a, tile_v, tile_g, w, dm, dd, PRECISION)
-        ds = a * (da - _load_vector(head_balance, start, n, BLOCK_N)[:, None])
+        s = _logits(tile_k, ut, first, m, PADDED, PRECISION)
+        a = tl.exp2(s * scale - _load_vector(head_lse, start, n, BLOCK_N, 0.0)[:, None])
+        da = _weight_gradients(tile_v, tile_g, wt, dmt, dd, PRECISION)
+        ds = a * (da - _load_vector(head_balance, start, n, BLOCK_N, 0.0)[:, None])
         du = _add_dot(tl.trans(ds.to(dtype)), tile_k, du, PRECISION)
     _store_rows(grad_partial + part.to(tl.int64) * m * D, du * root, first, m, BLOCK_M, D, D_PAD)
 
@@ -691,14 +769,15 @@ def _item(ticket, group, splits, slices):
 
 @triton.jit
 def persistent_forward_kernel(
-    k, v, anchors, partial, partial_degree, means, degree, out, counters, scale, n, m, heads, parts,
+    k, v, anchors, partial, partial_degree, means, degree, out, counters, scale, n, m: tl.constexpr, heads, parts,
     group, splits, slices, span, tickets,
-    stride_kb, stride_kh, stride_kn, stride_vb, stride_vh, stride_vn, stride_ob, stride_oh, stride_on,
+    stride_kb, stride_kh, stride_kn: tl.constexpr, stride_vb, stride_vh, stride_vn: tl.constexpr,
+    stride_ob, stride_oh, stride_on: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr, EVEN: tl.constexpr,
-    PADDED: tl.constexpr, PRECISION: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr,
+    PADDED: tl.constexpr, PRECISION: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr, WGMMA: tl.constexpr,
 ):  # fmt: skip
     """The whole forward pass. parts = b·h; slices · ROWS ≥ m; counters: 1 + 2·parts zeros; partial: 2·group·splits."""
-    u = _load_rows(anchors, 0, m, BLOCK_M, D, D_PAD, "").to(k.dtype.element_ty)
+    ut = tl.trans(_load_rows(anchors, 0, m, BLOCK_M, D, D_PAD, "").to(k.dtype.element_ty))
     rows = tl.arange(0, BLOCK_M)
     ticket = tl.atomic_add(counters, 1, sem="relaxed", scope="gpu")
     while ticket < tickets:
@@ -714,9 +793,10 @@ def persistent_forward_kernel(
                 if head >= 2 * group:
                     _await(reduced - 2 * group, slices)
                 total, counted = _gather(
-                    head_k, v + _head_offset(head, heads, stride_vb, stride_vh), k, u, low, high, n,
+                    head_k, v + _head_offset(head, heads, stride_vb, stride_vh), k, ut, low, high, n,
                     stride_kn, stride_vn, scale, 0, m,
-                    BLOCK_N, BLOCK_M, D, D_PAD, EVEN, PADDED, False, True, PRECISION, "evict_last", "evict_first",
+                    BLOCK_N, BLOCK_M, D, D_PAD, EVEN, PADDED, False, True, PRECISION, WGMMA, "evict_last",
+                    "evict_first",
                 )  # fmt: skip
                 at = (place * splits + part) * m
                 _store_rows(partial + at * D, total, 0, m, BLOCK_M, D, D_PAD)
@@ -732,7 +812,7 @@ def persistent_forward_kernel(
                 _await(reduced, slices)
                 w = _load_rows(means + head.to(tl.int64) * m * D, 0, m, BLOCK_M, D, D_PAD, ".cg")
                 _scatter(
-                    head_k, out + _head_offset(head, heads, stride_ob, stride_oh), u, w.to(k.dtype.element_ty),
+                    head_k, out + _head_offset(head, heads, stride_ob, stride_oh), ut, w.to(k.dtype.element_ty),
                     low, high, n, stride_kn, stride_on, scale, m, BLOCK_N, D, D_PAD, EVEN, PADDED, PRECISION,
                 )  # fmt: skip
         ticket = tl.atomic_add(counters, 1, sem="relaxed", scope="gpu")
@@ -741,16 +821,18 @@ def persistent_forward_kernel(
 @triton.jit
 def persistent_backward_kernel(
     k, v, g, anchors, means, degree, partial, grad_sums, grad_degree, grad_k, grad_v, grad_partial, counters,
-    scale, root, n, m, heads, parts, group, splits, slices, span, tickets,
-    stride_kb, stride_kh, stride_kn, stride_vb, stride_vh, stride_vn, stride_gb, stride_gh, stride_gn,
-    stride_dkb, stride_dkh, stride_dkn, stride_dvb, stride_dvh, stride_dvn,
+    scale, root, n, m: tl.constexpr, heads, parts, group, splits, slices, span, tickets,
+    stride_kb, stride_kh, stride_kn: tl.constexpr, stride_vb, stride_vh, stride_vn: tl.constexpr,
+    stride_gb, stride_gh, stride_gn: tl.constexpr,
+    stride_dkb, stride_dkh, stride_dkn: tl.constexpr, stride_dvb, stride_dvh, stride_dvn: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr, EVEN: tl.constexpr,
-    PADDED: tl.constexpr, PRECISION: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr,
+    PADDED: tl.constexpr, PRECISION: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr, WGMMA: tl.constexpr,
 ):  # fmt: skip
     """The backward pass up to the sum of the partial dU. counters: 1 + 2·parts + group·splits zeros; partial:
     2·group·splits, grad_partial: group·splits matrices."""
     dtype = k.dtype.element_ty
     u = _load_rows(anchors, 0, m, BLOCK_M, D, D_PAD, "").to(dtype)
+    ut = tl.trans(u)
     rows = tl.arange(0, BLOCK_M)
     ticket = tl.atomic_add(counters, 1, sem="relaxed", scope="gpu")
     while ticket < tickets:
@@ -767,8 +849,9 @@ def persistent_backward_kernel(
                 if head >= 2 * group:
                     _await(reduced - 2 * group, slices)
                 total, _ = _gather(
-                    head_k, head_g, k, u, low, high, n, stride_kn, stride_gn, scale, 0, m,
-                    BLOCK_N, BLOCK_M, D, D_PAD, EVEN, PADDED, False, False, PRECISION, "evict_last", "evict_last",
+                    head_k, head_g, k, ut, low, high, n, stride_kn, stride_gn, scale, 0, m,
+                    BLOCK_N, BLOCK_M, D, D_PAD, EVEN, PADDED, False, False, PRECISION, WGMMA, "evict_last",
+                    "evict_last",
                 )  # fmt: skip
                 _store_rows(partial + (place * splits + part) * m * D, total, 0, m, BLOCK_M, D, D_PAD)
                 _arrive(gathered)
@@ -788,9 +871,9 @@ def persistent_backward_kernel(
                 du = _differentiate(
                     head_k, v + _head_offset(head, heads, stride_vb, stride_vh), head_g,
                     grad_k + _head_offset(head, heads, stride_dkb, stride_dkh),
-                    grad_v + _head_offset(head, heads, stride_dvb, stride_dvh), u, w.to(dtype), dm.to(dtype), dd,
+                    grad_v + _head_offset(head, heads, stride_dvb, stride_dvh), u, ut, w.to(dtype), dm.to(dtype), dd,
                     low, high, n, stride_kn, stride_vn, stride_gn, stride_dkn, stride_dvn, scale, root, m,
-                    BLOCK_N, BLOCK_M, D, D_PAD, EVEN, PADDED, PRECISION,
+                    BLOCK_N, BLOCK_M, D, D_PAD, EVEN, PADDED, PRECISION, WGMMA,
                 )  # fmt: skip
                 slot = (head % group) * splits + part
                 added = counters + 1 + 2 * parts + slot

@@ -110,17 +110,25 @@ class Launch:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Launches in order and the tensors that they fill."""
+    """Launches in order, the tensors that they fill, and the counters that must be zero before each run."""
 
     launches: tuple[Launch, ...]
     results: tuple[Tensor, Tensor, Tensor]
     workspace_bytes: int
     choice: Choice
+    counters: Tensor | None = None
 
     def run(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Execute all launches and return the results."""
-        for launch in self.launches:
-            launch.run()
+        """Enqueue all launches on the current stream of the tensors' own device and return the results.
+
+        Triton launches on the current device, whichever holds the tensors, and PyTorch sets none for an operator
+        written in Python.
+        """
+        with torch.cuda.device_of(self.results[0]):
+            if self.counters is not None:
+                self.counters.zero_()
+            for launch in self.launches:
+                launch.run()
         return self.results
 
 
@@ -274,7 +282,7 @@ def forward(
     out = output_like(k) if out is None else out
     means, degree = _floats(k, parts, m, d), _floats(k, parts, m)
     scale = math.log2(math.e) / math.sqrt(d)
-    make = _Launcher(kind, n, m, precision)
+    make = _Launcher(kind, n, m, precision, device)
 
     if choice.schedule == "persistent":
         rows, wide = _reduction(kind)
@@ -282,15 +290,15 @@ def forward(
         span, splits = _span(n, choice.splits, tile.tokens)
         ring = 2 * choice.group * splits
         partial, partial_degree = _floats(k, ring, m, d), _floats(k, ring, m)
-        counters = torch.zeros(1 + 2 * parts, dtype=torch.int32, device=k.device)
+        counters = torch.empty(1 + 2 * parts, dtype=torch.int32, device=k.device)
         launch = make(
             device_code.persistent_forward_kernel, tile, choice.programs,
             (k, v, anchors, partial, partial_degree, means, degree, out, counters, scale, n, m, h, parts,
              choice.group, splits, slices, span, _tickets(parts, choice.group, splits, slices),
              *_strides(k, v, out)),
-            ROWS=rows, WIDE=wide,
+            ROWS=rows, WIDE=wide, WGMMA=make.wgmma,
         )  # fmt: skip
-        return _plan((launch,), (out, means, degree), (partial, partial_degree, counters), choice)
+        return _plan((launch,), (out, means, degree), (partial, partial_degree, counters), choice, counters)
 
     launches, held = [], []
     gather = choice.tiles["gather" if whole(kind) else "gather_blocked"]
@@ -380,7 +388,7 @@ def backward(
     grad_sums, grad_degree = _floats(k, parts, m, d), _floats(k, parts, m)
     root = 1 / math.sqrt(d)
     scale = math.log2(math.e) * root
-    make = _Launcher(kind, n, m, precision)
+    make = _Launcher(kind, n, m, precision, device)
     rows, wide = _reduction(kind)
     results = (grad_k, grad_v, grad_anchors)
     strides = _strides(k, v, g, grad_k, grad_v)
@@ -390,16 +398,16 @@ def backward(
         span, splits = _span(n, choice.splits, tile.tokens)
         places = choice.group * splits
         partial, grad_partial = _floats(k, 2 * places, m, d), _floats(k, places, m, d)
-        counters = torch.zeros(1 + 2 * parts + places, dtype=torch.int32, device=k.device)
+        counters = torch.empty(1 + 2 * parts + places, dtype=torch.int32, device=k.device)
         launch = make(
             device_code.persistent_backward_kernel, tile, choice.programs,
             (k, v, g, anchors, means, degree, partial, grad_sums, grad_degree, grad_k, grad_v, grad_partial, counters,
              scale, root, n, m, h, parts, choice.group, splits, slices, span,
              _tickets(parts, choice.group, splits, slices), *strides),
-            ROWS=rows, WIDE=wide,
+            ROWS=rows, WIDE=wide, WGMMA=make.wgmma,
         )  # fmt: skip
         launches = (launch, _anchor_gradient(grad_partial, grad_anchors, places))
-        return _plan(launches, results, (grad_sums, grad_degree, partial, grad_partial, counters), choice)
+        return _plan(launches, results, (grad_sums, grad_degree, partial, grad_partial, counters), choice, counters)
 
     launches = []
     gather = choice.tiles["gather" if whole(kind) else "gather_blocked"]
@@ -457,6 +465,7 @@ def backward(
                     *strides,
                 ),
                 REDUCED=reduced,
+                WGMMA=make.wgmma,
             )
         )
     else:
@@ -543,8 +552,9 @@ _BLOCKED = {
 class _Launcher:
     """Builds launches with the constants that all of a pass share."""
 
-    def __init__(self, kind: ShapeClass, n: int, m: int, precision: str) -> None:
+    def __init__(self, kind: ShapeClass, n: int, m: int, precision: str, device: Device) -> None:
         self.kind, self.n, self.m = kind, n, m
+        self.wgmma = device.capability == 90
         self.precision = "interpreted" if INTERPRETED else precision
 
     def __call__(
@@ -579,16 +589,17 @@ def _gather(
     blocks = -(-m // tile.anchors) if blocked else 1
     return make(
         device_code.gather_kernel, tile, parts * splits * blocks,
-        (*tensors, scale, n, m, h, splits, span, *_strides(k, v)), BLOCKED=blocked, DEGREE=degree,
+        (*tensors, scale, n, m, h, splits, span, *_strides(k, v)), BLOCKED=blocked, DEGREE=degree, WGMMA=make.wgmma,
     )  # fmt: skip
 
 
 def _anchor_gradient(partial: Tensor, grad_anchors: Tensor, parts: int) -> Launch:
     size = grad_anchors.numel()
-    block = 64 if size <= 8192 else 256
+    # Where there are few elements, narrow and deep: there are hundreds of matrices, and a step waits for memory once.
+    block, wide = (32, 64) if size <= 8192 else (256, 32)
     return Launch(
         device_code.anchor_gradient_kernel, -(-size // block), (partial, grad_anchors, parts, size),
-        {"BLOCK": block, "WIDE": 32}, 4, 2,
+        {"BLOCK": block, "WIDE": wide}, 4, 2,
     )  # fmt: skip
 
 
@@ -653,6 +664,6 @@ def _floats(like: Tensor, *shape: int) -> Tensor:
     return allocate(shape, dtype=torch.float32, device=like.device)
 
 
-def _plan(launches: Any, results: Any, held: Any, choice: Choice) -> Plan:
+def _plan(launches: Any, results: Any, held: Any, choice: Choice, counters: Tensor | None = None) -> Plan:
     size = sum(tensor.numel() * tensor.element_size() for tensor in held)
-    return Plan(launches=launches, results=results, workspace_bytes=size, choice=choice)
+    return Plan(launches=launches, results=results, workspace_bytes=size, choice=choice, counters=counters)

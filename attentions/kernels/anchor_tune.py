@@ -28,6 +28,7 @@ from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter
+from time import time as clock
 from typing import Any
 
 import torch
@@ -39,7 +40,13 @@ from attentions.kernels.anchor_plan import Choice, Device, ShapeClass
 from attentions.kernels.anchor_tiles import Tile
 
 VERSION = 1
-SPLIT_FACTORS = (0.25, 0.5, 2.0, 4.0)
+SPLIT_FACTORS = (0.25, 0.5, 0.75, 1.5, 2.0, 4.0)
+# Tokens, warps and stages of the tiles tried: 32 tokens are half of what Hopper's tensor cores take at once, and need
+# twice the barriers.
+SIZES = (
+    (32, 4, 2), (32, 4, 3), (64, 4, 1), (64, 4, 2), (64, 4, 3), (64, 4, 4), (64, 8, 2), (64, 8, 3),
+    (128, 4, 2), (128, 8, 2), (128, 8, 3),
+)  # fmt: skip
 
 
 def choose(k: Tensor, v: Tensor, anchors: Tensor, phase: str, schedule: str | None) -> Choice:
@@ -74,35 +81,38 @@ def tune(
     n, parts = k.shape[2], k.shape[0] * k.shape[1]
     time = measure or _stopwatch(k, v, anchors, phase)
     starts = _starts(k, anchors, phase)
-    winners, begun = [], perf_counter()
+    begun, winner = perf_counter(), (math.inf, starts[0])
     for turn, best in enumerate(starts, 1):
         fastest = _attempt(time, best)
         for vary in (_cuts, _groups, _tiles, _cuts):
-            for candidate in list(vary(best, kind, n)):
+            for candidate in [x for x in vary(best, kind, n) if x.group <= parts]:
                 if perf_counter() - begun > seconds * turn / len(starts):
                     break
                 took = _attempt(time, candidate)
                 if took < fastest:
                     best, fastest = candidate, took
-        winners.append((fastest, best))
-    best = min(winners, key=lambda pair: pair[0])[1]
-    remember(key(kind, n=n, parts=parts, device=device), best)
-    return best
+        if fastest < winner[0]:  # remembered at once: a later schedule may hang or be cut off
+            winner = fastest, best
+            remember(key(kind, n=n, parts=parts, device=device), best)
+    return winner[1]
 
 
 def compile_candidates(
-    shape: tuple[int, int, int, int], m: int, dtype: str, phase: str, device: str, share: tuple[int, int]
+    shape: tuple[int, int, int, int], m: int, dtype: str, phase: str, device: str, share: tuple[int, int],
+    until: float = math.inf,
 ) -> int:  # fmt: skip
     """Run every candidate that has tiles of its own once, so that Triton's cache on disk holds its kernels.
 
-    share: (i, of): only every of-th candidate from the i-th, for several processes that share the work. Returns how
-    many ran.
+    share: (i, of): only every of-th candidate from the i-th, for several processes that share the work; until: the
+    time.time() after which none is begun. Returns how many ran.
     """
     k, v, anchors = _tensors(shape, m, getattr(torch, dtype), device)
     kind, ran = anchor_plan.shape_class(k, anchors, phase), 0
     candidates = [choice for start in _starts(k, anchors, phase) for choice in (start, *_tiles(start, kind, shape[2]))]
     run = _runner(k, v, anchors, phase)
     for choice in candidates[share[0] :: share[1]]:
+        if clock() > until:
+            break
         ran += _attempt(lambda each: float(run(each) is not None), choice) < math.inf
     return ran
 
@@ -162,8 +172,7 @@ def _starts(k: Tensor, anchors: Tensor, phase: str) -> list[Choice]:
 
 def _tiles(choice: Choice, kind: ShapeClass, n: int) -> Iterator[Choice]:
     for role, tile in choice.tiles.items():
-        sizes = itertools.product((32, 64, 128), (4, 8), (1, 2, 3, 4))
-        others = [Tile(tokens, tile.anchors, warps, stages, tile.resident) for tokens, warps, stages in sizes]
+        others = [Tile(tokens, tile.anchors, warps, stages, tile.resident) for tokens, warps, stages in SIZES]
         others.sort(key=lambda other: sum(a != b for a, b in zip(other, tile, strict=True)))
         for other in others:
             if other != tile:
@@ -173,7 +182,7 @@ def _tiles(choice: Choice, kind: ShapeClass, n: int) -> Iterator[Choice]:
 def _cuts(choice: Choice, kind: ShapeClass, n: int) -> Iterator[Choice]:
     for name in ("splits", "chunks"):
         for factor in SPLIT_FACTORS:
-            count = round(getattr(choice, name) * factor)
+            count = int(getattr(choice, name) * factor)
             if 1 <= count <= n and not (choice.schedule == "persistent" and name == "chunks"):
                 yield replace(choice, **{name: count})
 
@@ -181,17 +190,20 @@ def _cuts(choice: Choice, kind: ShapeClass, n: int) -> Iterator[Choice]:
 def _groups(choice: Choice, kind: ShapeClass, n: int) -> Iterator[Choice]:
     if choice.schedule == "persistent":
         for factor in (0.5, 2.0):
-            if round(choice.group * factor) >= 1:
-                yield replace(choice, group=round(choice.group * factor))
-        for factor in (0.5, 1.5, 2.0):
+            group = round(choice.group * factor)
+            if group >= 1:
+                yield replace(choice, group=group)
+                splits = max(1, round(choice.splits * choice.group / group))  # as many items in flight as before
+                yield replace(choice, group=group, splits=splits, chunks=splits)
+        for factor in (0.34, 0.5, 0.67, 1.5):
             yield replace(choice, programs=max(1, round(choice.programs * factor)))
 
 
 def _attempt(time: Callable[[Choice], float], choice: Choice) -> float:
     try:
         return time(choice)
-    except (triton.runtime.errors.OutOfResources, triton.compiler.errors.CompilationError, RuntimeError):
-        return math.inf
+    except (triton.runtime.errors.TritonError, triton.compiler.errors.CompilationError, RuntimeError):
+        return math.inf  # TritonError: out of resources, refused by ptxas
 
 
 def _runner(k: Tensor, v: Tensor, anchors: Tensor, phase: str) -> Callable[[Choice], object]:
@@ -209,7 +221,7 @@ def _stopwatch(k: Tensor, v: Tensor, anchors: Tensor, phase: str) -> Callable[[C
     once = _runner(k, v, anchors, phase)
 
     def time(choice: Choice) -> float:
-        median: Any = triton.testing.do_bench(lambda: once(choice), return_mode="median")
+        median: Any = triton.testing.do_bench(lambda: once(choice), warmup=5, rep=40, return_mode="median")
         return float(median)
 
     return time
@@ -246,11 +258,15 @@ def main() -> None:
     if given.jobs > 1:
         with ProcessPoolExecutor(given.jobs, mp_context=get_context("spawn")) as pool:
             unlike = {(phase, d, m): (b, h, n, d) for phase, d, m, b, h, n in problems}  # n alike share kernels
+            until = clock() + given.seconds / 2  # the rest is for measuring
             tasks = [
-                pool.submit(compile_candidates, shape, m, given.dtype, phase, given.device, (i, given.jobs))
+                pool.submit(compile_candidates, shape, m, given.dtype, phase, given.device, (i, given.jobs), until)
                 for (phase, _, m), shape in unlike.items() for i in range(given.jobs)
             ]  # fmt: skip
-            print(f"{sum(t.result() for t in tasks)} candidates compiled in {perf_counter() - begun:.0f} s", flush=True)
+            ran = sum(
+                t.result() if t.exception() is None else 0 for t in tasks
+            )  # a compiler that crashes ends the pool
+            print(f"{ran} candidates compiled in {perf_counter() - begun:.0f} s", flush=True)
     for place, (phase, d, m, b, h, n) in enumerate(problems):
         k, v, anchors = _tensors((b, h, n, d), m, getattr(torch, given.dtype), given.device)
         left = (given.seconds - (perf_counter() - begun)) / (len(problems) - place)

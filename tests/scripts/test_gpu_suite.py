@@ -71,6 +71,13 @@ def test_a_run_that_is_there_is_resumed(suite: Suite, tmp_path: Path) -> None:
     assert asked == [f"-m harness run --resume --out {tmp_path / 'out' / 'long'} --quiet"]
 
 
+def test_every_test_marked_gpu_is_among_those_it_runs() -> None:
+    tests, word = SUITE.parents[1] / "tests", "mark." + "gpu"
+    marked = {x.relative_to(tests).as_posix() for x in tests.rglob("*.py") if word in x.read_text(encoding="utf-8")}
+    assert all(x.startswith("attentions/") or x == "harness/test_doctor.py" for x in marked), marked
+    assert "tests/attentions tests/harness/test_doctor.py" in SUITE.read_text(encoding="utf-8")
+
+
 def test_a_machine_without_a_gpu_is_told_so(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHON": sys.executable, "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run([SUITE, tmp_path], capture_output=True, text=True, check=False, env=environment)

@@ -81,6 +81,15 @@ def test_blocked_splits_agree_with_float64(cut: Any) -> None:
     check(Problem(1, 1, 200, 32, 130, torch.float32))
 
 
+@pytest.mark.parametrize("m", [20, 64])
+def test_products_by_single_warps_agree_with_float64(monkeypatch: pytest.MonkeyPatch, m: int) -> None:
+    """An A100 keeps the sums as AᵀV and the degrees as columns; Hopper, as VᵀA and rows."""
+    monkeypatch.setattr(anchor_plan, "INTERPRETER", replace(anchor_plan.INTERPRETER, capability=80))
+    anchor_plan.device_of.cache_clear()
+    check(Problem(1, 2, 100, 64, m, torch.float16))
+    anchor_plan.device_of.cache_clear()
+
+
 @pytest.mark.parametrize("group", [1, 2, 5])
 def test_persistent_agrees_with_float64(cut: Any, group: int) -> None:
     cut(3, 3, group)
@@ -106,6 +115,21 @@ def test_repeats_bit_for_bit(cut: Any, schedule: str) -> None:
     k, v, anchors, g = Problem(1, 3, 100, 32, 10, torch.float16).tensors()
     first, second = (gradients(lambda *x: anchor_attention(*x, schedule=schedule), k, v, anchors, g) for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_persistent_plan_runs_twice(cut: Any) -> None:
+    """Its counters start at zero each time, so that the second run does its work again."""
+    cut(3, 3, 2)
+    k, v, anchors, _ = Problem(1, 3, 190, 32, 20, torch.float16).tensors()
+    kind = anchor_plan.shape_class(k, anchors, "forward")
+    choice = anchor_plan.default_choice(
+        kind, n=190, m=20, parts=3, device=anchor_plan.INTERPRETER, schedule="persistent"
+    )
+    plan = anchor_plan.forward(k, v, anchors, choice=choice)
+    first = [x.clone() for x in plan.run()]
+    for result in plan.results:
+        result.fill_(float("nan"))
+    assert all(torch.equal(x, y) for x, y in zip(first, plan.run(), strict=True))
 
 
 @pytest.mark.parametrize("m", [10, 80])  # 80 in float32: in blocks of anchors

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import triton
 from problems import Operators, Problem, distance, gradients
 
 from attentions.kernels import anchor_plan, anchor_tune
@@ -67,6 +68,41 @@ def test_compiles_without_spills_and_inside_shared_memory(shape: Any, phase: str
         assert found.spilled_bytes == 0, found
         assert found.shared_bytes <= ahead.SHARED_LIMIT[capability], found
         assert found.resident >= 1, found
+
+
+@not_interpreted
+@pytest.mark.parametrize(("phase", "schedule", "m"), [
+    ("forward", "split", 16), ("forward", "split", 30), ("forward", "persistent", 64), ("backward", "split", 30),
+    ("backward", "persistent", 64),
+])  # fmt: skip
+def test_hopper_multiplies_by_warpgroups_only(phase: str, schedule: str, m: int) -> None:
+    """With few anchors too: a product of fewer than 64 rows would fall back to single warps, and its operands would go
+    through shared memory and barriers for that."""
+    for launch in launches(16384, 64, m, BF16, anchor_plan.H100, schedule, phase):
+        found = ahead.compile_launch(launch, capability=90)
+        assert found.warp_products == 0, found
+        assert found.spilled_bytes == 0, found
+        if "reduc" not in found.kernel and "gradient" not in found.kernel and "mean" not in found.kernel:
+            assert found.warpgroup_products > 0, found
+
+
+def test_a_plan_runs_on_the_device_of_its_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton launches on the current device, which need not be the one that holds the tensors."""
+    entered: list[Any] = []
+
+    class Guard(torch.cuda.device_of):
+        def __init__(self, tensor: torch.Tensor) -> None:
+            entered.append(tensor)
+            super().__init__(tensor)
+
+    monkeypatch.setattr(torch.cuda, "device_of", Guard)
+    k, _, anchors, _ = Problem(1, 2, 64, 64, 64, BF16).tensors()
+    plan = anchor_plan.forward(k, k, anchors, device=anchor_plan.H100)
+    ran: list[int] = []
+    monkeypatch.setattr(anchor_plan.Launch, "run", lambda launch: ran.append(len(entered)))
+    assert plan.run()[0] is plan.results[0]
+    assert entered == [plan.results[0]]
+    assert ran == [1] * len(plan.launches)
 
 
 @pytest.mark.parametrize("n", [1, 1000, 4096, 16384, 65536, 2**20, 2**22])
@@ -154,6 +190,41 @@ def test_tuning_keeps_the_fastest_and_remembers_it(cache: Path) -> None:
     assert list(anchor_tune.remembered().values()) == [best]
     assert json.loads(cache.read_text())["version"] == anchor_tune.VERSION
     assert list(cache.parent.iterdir()) == [cache]
+
+
+def test_what_was_tuned_before_a_hang_is_remembered(cache: Path) -> None:
+    """The persistent schedule waits inside the kernel; a run cut off there keeps what the schedules before it gave."""
+    k, _, anchors, _ = Problem(1, 2, 640, 64, 64, BF16).tensors()
+
+    def measure(choice: anchor_plan.Choice) -> float:
+        if choice.schedule == "persistent":
+            raise KeyboardInterrupt
+        return 10.0
+
+    with pytest.raises(KeyboardInterrupt):
+        anchor_tune.tune(k, k, anchors, phase="forward", measure=measure)
+    assert [choice.schedule for choice in anchor_tune.remembered().values()] == ["split"]
+
+
+def test_a_candidate_that_the_assembler_refuses_loses(cache: Path) -> None:
+    k, _, anchors, _ = Problem(1, 2, 640, 64, 64, BF16).tensors()
+
+    def measure(choice: anchor_plan.Choice) -> float:
+        if any(tile.tokens == 128 for tile in choice.tiles.values()):
+            raise triton.runtime.errors.PTXASError("uses too much shared data")
+        return 10.0
+
+    best = anchor_tune.tune(k, k, anchors, phase="forward", measure=measure)
+    assert all(tile.tokens != 128 for tile in best.tiles.values())
+
+
+def test_tuning_takes_no_group_that_a_later_call_would_refuse(cache: Path) -> None:
+    k, _, anchors, _ = Problem(1, 2, 640, 64, 64, BF16).tensors()
+    best = anchor_tune.tune(
+        k, k, anchors, phase="forward",
+        measure=lambda choice: 100.0 - choice.group if choice.schedule == "persistent" else 1000.0,
+    )  # fmt: skip
+    assert best.group == 2  # b·h; more heads in flight than there are would be faster by this measure
 
 
 @not_interpreted
