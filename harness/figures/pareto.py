@@ -159,7 +159,8 @@ def _sheet(run: Run, suffix: str, where: dict[str, Any], rows: Frame, points: li
     return paper.finish(
         [
             f"{where['problem']} ({_settings(rows)}).",
-            "Marks: one seed." if seeds == [1] else f"Marks: mean of {counted} seeds (dots), bars its 95 % interval.",
+            "Marks: one seed." if seeds == [1] else f"Marks: mean of {counted} seeds (dots).",
+            "" if seeds == [1] else "Bars: its 95 % interval, as far as it lies within 0 … 1.",
             "Thin line: best at its cost or less. Dashed: the floor, attention removed.",
         ],
         suffix=suffix,
@@ -173,7 +174,8 @@ def _mark(axes: Any, point: Point, cost: float, paper: Paper) -> None:
     handle = Line2D([], [], linestyle="none", **look.point(markersize=6))
     paper.legend[name, (0, point.attention != FLOOR, *sort_key(point.attention, point.series, point.m))] = handle
     if math.isfinite(point.half):
-        axes.vlines(cost, point.mean - point.half, point.mean + point.half, color=look.color, linewidth=1.4, zorder=2.5)
+        low, high = max(0.0, point.mean - point.half), min(1.0, point.mean + point.half)  # an accuracy is a share
+        axes.vlines(cost, low, high, color=look.color, linewidth=1.4, zorder=2.5)
     axes.plot([cost] * len(point.accuracies), point.accuracies, linestyle="none", marker=".", markersize=3.5,
               color=look.color, alpha=0.6, zorder=2.6)  # fmt: skip
     axes.plot([cost], [point.mean], linestyle="none", zorder=3, **look.point(markersize=7))

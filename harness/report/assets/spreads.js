@@ -135,7 +135,7 @@ function accuracySpread(view, chosen) {
     if (point.values.length > 1) {
       traces.push({ type: "scatter", mode: "markers", x: point.values.map(() => ms(point)), y: point.values, hoverinfo: "skip", marker: { color, size: 5, opacity: 0.6 } });
     }
-    const half = point.half === null ? [null, null] : [point.mean - point.half, point.mean + point.half];
+    const half = point.half === null ? [null, null] : [Math.max(0, point.mean - point.half), Math.min(1, point.mean + point.half)];
     const own = lineTrace(view, line, [ms(point)], [point.mean], [text], { mode: "markers", name: plain(point.name), error_y: intervals([point.mean], [half[0]], [half[1]], color) });
     own.marker.size = 12;
     traces.push(own);
