@@ -136,7 +136,7 @@ def _names() -> dict[str, str]:
 def _case(name: str, device: str) -> Case:
     return Case(
         attention=name, backend="fast", scope="core", phase="forward", b=1, h=2, n=512, d=32, m=32, dtype="float32",
-        device=device,
+        device=device, options="init=paper",  # flat: what rounding costs stays within the tolerance of a right result
     )  # fmt: skip
 
 

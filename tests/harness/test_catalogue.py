@@ -110,7 +110,7 @@ def test_one_variants_fault_does_not_hide_the_others(tmp_path: Path) -> None:
 
 
 def test_a_case_gets_its_backend_and_its_options_one_spelling() -> None:
-    case = making.case(attention="anchor", backend="", m=8, options="init=paper;scale=2")
+    case = making.case(attention="anchor", backend="", m=8, options="init=sharp;scale=2")
     found = resolve(case)
     assert found.status == "ok"
     assert found.case.backend in {backend.name for backend in attentions.spec("anchor").backends}

@@ -490,7 +490,7 @@ def test_a_terminal_gets_a_live_line_unless_it_is_dumb(monkeypatch: pytest.Monke
 
 def test_the_time_left_is_not_what_a_narrow_terminal_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(_progress, "_columns", lambda: 60)
+    monkeypatch.setenv("COLUMNS", "60")
     lines = show(monkeypatch, Screen(terminal=True)).split("\r\x1b[K")
     assert any(re.fullmatch(r"\[3/3, about \d+:\d\d left\] \S.*", line) and len(line) == 59 for line in lines), lines
 
@@ -511,7 +511,7 @@ def test_a_closed_stderr_does_not_end_a_sweep(monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_live_line_keeps_to_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(_progress.Progress, "_eta", lambda self: "")
+    monkeypatch.setattr(_progress.Progress, "_eta", lambda self, form: "")
     for told, columns, wide in (("40", 200, 40), ("", 50, 50), ("", 0, 80)):  # 0: a terminal that was given no size
         monkeypatch.setenv("COLUMNS", told)
         monkeypatch.setattr(os, "get_terminal_size", lambda *where, size=columns: os.terminal_size((size, 24)))
