@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import random
 import statistics
 import time
@@ -44,31 +45,29 @@ def main() -> None:
         candidates[name] = attentions.spec("anchor").backend(name).compute
     if options.compile:
         candidates["compile"] = attentions.spec("anchor").backend("compile").compute
-    b, h, d, m = options.b, options.h, options.d, options.m
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, b{b} h{h} d{d} m{m}; time over `released`")
+    b, h, d = options.b, options.h, options.d
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, b{b} h{h} d{d}; time over `released`")
     print(
-        f"{'n':>7} {'dtype':9} {'phase':8} {'released':>11}  " + "  ".join(f"{name:>10}" for name in [*candidates][1:])
+        f"{'m':>4} {'n':>7} {'dtype':9} {'phase':8} {'released':>11}  "
+        + "  ".join(f"{name:>10}" for name in [*candidates][1:])
     )
     with Path(options.out).open("w", newline="") as file:
         table = csv.DictWriter(file, COLUMNS)
         table.writeheader()
-        for dtype_name in options.dtype.split(","):
-            for n in map(int, options.n.split(",")):
-                for phase in options.phase.split(","):
-                    dtype = getattr(torch, dtype_name)
-                    work = attentions.Work(b=b, h=h, n=n, d=d, m=m, phase=phase, itemsize=dtype.itemsize)
-                    default = attentions.resolve("anchor", device="cpu", dtype=dtype, work=work).name
-                    rows = _case(candidates, b, h, n, d, m, dtype, phase, options.rounds, options.seconds)
-                    for row in rows:
-                        table.writerow(row | {"candidate": "default" if row["backend"] == default else ""})
-                    file.flush()
-                    ratios = [
-                        f"{row['ratio_to_released']:>9.2f}{'*' if row['backend'] == default else ' '}" for row in rows
-                    ]
-                    print(
-                        f"{n:>7} {dtype_name:9} {phase:8} {rows[0]['latency_ms']:>8.2f} ms  " + "  ".join(ratios[1:]),
-                        flush=True,
-                    )
+        axes = (options.m, options.dtype, options.n, options.phase)
+        for m, dtype_name, n, phase in itertools.product(*(axis.split(",") for axis in axes)):
+            n, m, dtype = int(n), int(m), getattr(torch, dtype_name)
+            work = attentions.Work(b=b, h=h, n=n, d=d, m=m, phase=phase, itemsize=dtype.itemsize)
+            default = attentions.resolve("anchor", device="cpu", dtype=dtype, work=work).name
+            rows = _case(candidates, b, h, n, d, m, dtype, phase, options.rounds, options.seconds)
+            for row in rows:
+                table.writerow(row | {"candidate": "default" if row["backend"] == default else ""})
+            file.flush()
+            ratios = [f"{row['ratio_to_released']:>9.2f}{'*' if row['backend'] == default else ' '}" for row in rows]
+            print(
+                f"{m:>4} {n:>7} {dtype_name:9} {phase:8} {rows[0]['latency_ms']:>8.2f} ms  " + "  ".join(ratios[1:]),
+                flush=True,
+            )
     print(f"* the default backend. Rows in {options.out}")
 
 
@@ -122,13 +121,14 @@ def _percentile(values: Iterable[float], percent: int) -> float:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", default="1024,4096,16384,65536", help="token counts")
+    parser.add_argument("--m", default="64", help="anchor numbers")
     parser.add_argument("--dtype", default="float32,bfloat16")
     parser.add_argument("--phase", default="forward,train")
     parser.add_argument("--backends", default="reference,sdpa,chunked", help="to compare with the release")
     parser.add_argument("--compile", action="store_true", help="torch.compile too: some ten seconds a case")
     parser.add_argument("--rounds", type=int, default=25, help="at most, each candidate once a round")
     parser.add_argument("--seconds", type=float, default=15.0, help="of rounds a case")
-    for name, default in (("b", 1), ("h", 6), ("d", 64), ("m", 64)):
+    for name, default in (("b", 1), ("h", 6), ("d", 64)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--out", default="anchor_cpu_backends.csv")
     return parser.parse_args()

@@ -13,58 +13,73 @@ import csv
 import dataclasses
 import itertools
 import sys
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
+import triton
 
 from attentions.kernels import ahead, anchor_plan
 
 GPUS = {80: anchor_plan.A100, 90: anchor_plan.H100}
-COLUMNS = ("capability", "schedule", "phase", "dtype", "n", "d", "m", "kernel", "tokens", "warps", "stages",
-           "registers", "spilled_bytes", "shared_bytes", "shared_limit_bytes", "resident")  # fmt: skip
+COLUMNS = ("triton", "capability", "schedule", "phase", "dtype", "n", "d", "m", "kernel", "tokens", "anchors", "warps",
+           "stages", "registers", "spilled_bytes", "shared_bytes", "shared_limit_bytes", "resident")  # fmt: skip
+Problem = tuple[str, ...]  # capability, schedule, phase, dtype, n, d, m
 
 
 def main() -> int:
     options = _parse()
     axes = (options.capability, options.schedule, options.phase, options.dtype, options.n, options.d, options.m)
-    seen, broken = set(), 0
+    tasks = _unlike(itertools.product(*axes))
+    broken = 0
     print(f"{'sm':>3} {'schedule':10} {'phase':8} {'dtype':8} {'d':>4} {'m':>4}  registers, spills, shared, resident")
-    with Path(options.out).open("w", newline="") as file:
-        table = csv.DictWriter(file, COLUMNS)
+    with Path(options.out).open("w", newline="") as file, ProcessPoolExecutor(options.jobs) as pool:
+        table = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
         table.writeheader()
-        for capability, schedule, phase, dtype_name, n, d, m in itertools.product(*axes):
-            launches = plan(int(n), int(d), int(m), getattr(torch, dtype_name), int(capability), schedule, phase)
-            for launch in launches or ():
-                what = (
-                    capability,
-                    launch.kernel.__name__,
-                    launch.warps,
-                    launch.stages,
-                    *launch.constants.items(),
-                    dtype_name,
-                )
-                if what in seen:
-                    continue
-                seen.add(what)
-                found = ahead.compile_launch(launch, capability=int(capability))
-                limit = ahead.SHARED_LIMIT[int(capability)]
-                ok = not found.spilled_bytes and found.shared_bytes <= limit
-                broken += not ok
-                table.writerow(
-                    {"schedule": schedule, "phase": phase, "dtype": dtype_name, "n": n, "d": d, "m": m,
-                     "tokens": launch.constants.get("BLOCK_N", ""), "warps": launch.warps, "stages": launch.stages,
-                     "shared_limit_bytes": limit, "resident": found.resident}
-                    | {name: value for name, value in dataclasses.asdict(found).items() if name in COLUMNS}
-                )  # fmt: skip
-                file.flush()
-                print(
-                    f"{capability:>3} {schedule:10} {phase:8} {dtype_name:8} {d:>4} {m:>4}  {found.kernel}: "
-                    f"{found.registers}, {found.spilled_bytes}, {found.shared_bytes}, {found.resident}"
-                    f"{'' if ok else '   <-- does not fit'}",
-                    flush=True,
-                )
-    print(f"{len(seen)} kernels, {broken} that spill or do not fit. Rows in {options.out}")
+        for row in pool.map(_compile, tasks):
+            ok = not row["spilled_bytes"] and row["shared_bytes"] <= row["shared_limit_bytes"]
+            broken += not ok
+            table.writerow(row)
+            file.flush()
+            print(
+                f"{row['capability']:>3} {row['schedule']:10} {row['phase']:8} {row['dtype']:8} {row['d']:>4} "
+                f"{row['m']:>4}  {row['kernel']}: {row['registers']}, {row['spilled_bytes']}, {row['shared_bytes']}, "
+                f"{row['resident']}{'' if ok else '   <-- does not fit'}",
+                flush=True,
+            )
+    print(f"{len(tasks)} kernels, {broken} that spill or do not fit. Rows in {options.out}")
     return 1 if broken else 0
+
+
+def _unlike(problems: Iterable[Problem]) -> list[tuple[Problem, int]]:
+    """Each kernel that the problems need once: the first problem that needs it, and its place among the launches."""
+    found: dict[tuple[Any, ...], tuple[Problem, int]] = {}
+    for problem in problems:
+        for place, launch in enumerate(_launches(problem)):
+            what = (problem[0], problem[3], launch.kernel.__name__, launch.warps, launch.stages)
+            found.setdefault((*what, *launch.constants.items()), (problem, place))
+    return list(found.values())
+
+
+def _compile(task: tuple[Problem, int]) -> dict[str, Any]:
+    """A row of the report."""
+    problem, place = task
+    capability, schedule, phase, dtype, n, d, m = problem
+    launch = _launches(problem)[place]
+    found = ahead.compile_launch(launch, capability=int(capability))
+    return dataclasses.asdict(found) | {
+        "schedule": schedule, "phase": phase, "dtype": dtype, "n": n, "d": d, "m": m, "warps": launch.warps,
+        "tokens": launch.constants.get("BLOCK_N", ""), "anchors": launch.constants.get("BLOCK_M", ""),
+        "stages": launch.stages, "shared_limit_bytes": ahead.SHARED_LIMIT[int(capability)],
+        "resident": found.resident, "triton": triton.__version__,
+    }  # fmt: skip
+
+
+def _launches(problem: Problem) -> tuple[anchor_plan.Launch, ...]:
+    capability, schedule, phase, dtype, n, d, m = problem
+    return plan(int(n), int(d), int(m), getattr(torch, dtype), int(capability), schedule, phase) or ()
 
 
 def plan(
@@ -97,6 +112,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--n", type=words, default=["16384", "1000"], help="1000: ragged, the costlier code")
     parser.add_argument("--d", type=words, default=[str(d) for d in anchor_plan.HEAD_DIMS])
     parser.add_argument("--m", type=words, default=["16", "30", "64", "128", "256", "512"])
+    parser.add_argument("--jobs", type=int, default=1, help="processes that compile")
     parser.add_argument("--out", default="aot_report.csv")
     return parser.parse_args()
 

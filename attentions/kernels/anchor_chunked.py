@@ -101,9 +101,7 @@ class _Work:
         logits, softmax = (x[: math.prod(shape)].view(shape) for x in (self.logits, self.softmax))
         u = self.anchors.t().expand(len(k), -1, -1)
         torch.baddbmm(logits, k, u, beta=0, alpha=self.scale, out=logits)
-        if self.wide == self.k.dtype:
-            return torch.softmax(logits, -1, out=softmax)
-        return softmax.copy_(torch.softmax(logits, -1, dtype=self.wide))
+        return torch.softmax(logits, -1, out=softmax)
 
     def gather(self, v: Tensor) -> tuple[Tensor, Tensor]:
         """Aᵀv (b, h, m, d) and Aᵀ1 (b, h, m)."""

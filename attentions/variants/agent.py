@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attentions.base import Backend, Cost, Exponents, Size, Spec, Work, matmuls, traffic
-from attentions.eager import segment_means, softmax_bytes, softmax_weights
+from attentions.eager import segment_means, softmax_weights
 
 
 class Agent(nn.Module):
@@ -49,13 +49,12 @@ def cost(work: Work) -> Cost:
     """Forward holds one softmax's scores and weights; backward the weights of both and two gradients of that size, or
     the inputs' gradients."""
     m, tensor = min(work.m or 0, work.n), work.tokens * work.d * work.itemsize
-    scores, small = work.tokens * m, 2 * work.b * work.h * m * work.d * work.itemsize
+    scores, small = work.tokens * m * work.itemsize, 2 * work.b * work.h * m * work.d * work.itemsize
     if work.phase == "forward":
-        peak = max(softmax_bytes(work, scores, matrices=2), scores * work.itemsize + tensor)
+        peak = scores + max(scores, tensor)
     else:
-        outer, inner = (softmax_bytes(work, scores, matrices=matrices) for matrices in (4, 3))
-        peak = max(outer + tensor, inner + 3 * tensor, 6 * tensor)
-    return Cost(flops=matmuls(work, 8 * scores * work.d), bytes=traffic(work), peak=peak + small)
+        peak = max(4 * scores + tensor, 3 * scores + 3 * tensor, 6 * tensor)
+    return Cost(flops=matmuls(work, 8 * work.tokens * m * work.d), bytes=traffic(work), peak=peak + small)
 
 
 def _note(work: Work) -> str:

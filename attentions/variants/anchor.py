@@ -31,11 +31,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attentions.base import Backend, Compute, Cost, Exponents, Option, Size, Spec, Work, matmuls, traffic
+from attentions.eager import softmax
 from attentions.kernels.anchor_chunked import BLOCK_BYTES, chunked
 
 INITIALISATIONS = ("paper", "orthogonal", "sharp")
 SHARP = 4.0  # standard deviation of the logits of init=sharp for a key of independent entries of variance 1
 LOGITS = ("dot", "cosine")
+OUTGROWN = 24 * 2**20  # elements of A, from which `chunked` is quicker on a CPU with 32 MiB of last-level cache
 
 
 class Anchor(nn.Module):
@@ -99,10 +101,8 @@ def sharpened(k: Float[Tensor, "b h n d"], sharpness: Float[Tensor, " h"]) -> Fl
 
 
 def assignment(k: Float[Tensor, "b h n d"], anchors: Float[Tensor, "m d"]) -> Float[Tensor, "b h n m"]:
-    """A: each token's distribution over the anchors, from logits taken to float32 where the inputs are narrower."""
-    logits = k @ (anchors / math.sqrt(k.shape[-1])).to(k.dtype).transpose(-2, -1)
-    wide = torch.promote_types(k.dtype, torch.float32)
-    return torch.softmax(logits, dim=-1, dtype=wide).to(k.dtype)
+    """A: each token's distribution over the anchors."""
+    return softmax(k @ (anchors / math.sqrt(k.shape[-1])).to(k.dtype).transpose(-2, -1))
 
 
 def reference(
@@ -139,15 +139,15 @@ def two_softmax(
 def cost(work: Work) -> Cost:
     """Forward holds A and its logits; backward A, the two gradients that meet in it and the logits'.
 
-    A is taken in at least float32, beside a copy in the inputs' precision. logits=cosine has no other products.
+    The degrees are summed in at least float32, for which the CPU widens a copy of A. logits=cosine has no other
+    products.
     """
     m, narrow, wide = work.m or 0, work.itemsize, max(work.itemsize, 4)
-    copy = narrow < wide
     weights, tensor = work.tokens * m, work.tokens * work.d * narrow
     if work.phase == "forward":
-        peak = max(weights * (2 * wide + copy * narrow), weights * narrow + tensor)
+        peak = weights * narrow + max(weights * wide, tensor)
     else:
-        peak = max(weights * (4 * narrow + copy * wide) + 2 * tensor, weights * narrow + 3 * tensor)
+        peak = max(4 * weights * narrow + 2 * tensor, weights * narrow + 3 * tensor)
     parameters = m * work.d + (work.h if _cosine(work) else 0)
     return Cost(
         flops=matmuls(work, 6 * weights * work.d),
@@ -180,6 +180,19 @@ def _chunked_peak(work: Work) -> int:
     statistics = work.b * work.h * (work.m or 0) * work.d * 4
     peak = (tensor if work.phase == "forward" else 3 * tensor) + 4 * buffer + 3 * statistics
     return _sharpened_peak(work, peak)
+
+
+def rank(work: Work, dtype: torch.dtype, device: torch.device) -> tuple[str, ...]:
+    """The bare name's backends, fastest first, of those that compile nothing on the CPU; docs/performance.md measures.
+
+    Where A outgrows every cache and has more columns than k and v have, most of eager PyTorch's time goes into moving
+    it, and blocks of tokens are quicker though they form A twice.
+    """
+    if device.type == "cuda":
+        return "triton", "reference", "sdpa"
+    m = work.m or 0
+    outgrown = device.type == "cpu" and m > work.d and work.tokens * m >= OUTGROWN
+    return (*(("chunked",) if outgrown else ()), "reference", "sdpa")
 
 
 def _no_compiler(device: torch.device) -> str | None:
@@ -269,7 +282,7 @@ SPEC = Spec(
         Option("temperature", 2.0, "where the temperature of logits=cosine starts; larger is sharper", minimum=0.01),
     ),
     module=Anchor,
-    rank=lambda work, dtype, device: (*(("triton",) if device.type == "cuda" else ()), "reference", "sdpa"),
+    rank=rank,
     backends=(
         _triton("triton", "fused Triton kernels, nothing of size n × m stored", None, automatic=True),
         _triton("split", "the same kernels, always a launch a stage, untuned", "split", automatic=False),
@@ -290,7 +303,6 @@ SPEC = Spec(
             "eager PyTorch, blocks of tokens that stay in cache",
             flops=lambda work: matmuls(work, 8 * work.tokens * (work.m or 0) * work.d),
             peak=_chunked_peak,
-            automatic=False,
         ),
     ),
     model=cost,

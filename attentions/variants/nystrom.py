@@ -97,8 +97,8 @@ def depthwise(v: Float[Tensor, "b h n d"], weight: Float[Tensor, "h 1 kernel 1"]
 
 def cost(work: Work) -> Cost:
     """Forward holds one softmax's scores and weights; backward both softmaxes' weights, two gradients of that size and
-    the pseudo-inverse's steps. Weights are in at least float32, beside a copy in the inputs' precision. With one head
-    a CPU's convolution holds up to two more tensors of v's size.
+    the pseudo-inverse's steps, which are in at least float32. With one head a CPU's convolution holds up to two more
+    tensors of v's size.
     """
     m, kernel, steps = work.m or 0, work.options["residual_kernel"], work.options["iterations"]
     tensor, heads = work.tokens * work.d, work.b * work.h
@@ -113,24 +113,20 @@ def cost(work: Work) -> Cost:
 
 
 def _peak(work: Work, *, m: int, kernel: int, steps: int) -> int:
-    narrow, wide = work.itemsize, max(work.itemsize, 4)
-    copy = narrow if narrow < wide else 0
-    tensor, weights, small = work.tokens * work.d * narrow, work.tokens * m, work.b * work.h * m * wide
+    tensor, weights = work.tokens * work.d * work.itemsize, work.tokens * m * work.itemsize
+    small = work.b * work.h * m * max(work.itemsize, 4)
     if work.phase == "forward":
-        softmax = weights * (2 * wide + copy)
-        return max(softmax, weights * narrow + tensor, 3 * tensor if kernel else 0) + small * (m + 3 * work.d)
+        return max(weights + max(weights, tensor), 3 * tensor if kernel else 0) + small * (m + 3 * work.d)
     inverse = small * (m * (6 * steps + 2) + 4 * work.d)
-    outer = weights * (4 * wide + copy) + (2 if kernel else 1) * tensor
-    return max(outer + inverse, weights * 3 * wide + 3 * tensor + inverse, 6 * tensor)
+    outer = 4 * weights + (2 if kernel else 1) * tensor
+    return max(outer + inverse, 3 * weights + 3 * tensor + inverse, 6 * tensor)
 
 
 def _exact_peak(work: Work) -> int:
-    narrow, wide = work.itemsize, max(work.itemsize, 4)
-    copy = narrow if narrow < wide else 0
-    tensor, weights = work.tokens * work.d * narrow, work.tokens * work.n
+    tensor, weights = work.tokens * work.d * work.itemsize, work.tokens * work.n * work.itemsize
     if work.phase == "forward":
-        return max(weights * (2 * wide + copy) + tensor, 3 * tensor)
-    return max(weights * 3 * wide + 3 * tensor, 6 * tensor)
+        return max(2 * weights + tensor, 3 * tensor)
+    return max(3 * weights + 3 * tensor, 6 * tensor)
 
 
 def _check(size: Size, options: Mapping[str, Any]) -> str | None:

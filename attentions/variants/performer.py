@@ -31,7 +31,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attentions.base import Backend, Cost, Exponents, Option, Size, Spec, Work, matmuls, traffic
-from attentions.eager import softmax_bytes
 
 
 class Performer(nn.Module):
@@ -101,11 +100,11 @@ def cost(work: Work) -> Cost:
     """
     m, tensor = work.m or 0, work.tokens * work.d * work.itemsize
     scores, small = work.tokens * m, 2 * work.b * work.h * m * work.d * work.itemsize
-    wide = scores * max(work.itemsize, 4)
+    wide, copy = scores * max(work.itemsize, 4), scores * work.itemsize if work.itemsize < 4 else 0
     if work.phase == "forward":
         peak = max(2 * wide, scores * work.itemsize + tensor)
     else:
-        peak = max(softmax_bytes(work, scores, matrices=5) + tensor, 5 * wide + 3 * tensor, 6 * tensor)
+        peak = max(5 * wide + max(copy + tensor, 3 * tensor), 6 * tensor)
     return Cost(
         flops=matmuls(work, 8 * scores * work.d, backward=1.5),
         bytes=traffic(work) + m * work.d * work.itemsize,

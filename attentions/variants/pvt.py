@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attentions.base import AttentionError, Backend, Cost, Exponents, Size, Spec, Work, matmuls, traffic
-from attentions.eager import softmax_bytes, softmax_weights
+from attentions.eager import softmax_weights
 
 
 class SpatialReduction(nn.Module):
@@ -85,10 +85,10 @@ def cost(work: Work) -> Cost:
     tokens = work.b * work.h * left * together  # with the padding
     scores, tensor, matrix = work.tokens * left, work.tokens * work.d * narrow, together * work.d * work.d
     if work.phase == "forward":
-        peak = max(softmax_bytes(work, scores, matrices=2), scores * narrow + tensor)
+        peak = scores * narrow + max(scores * narrow, tensor)
     else:
         padded = 2 * tokens * work.d * narrow if tokens != work.tokens else 0
-        peak = padded + max(3 * scores * max(narrow, 4) + tensor, 4 * tensor + 3 * matrix * narrow)
+        peak = padded + max(3 * scores * narrow + tensor, 4 * tensor + 3 * matrix * narrow)
     return Cost(
         flops=matmuls(work, 4 * scores * work.d + 4 * tokens * work.d * work.d),
         bytes=traffic(work, parameters=matrix + 3 * work.d),

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from attentions import flex as compiled_flex
 from attentions.base import Backend, Cost, Exponents, Option, Spec, Work, matmuls, traffic
-from attentions.eager import softmax_bytes, softmax_weights
+from attentions.eager import softmax, softmax_weights
 
 TILE = 128  # queries and keys of a block of FlexAttention: it skips blocks that lie outside the window
 
@@ -59,7 +59,7 @@ def _weights(
     scores = queries @ keys
     for hidden in _hidden(n, reach, q.device):
         scores.masked_fill_(hidden, -math.inf)
-    return torch.softmax(scores, dim=-1, dtype=torch.promote_types(q.dtype, torch.float32)).to(q.dtype)
+    return softmax(scores)
 
 
 def _hidden(n: int, reach: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -115,17 +115,16 @@ def _peak(work: Work, reach: int) -> int:
     """
     tensor, forward = work.tokens * work.d * work.itemsize, work.phase == "forward"
     if reach == work.n - 1:
-        scores, softmax, narrow = work.tokens * work.n, tensor if forward else 3 * tensor, 0
+        scores, beside, copies = work.tokens * work.n, tensor if forward else 3 * tensor, 0
     else:
         blocks = -(-work.n // reach)
         scores = work.b * work.h * blocks * 3 * reach * reach
         ends = 2 * work.b * work.h * ((blocks + 2) * reach - work.n) * work.d * work.itemsize
-        softmax = (4 if forward else 8) * tensor + ends
+        beside = (4 if forward else 8) * tensor + ends
         uneven = tensor if work.n % reach else 0
         products = ((1, 7),) if forward else ((1, 12), (2, 11))
-        narrow = max(x * scores * work.itemsize + y * tensor for x, y in products) + uneven + ends
-    wide = softmax_bytes(work, scores, matrices=2) if forward else 3 * scores * max(work.itemsize, 4)
-    return max(wide + softmax, narrow)
+        copies = max(x * scores * work.itemsize + y * tensor for x, y in products) + uneven + ends
+    return max((2 if forward else 3) * scores * work.itemsize + beside, copies)
 
 
 def _reference_flops(work: Work) -> int:

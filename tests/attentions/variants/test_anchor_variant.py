@@ -178,3 +178,14 @@ def test_initialisations() -> None:
     for first in range(0, 40, 16):
         block = rows[first : first + 16]
         torch.testing.assert_close(block @ block.T, torch.eye(len(block)), atol=1e-5, rtol=0)
+
+
+def test_on_a_cpu_blocks_of_tokens_where_a_outgrows_the_caches() -> None:
+    def order(n: int, m: int, device: str = "cpu") -> list[str]:
+        work = attentions.Work(b=1, h=6, n=n, d=64, m=m)
+        return [x.name for x in attentions.spec("anchor").candidates(work, torch.float32, torch.device(device))]
+
+    assert order(16384, 256) == ["chunked", "reference", "sdpa"]
+    assert order(16383, 256) == ["reference", "sdpa"]
+    assert order(65536, 64) == ["reference", "sdpa"]  # k and v are as large as A: moving it is not most of the time
+    assert order(65536, 256, "cuda") == ["triton", "reference", "sdpa"]
