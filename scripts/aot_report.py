@@ -58,8 +58,10 @@ def _unlike(problems: Iterable[Problem]) -> list[tuple[Problem, int]]:
     found: dict[tuple[Any, ...], tuple[Problem, int]] = {}
     for problem in problems:
         for place, launch in enumerate(_launches(problem)):
-            what = (problem[0], problem[3], launch.kernel.__name__, launch.warps, launch.stages)
-            found.setdefault((*what, *launch.constants.items()), (problem, place))
+            given = zip(launch.kernel.params, launch.arguments, strict=False)
+            constants = (*launch.constants.items(), *(value for name, value in given if name.is_constexpr))
+            what = (problem[0], problem[3], launch.kernel.__name__, launch.warps, launch.stages, constants)
+            found.setdefault(what, (problem, place))
     return list(found.values())
 
 
@@ -111,7 +113,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--dtype", type=words, default=["bfloat16", "float32"])
     parser.add_argument("--n", type=words, default=["16384", "1000"], help="1000: ragged, the costlier code")
     parser.add_argument("--d", type=words, default=[str(d) for d in anchor_plan.HEAD_DIMS])
-    parser.add_argument("--m", type=words, default=["16", "30", "64", "128", "256", "512"])
+    parser.add_argument("--m", type=words, default=["16", "30", "50", "64", "100", "128", "256", "300", "512"])
     parser.add_argument("--jobs", type=int, default=1, help="processes that compile")
     parser.add_argument("--out", default="aot_report.csv")
     return parser.parse_args()

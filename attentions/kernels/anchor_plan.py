@@ -648,7 +648,7 @@ def _tickets(parts: int, group: int, splits: int, slices: int) -> int:
 
 def _reduction(kind: ShapeClass) -> tuple[int, int]:
     """Anchors and splits of one tile of a reduction: about 4096 numbers."""
-    return max(1, min(kind.m_pad // 8, 512 // kind.d_pad)), 8
+    return min(max(4, 256 // kind.d_pad, kind.m_pad // 8), 512 // kind.d_pad), 8
 
 
 def _tile(role: str, kind: ShapeClass, device: Device) -> Tile:

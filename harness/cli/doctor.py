@@ -78,8 +78,10 @@ def _page(found: Diagnosis) -> None:
 
     lines: list[Text] = []
     for finding in found.findings:
-        line = Text.assemble((f"{finding.level:<9}", COLOURS[finding.level]), f"{finding.check:<{column}}")
-        line.append(fold(finding.seen, column + 9))
+        line = Text.assemble((f"{finding.level:<9}", COLOURS[finding.level]), finding.check)
+        beside = width - column - 9 > 24  # else below
+        line.append(" " * (column - len(finding.check)) if beside else "\n" + " " * 9)
+        line.append(fold(finding.seen, column + 9 if beside else 9))
         if finding.level != "ok":
             for text in (finding.why, f"do: {finding.do}"):
                 line.append("\n" + " " * 9 + fold(text, 9))
