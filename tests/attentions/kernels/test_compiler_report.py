@@ -1,4 +1,4 @@
-"""The committed reports of scripts/aot_report.py are of the tiles that the kernels run with, and nothing in them spills."""
+"""The committed reports of scripts/aot_report.py are of the tiles that the kernels run with, and nothing spills."""
 
 from __future__ import annotations
 
