@@ -78,8 +78,8 @@ class Candidate:
 
     @property
     def implementation(self) -> str:
-        """`anchor:sdpa`."""
-        return f"{self.attention}:{self.backend}"
+        """`anchor:sdpa`, or `anchor` where no one backend stands behind it."""
+        return f"{self.attention}:{self.backend}".rstrip(":")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,8 +100,8 @@ class Failed:
 
     @property
     def implementation(self) -> str:
-        """`anchor:sdpa`."""
-        return f"{self.attention}:{self.backend}"
+        """`anchor:sdpa`, or `anchor` where no one backend stands behind it."""
+        return f"{self.attention}:{self.backend}".rstrip(":")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,11 +180,12 @@ class Stock:
         return sorted(candidates, key=lambda candidate: candidate.time.ms), failed
 
     def _one(self, line: Line, n: int) -> Candidate | Failed | None:
-        facts = {"attention": line.attention, "backend": line.rows[0].backend, "series": line.series, "m": line.m}
+        facts = {"attention": line.attention, "series": line.series, "m": line.m}
         exact = self.kinds.get(line.attention) == "exact"
         for row in line.rows:
             if row.n != n:
                 continue
+            facts["backend"] = row.backend
             if row.status != "ok":
                 return Failed(**facts, status=row.status, note=row.note)
             if row.value > 0:
@@ -206,6 +207,7 @@ class Stock:
         middle, low, high = (through(getattr(below, k), getattr(above, k)) for k in ("value", "ci_low", "ci_high"))
         errors = [0.0] * 2 if exact else [self._errors.get(_definition(row)) for row in (below, above)]
         factor = line.miss or 1.0
+        facts["backend"] = below.backend if below.backend == above.backend else ""
         return Candidate(
             **facts, label=line.label, exact=exact, run_id=below.run_id, raw=None, samples=None,
             time=Time(

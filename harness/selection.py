@@ -29,8 +29,9 @@ SEEDLESS = (
 def labelled(frame: Frame) -> Frame:
     """The latest row of every machine, case and metric, with the columns `label` and `series`.
 
-    label: `anchor:sdpa`, with the options and the seed of which the run holds several for that variant;
-    series: the same without the backend where the run holds only one backend of the variant.
+    label: `anchor:sdpa`, with the options and the seed of which the run holds several for that variant; `anchor` where
+    the bare name took several backends, each for other cases;
+    series: the same without the backend unless the run holds a case of the variant by more than one.
     Scope model is told with the model's name, `model anchorformer_tiny`, or with what it was trained for,
     `model classification digits`: two of these are never in one table or figure.
     """
@@ -41,10 +42,13 @@ def labelled(frame: Frame) -> Frame:
     ]
     named = frame["attention"].where(frame["backend"] == "", frame["attention"] + ":" + frame["backend"])
     extra = _distinction(frame)
-    backends = frame[frame["backend"] != ""].groupby("attention")["backend"].nunique()
-    single = frame["attention"].map(backends).fillna(0) <= 1
-    frame["label"] = named + extra
-    frame["series"] = frame["attention"].where(single, named) + extra
+    known = frame[frame["backend"] != ""]
+    several = known.groupby("attention")["backend"].nunique() > 1
+    case = [name for name in (*SEEDLESS, "m", "seed") if name != "backend"]
+    met = known.groupby(case, dropna=False)["backend"].nunique().groupby("attention").max() > 1
+    several, met = (frame["attention"].map(found).fillna(False).astype(bool) for found in (several, met))
+    frame["label"] = frame["attention"].where(several & ~met, named) + extra
+    frame["series"] = frame["attention"].where(~met, named) + extra
     return frame
 
 

@@ -38,6 +38,7 @@ class Told:
     dtype: str = "float32"
     machine: str = "here-2c-000000"
     options: str = ""
+    backend: str = "reference"
 
 
 def stored(folder: Path, told: Sequence[Told], *, environment: dict[str, Any] | None = None) -> Run:
@@ -45,7 +46,7 @@ def stored(folder: Path, told: Sequence[Told], *, environment: dict[str, Any] | 
     with Store.open(folder, metrics=("latency",)) as store:
         for one in told:
             of = case(
-                attention=one.attention, backend="reference", n=one.n, m=one.m, phase=one.phase, dtype=one.dtype,
+                attention=one.attention, backend=one.backend, n=one.n, m=one.m, phase=one.phase, dtype=one.dtype,
                 options=one.options,
             )  # fmt: skip
             store.append([row(of, reading, machine=one.machine) for reading in _readings(one)], {})

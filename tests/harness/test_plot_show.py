@@ -372,6 +372,18 @@ def test_a_case_measured_twice_counts_once_by_its_last_row(run: Path) -> None:
     assert set(twice["value"]) == {7.0}
 
 
+def test_backends_are_told_apart_only_where_they_share_a_case(run: Path) -> None:
+    frame = store.read(run)
+    frame = frame[(frame["attention"] == "flash") & (frame["backend"] != "")]
+    many = frame["n"] > frame["n"].min()
+    picked = labelled(frame.assign(backend=frame["backend"].where(~many, "other")))  # the bare name's choice by size
+    assert many.any()
+    assert set(picked["series"]) == set(picked["label"]) == {"flash"}
+    both = frame.assign(backend="other", case_id=frame["case_id"] + "o")
+    met = labelled(pandas.concat([frame, both], ignore_index=True))
+    assert set(met["series"]) == set(met["label"]) == {f"flash:{name}" for name in {*frame["backend"], "other"}}
+
+
 @pytest.mark.parametrize(("n", "text"), [(196, "196"), (1000, "1000"), (1024, "1k"), (1536, "1.5k"), (1 << 20, "1M")])
 def test_sizes_read_back_exactly(n: int, text: str) -> None:
     assert size(n) == text

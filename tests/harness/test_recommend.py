@@ -341,3 +341,18 @@ def test_rows_of_the_ranking_fit_80_columns_under_a_head(run: Run, monkeypatch: 
     head = next(at for at, line in enumerate(lines) if line.startswith("  variant"))
     assert lines[head].split("  ")[-1] == "to softmax"
     assert [line.split()[-1] for line in lines[head + 1 : head + 6]] == ["0.800", "0.700", "0.0500", "exact", "exact"]
+
+
+def test_a_bare_name_that_took_several_backends_is_one_line_and_names_the_one_measured(tmp_path: Path) -> None:
+    told = [
+        Told("anchor", n=1024, m=64, ms=1.0, error=0.8), Told("anchor", n=4096, m=64, ms=4.0, error=0.8),
+        Told("anchor", n=16384, m=64, ms=16.0, error=0.8, backend="chunked"),
+    ]  # fmt: skip
+    stock = Stock([stored(tmp_path / "r", told)], kinds=KINDS)
+    ((_, lines),) = stock.settings()
+    found = {n: stock.at(lines, n)[0][0] for n in (2048, 4096, 8192, 16384)}
+    assert {one.name for one in found.values()} == {"anchor m=64"}
+    assert [one.implementation for one in found.values()] == [
+        "anchor:reference", "anchor:reference", "anchor", "anchor:chunked",
+    ]  # fmt: skip
+    assert found[8192].time.ms == pytest.approx(8.0)
