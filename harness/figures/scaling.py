@@ -47,12 +47,18 @@ def _fits(run: Run, rows: Frame) -> dict[Line, dict[str, Fit]]:
     for attention, series, m, own in lines_of(rows):
         for metric, (_, key) in METRICS.items():
             line = own[(own["metric"] == metric) & (own["status"] == "ok") & (own["value"] > 0)]
-            line = line.drop_duplicates("n").sort_values("n")
+            line = _of_one_backend(line.drop_duplicates("n").sort_values("n"))
             line = line.tail(max(FEWEST, math.ceil(len(line) / 2)))
             if len(line) > 1:
                 law = stats.power_law(line["n"].astype(float), line["value"])
                 found.setdefault((attention, series, m), {})[metric] = Fit(law, _declared(run, attention, key))
     return found
+
+
+def _of_one_backend(line: Frame) -> Frame:
+    """The rows of the backend with the most sizes, of two the one that goes further: a switch is no growth."""
+    sizes = line.groupby("backend")["n"].agg(["count", "max"])
+    return line if len(sizes) < 2 else line[line["backend"] == sizes.sort_values(["count", "max"]).index[-1]]
 
 
 def _declared(run: Run, attention: str, key: str) -> float | None:
@@ -68,6 +74,7 @@ def _sheet(run: Run, suffix: str, where: dict[str, Any], rows: Frame, fits: dict
     ends = [fit.law.exponent for fit in every] + [fit.declared for fit in every if fit.declared is not None]
     low, high = min(-0.2, min(ends) - 0.2), max(2.2, max(ends) + 0.2)
     lines = list(fits)
+    mixed = (rows[rows["status"] == "ok"].groupby("series")["backend"].nunique() > 1).any()
     paper = Paper(where, rows, run)
     grid = paper.grid(1, len(metrics), tall=ROW_INCHES * len(fits) + 0.75, sharey=True)
     far = with_room(low, high, panel_inches(lines, len(metrics)))
@@ -87,6 +94,7 @@ def _sheet(run: Run, suffix: str, where: dict[str, Any], rows: Frame, fits: dict
     return paper.finish(
         [
             "Marks: fit over the upper half of each line's own n (three sizes or more if measured), ± standard error.",
+            *(["A line that changes its backend is fitted where it has the most sizes by one."] if mixed else []),
             declared if any(fit.declared is not None for fit in every) else "No exponents are declared in this run.",
         ],
         suffix=suffix,

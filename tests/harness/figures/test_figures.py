@@ -250,6 +250,22 @@ def test_scaling_fits_the_upper_half_and_shows_what_is_declared(small_run: Path)
     assert "1.00 ±0.00" in texts(sheet.figure)
 
 
+@pytest.mark.parametrize("backend", ["sdpa", "chunked"])
+def test_scaling_fits_one_backend_of_a_line_that_changes_it(tmp_path: Path, backend: str) -> None:
+    folder = write_run(tmp_path / "r", variants=("anchor",), sizes=(1024, 2048, 4096, 8192), anchors=(16,), **ONE)
+    file = folder / "measurements.csv"
+    rows = pandas.read_csv(file, dtype=str, keep_default_na=False)
+    assert set(rows["backend"]) == {"sdpa"}
+    last = rows["n"] == "8192"
+    fewer = last & rows["metric"].isin(["peak_memory", "flops", "latency"])
+    rows.loc[fewer, "value"] = (rows.loc[fewer, "value"].astype(float) / 8).astype(str)
+    rows.loc[last, "backend"] = backend
+    file.write_text(rows.to_csv(index=False))
+    (sheet,) = draw(folder, "scaling")
+    words = " ".join(texts(sheet.figure).split())
+    assert ("1.00 ±0.00" in words) == ("A line that changes its backend" in words) == (backend == "chunked")
+
+
 def test_error_keeps_approximation_and_numeric_error_apart(wide_run: Path) -> None:
     sheets = {sheet.suffix: sheet.figure for sheet in draw(wide_run, "error")}
     assert sorted(sheets) == ["forward-bfloat16", "forward-float32", "train-bfloat16", "train-float32"]
