@@ -187,7 +187,7 @@ class _Automatic:
 
     def _choose(self, shape: tuple[int, int, int, int], first: Tensor, *others: Tensor | None) -> Backend:
         training = torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in (first, *others))
-        key = (shape, first.dtype, first.device, training)
+        key = (shape, first.dtype, first.device, training, torch.compiler.is_compiling())  # rank may ask for all of it
         if key not in self.chosen:
             b, h, n, d = shape
             work = Work(

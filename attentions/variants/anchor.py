@@ -186,12 +186,14 @@ def rank(work: Work, dtype: torch.dtype, device: torch.device) -> tuple[str, ...
     """The bare name's backends, fastest first, of those that compile nothing on the CPU; docs/performance.md measures.
 
     Where A outgrows every cache and has more columns than k and v have, most of eager PyTorch's time goes into moving
-    it, and blocks of tokens are quicker though they form A twice.
+    it, and blocks of tokens are quicker though they form A twice. Not while torch.compile traces: it would unroll the
+    blocks for minutes, and what it makes of the reference is as quick.
     """
     if device.type == "cuda":
         return "triton", "reference", "sdpa"
     m = work.m or 0
     outgrown = device.type == "cpu" and m > work.d and work.tokens * m >= OUTGROWN
+    outgrown = outgrown and not torch.compiler.is_compiling()
     return (*(("chunked",) if outgrown else ()), "reference", "sdpa")
 
 

@@ -189,3 +189,14 @@ def test_on_a_cpu_blocks_of_tokens_where_a_outgrows_the_caches() -> None:
     assert order(16383, 256) == ["reference", "sdpa"]
     assert order(65536, 64) == ["reference", "sdpa"]  # k and v are as large as A: moving it is not most of the time
     assert order(65536, 256, "cuda") == ["triton", "reference", "sdpa"]
+
+
+def test_a_compiled_layer_takes_no_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.compile would unroll them, for minutes; also where the layer ran eagerly before."""
+    monkeypatch.setattr("attentions.variants.anchor.OUTGROWN", 1)
+    layer = attentions.MultiHeadAttention(16, 2, attention="anchor", tokens=32, anchors=16)
+    x = torch.randn(1, 32, 16)
+    eager = layer(x)
+    torch.testing.assert_close(torch.compile(layer, backend="eager")(x), eager)
+    chosen = layer.core.compute.chosen
+    assert {key[-1]: backend.name for key, backend in chosen.items()} == {False: "chunked", True: "reference"}
