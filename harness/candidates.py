@@ -185,13 +185,13 @@ class Stock:
         for row in line.rows:
             if row.n != n:
                 continue
-            facts["backend"] = row.backend
             if row.status != "ok":
-                return Failed(**facts, status=row.status, note=row.note)
+                return Failed(**facts, backend=row.backend, status=row.status, note=row.note)
             if row.value > 0:
                 low, high = (value if math.isfinite(value) else None for value in (row.ci_low, row.ci_high))
                 return Candidate(
-                    **facts, label=line.label, exact=exact, time=Time(ms=row.value, low=low, high=high),
+                    **facts, backend=row.backend, label=line.label, exact=exact,
+                    time=Time(ms=row.value, low=low, high=high),
                     error=0.0 if exact else self._errors.get(_definition(row)), memory=self._memory.get(_case(row)),
                     between=None, miss=None, samples=_whole(row.samples), run_id=row.run_id,
                     raw=self.runs[row.run].samples(row),
@@ -207,9 +207,9 @@ class Stock:
         middle, low, high = (through(getattr(below, k), getattr(above, k)) for k in ("value", "ci_low", "ci_high"))
         errors = [0.0] * 2 if exact else [self._errors.get(_definition(row)) for row in (below, above)]
         factor = line.miss or 1.0
-        facts["backend"] = below.backend if below.backend == above.backend else ""
         return Candidate(
-            **facts, label=line.label, exact=exact, run_id=below.run_id, raw=None, samples=None,
+            **facts, backend=below.backend if below.backend == above.backend else "", label=line.label, exact=exact,
+            run_id=below.run_id, raw=None, samples=None,
             time=Time(
                 ms=middle or math.nan, low=None if low is None else low / factor,
                 high=None if high is None else high * factor,

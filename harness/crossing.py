@@ -75,7 +75,7 @@ def _probe(
     try:
         answer = engine.pair([r.case for r in resolutions], budget_s=sweep.budget, timeout_s=sweep.timeout)
     except WorkerLost as lost:
-        raise Failure(f"at n = {n}: {lost.note}; or choose a smaller --high") from None
+        raise Failure(f"at n = {n}: {lost.note}; a smaller --high may do") from None
     if failure := answer.get("failure"):
         which = failure["which"]
         note = f"{pair[which].label}: {failure['note']}" if which is not None else failure["note"]

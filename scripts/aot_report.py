@@ -80,25 +80,13 @@ def _compile(task: tuple[Problem, int]) -> dict[str, Any]:
 
 
 def _launches(problem: Problem) -> tuple[anchor_plan.Launch, ...]:
+    """The launches of a pass; none where a persistent schedule is not to be had."""
     capability, schedule, phase, dtype, n, d, m = problem
-    return plan(int(n), int(d), int(m), getattr(torch, dtype), int(capability), schedule, phase) or ()
-
-
-def plan(
-    n: int, d: int, m: int, dtype: torch.dtype, capability: int, schedule: str, phase: str, b: int = 8, h: int = 12
-) -> tuple[anchor_plan.Launch, ...] | None:
-    """The launches of a pass; None where a persistent schedule is not to be had."""
-    device = GPUS[capability]
-    k = torch.empty(b, h, n, d, dtype=dtype, device="meta")
-    anchors = torch.empty(m, d, device="meta")
-    kind = anchor_plan.shape_class(k, anchors, phase)
-    choice = anchor_plan.default_choice(kind, n=n, m=m, parts=b * h, device=device, schedule=schedule)
-    if choice.schedule != schedule:
-        return None
-    if phase == "forward":
-        return anchor_plan.forward(k, k, anchors, device=device, choice=choice).launches
-    means, degree = torch.empty(b * h, m, d, device="meta"), torch.empty(b * h, m, device="meta")
-    return anchor_plan.backward(k, k, k, anchors, means, degree, device=device, choice=choice).launches
+    plan = anchor_plan.sketch(
+        b=8, h=12, n=int(n), d=int(d), m=int(m), dtype=getattr(torch, dtype), phase=phase,
+        device=GPUS[int(capability)], schedule=schedule,
+    )  # fmt: skip
+    return plan.launches if plan.choice.schedule == schedule else ()
 
 
 def _parse() -> argparse.Namespace:

@@ -166,19 +166,22 @@ def unsupported(k: Tensor, v: Tensor, anchors: Tensor) -> str | None:
     return None
 
 
-def workspace(
+def sketch(
     *, b: int, h: int, n: int, d: int, m: int, dtype: torch.dtype, phase: str, device: Device,
     schedule: str | None = None,
-) -> int:  # fmt: skip
-    """Bytes a forward or backward pass allocates beside its results, untuned."""
+) -> Plan:  # fmt: skip
+    """A forward or backward pass over tensors without memory, untuned, on a device that need not be there.
+
+    schedule: None for the heuristic's; where a persistent one does not fit, the plan's choice says `split`.
+    """
     k, anchors = torch.empty(b, h, n, d, dtype=dtype, device="meta"), torch.empty(m, d, device="meta")
     choice = default_choice(
         shape_class(k, anchors, phase), n=n, m=m, parts=b * h, device=device, schedule=schedule or DEFAULT_SCHEDULE
     )
     if phase == "forward":
-        return forward(k, k, anchors, device=device, choice=choice).workspace_bytes
+        return forward(k, k, anchors, device=device, choice=choice)
     means, degree = torch.empty(b * h, m, d, device="meta"), torch.empty(b * h, m, device="meta")
-    return backward(k, k, k, anchors, means, degree, device=device, choice=choice).workspace_bytes
+    return backward(k, k, k, anchors, means, degree, device=device, choice=choice)
 
 
 def why_missing(device: torch.device) -> str | None:
@@ -647,7 +650,7 @@ def _tickets(parts: int, group: int, splits: int, slices: int) -> int:
 
 
 def _reduction(kind: ShapeClass) -> tuple[int, int]:
-    """Anchors and splits of one tile of a reduction: about 4096 numbers."""
+    """Anchors and splits of one tile of a reduction: 2048 to 4096 numbers."""
     return min(max(4, 256 // kind.d_pad, kind.m_pad // 8), 512 // kind.d_pad), 8
 
 

@@ -191,10 +191,10 @@ def rank(work: Work, dtype: torch.dtype, device: torch.device) -> tuple[str, ...
     """
     if device.type == "cuda":
         return "triton", "reference", "sdpa"
-    m = work.m or 0
-    outgrown = device.type == "cpu" and m > work.d and work.tokens * m >= OUTGROWN
-    outgrown = outgrown and not torch.compiler.is_compiling()
-    return (*(("chunked",) if outgrown else ()), "reference", "sdpa")
+    m, eager = work.m or 0, not torch.compiler.is_compiling()
+    if device.type == "cpu" and eager and m > work.d and work.tokens * m >= OUTGROWN:
+        return "chunked", "reference", "sdpa"
+    return "reference", "sdpa"
 
 
 def _no_compiler(device: torch.device) -> str | None:
@@ -263,8 +263,8 @@ def _triton_peak(work: Work, schedule: str | None) -> int:
     size |= {"schedule": schedule}
     tensor, means = work.tokens * work.d * work.itemsize, work.b * work.h * (work.m or 0) * (work.d + 1) * 4
     kept = {"forward": tensor + means, "backward": 2 * tensor, "train": 3 * tensor + means}[work.phase]
-    workspace = plan.workspace(**size, phase="forward" if work.phase == "forward" else "backward")
-    return _sharpened_peak(work, kept + workspace)
+    sketch = plan.sketch(**size, phase="forward" if work.phase == "forward" else "backward")
+    return _sharpened_peak(work, kept + sketch.workspace_bytes)
 
 
 def _plan() -> ModuleType:

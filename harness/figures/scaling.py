@@ -74,7 +74,7 @@ def _sheet(run: Run, suffix: str, where: dict[str, Any], rows: Frame, fits: dict
     ends = [fit.law.exponent for fit in every] + [fit.declared for fit in every if fit.declared is not None]
     low, high = min(-0.2, min(ends) - 0.2), max(2.2, max(ends) + 0.2)
     lines = list(fits)
-    mixed = (rows[rows["status"] == "ok"].groupby("series")["backend"].nunique() > 1).any()
+    mixed = any(own[own["status"] == "ok"]["backend"].nunique() > 1 for *_, own in lines_of(rows))
     paper = Paper(where, rows, run)
     grid = paper.grid(1, len(metrics), tall=ROW_INCHES * len(fits) + 0.75, sharey=True)
     far = with_room(low, high, panel_inches(lines, len(metrics)))

@@ -32,16 +32,10 @@ def test_values_under_the_interpreter_begin(interpreted: Callable[[], None]) -> 
 def launches(
     n: int, d: int, m: int, dtype: torch.dtype, device: anchor_plan.Device, schedule: str, phase: str
 ) -> tuple[anchor_plan.Launch, ...]:
-    """What a device that is not here would run, from tensors without memory."""
-    b, h = 8, 12
-    k, v, g = (torch.empty(b, h, n, d, dtype=dtype, device="meta") for _ in range(3))
-    anchors = torch.empty(m, d, device="meta")
-    kind = anchor_plan.shape_class(k, anchors, phase)
-    choice = anchor_plan.default_choice(kind, n=n, m=m, parts=b * h, device=device, schedule=schedule)
-    if phase == "forward":
-        return anchor_plan.forward(k, v, anchors, device=device, choice=choice).launches
-    means, degree = torch.empty(b * h, m, d, device="meta"), torch.empty(b * h, m, device="meta")
-    return anchor_plan.backward(g, k, v, anchors, means, degree, device=device, choice=choice).launches
+    """What a device that is not here would run."""
+    return anchor_plan.sketch(
+        b=8, h=12, n=n, d=d, m=m, dtype=dtype, phase=phase, device=device, schedule=schedule
+    ).launches
 
 
 # A class of each kind: whole, persistent, ragged, blocked, float32. scripts/aot_report.py compiles all of them for both
