@@ -22,9 +22,9 @@ import torch
 from torch.utils.benchmark import Timer
 
 from harness import stats
-from harness.metrics import Settings, latency
-from harness.record import Case
-from harness.subject import Subject
+from harness.measuring.metrics import Settings, latency
+from harness.measuring.subject import Subject
+from harness.store.record import Case
 
 CASES = [("full", "reference", None), ("flash", "torch", None), ("anchor", None, 64)]
 TOKENS = (1024, 4096)

@@ -22,9 +22,10 @@ def command(
     import sys
     from dataclasses import replace
 
-    from harness import figures, store
+    from harness import figures
+    from harness.cases.filters import only, words
     from harness.errors import NothingToCompare
-    from harness.selection import only, words
+    from harness.store import runs as store
 
     chosen = words(figure, what="figure", valid=figures.names()) or figures.names()
     formats = words(format, what="format", valid=figures.FORMATS)

@@ -46,12 +46,14 @@ def command(
     import json
     from datetime import UTC, datetime
 
-    from harness import catalogue, figures, recommending
+    from harness import figures
+    from harness.answers import measure_candidates as recommending
+    from harness.answers.recommend import as_json as document
+    from harness.answers.terminal import as_text
+    from harness.cases import catalogue
     from harness.cli._progress import Progress
     from harness.errors import NOTHING, OK, NothingToCompare
-    from harness.recommend import as_json as document
-    from harness.table import write
-    from harness.wording import as_text
+    from harness.store.table import write
 
     asked = recommending.Asked.parse(given)
     wish = asked.wish(budget_ms=budget_ms, max_error=max_error, max_memory=max_memory)

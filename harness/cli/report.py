@@ -19,9 +19,11 @@ def command(
     """Write one self-contained HTML file: the answer, interactive charts, every row, failures and the environment."""
     import json
 
-    from harness import catalogue, figures, report, store
+    from harness import figures, report
+    from harness.cases import catalogue
     from harness.errors import NothingToCompare
-    from harness.table import write
+    from harness.store import runs as store
+    from harness.store.table import write
 
     folders = list(dict.fromkeys(runs or [store.newest_run(Path("results"))]))
     loaded = [figures.load(folder) for folder in folders]

@@ -1,7 +1,8 @@
 """Figures, ONE FILE A FIGURE, found by file name: `harness plot --figure latency,roofline`. No torch.
 
 A file defines `draw(run)`, which yields a Sheet for each file to write (one a machine, device, scope and b/h/d) or
-raises Skip with the reason why this run has nothing for it. Adding a figure is adding a file here.
+raises Skip with the reason why this run has nothing for it. Adding a figure is adding a file here. May import store
+and what is below.
 
     outcome = write(load(Path("results/cpu")), names(), Path("results/cpu/figures"))
 """
@@ -17,10 +18,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import store
 from harness.errors import UsageError
-from harness.replacing import replacing
-from harness.selection import Frame, labelled, metric_rows
+from harness.store import runs as store
+from harness.store.replacing import replacing
+from harness.store.selection import Frame, labelled, metric_rows
 
 if TYPE_CHECKING:
     import numpy

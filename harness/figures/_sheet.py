@@ -20,8 +20,8 @@ from matplotlib.lines import Line2D
 
 from harness.figures import Run, Sheet
 from harness.figures._style import FAINT, INK, WIDTH, Looks, device_name
-from harness.record import DTYPES, PHASES
-from harness.selection import FILE, PANEL, Frame, place, printable, settings, sort_key
+from harness.store.record import DTYPES, PHASES
+from harness.store.selection import FILE, PANEL, Frame, place, printable, settings, sort_key
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.candidates import Candidate, Stock
+from harness.answers.candidates import Candidate, Stock
+from harness.answers.recommend import Answer, Wish, drift, judge, measured
 from harness.figures import Run
-from harness.recommend import Answer, Wish, drift, judge, measured
 from harness.report.rows import Setting
-from harness.selection import FILE, PANEL
+from harness.store.selection import FILE, PANEL
 
 
 def of_settings(

@@ -19,13 +19,13 @@ import pandas
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from harness.candidates import known_kinds
+from harness.answers.candidates import known_kinds
 from harness.errors import Failure
 from harness.figures import Run
 from harness.figures._style import device_name
 from harness.report import accuracies, answers, facts, island, looks
 from harness.report.rows import Rows, Setting, gather
-from harness.selection import FILE, PANEL
+from harness.store.selection import FILE, PANEL
 
 ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = ("words.js", "data.js", "frame.js", "lines.js", "maps.js", "spreads.js", "answer.js", "table.js", "main.js")
