@@ -41,6 +41,11 @@ def spec(name: str) -> Spec:
     return pick_named(split(name)[0], _specs().values(), what="attention")
 
 
+def installed(name: str) -> Spec | None:
+    """The variant of that name where it came with this package or another one, not from a user's file; else None."""
+    return _installed().get(name)
+
+
 def split(name: str) -> tuple[str, str | None]:
     """'anchor:triton' → ('anchor', 'triton'); 'anchor' → ('anchor', None)."""
     variant, _, backend = name.partition(":")

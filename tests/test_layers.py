@@ -14,8 +14,8 @@ OURS = ("attentions", "harness", "tests", "scripts")
 WITHOUT_TORCH = ("store", "stats", "errors", "figures", "check", "answers", "report")  # of harness
 # The rooms of harness, the highest floor first: a room imports those below it, none beside or above.
 FLOORS = (
-    ("cli",), ("report",), ("answers", "check"), ("sweep",), ("engines",), ("measuring",), ("cases",), ("vision",),
-    ("figures", "machine"), ("store",), ("stats",), ("errors",),
+    ("cli",), ("door",), ("report",), ("answers", "check"), ("sweep",), ("engines",), ("measuring",), ("cases",),
+    ("vision",), ("figures", "machine"), ("store",), ("stats",), ("errors",),
 )  # fmt: skip
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -96,6 +96,23 @@ def load(path: Path) -> Run:
     return Run(folder=folder, frame=frame, environment=store.read_environment(folder), whole=frame)
 
 
+def draw(run: Run, name: str, *, title: str = "") -> list[Sheet]:
+    """The sheets of one figure, laid out. title: a line above the panels. Raises Skip where nothing can be drawn."""
+    import matplotlib
+
+    from harness.figures._style import RC
+
+    with matplotlib.rc_context(RC), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # names come from users
+        sheets = list(importlib.import_module(f"{__name__}.{name}").draw(run))
+        for sheet in sheets:
+            if title:
+                sheet.figure.suptitle(title, x=0.06, ha="left", fontsize=11, fontweight="bold")
+            sheet.figure.draw_without_rendering()
+            sheet.figure.set_layout_engine("none")  # laid out once, the same for every format
+    return sheets
+
+
 def write(run: Run, figures: Sequence[str], out: Path, *, formats: Sequence[str] = FORMATS) -> Outcome:
     """Draw the figures into `out`, each file replaced atomically. Raises UsageError where `out` cannot be written."""
     import matplotlib
@@ -107,14 +124,12 @@ def write(run: Run, figures: Sequence[str], out: Path, *, formats: Sequence[str]
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # names come from users
         for name in figures:
             try:
-                sheets = list(importlib.import_module(f"{__name__}.{name}").draw(run))
+                sheets = draw(run, name)
             except Skip as reason:
                 outcome.skipped[name] = str(reason)
                 continue
             files = outcome.figures.setdefault(name, [])
             for sheet in sheets:
-                sheet.figure.draw_without_rendering()
-                sheet.figure.set_layout_engine("none")  # laid out once, the same for every format
                 for kind in formats:
                     files.append(out / f"{name}{'-' if sheet.suffix else ''}{sheet.suffix}.{kind}")
                     _save(sheet.figure, files[-1], kind)

@@ -9,6 +9,7 @@ for suffix, where, rows in sheets(frame):                # unlike machines, devi
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,15 @@ MASKS = "No causal mask, no other mask, no dropout."
 CAPTION_POINTS, CAPTION_LETTERS = 8, 148
 MOST_COLUMNS = 10
 FAILED = {"oom": ("x", "out of memory"), "timeout": ("+", "timeout"), "error": ("1", "error")}
+
+
+class Page(Figure):
+    """A figure that shows in a notebook by itself, whether or not pyplot was imported there."""
+
+    def _repr_png_(self) -> bytes:
+        page = io.BytesIO()
+        self.savefig(page, format="png", dpi=110)
+        return page.getvalue()
 
 
 @dataclass
@@ -75,7 +85,7 @@ class Paper:
         self.where, self.rows, self.run, self.letters = where, rows, run, letters
         self.looks = Looks(run.whole)
         self.legend: dict[tuple[str, Any], Line2D] = {}
-        self.figure, self.tall = Figure(figsize=(WIDTH, 4), layout="constrained"), 4.0
+        self.figure, self.tall = Page(figsize=(WIDTH, 4), layout="constrained"), 4.0
 
     def grid(self, lines: int, columns: int, *, tall: float, **how: Any) -> Any:
         """lines × columns axes, `tall` inches high in all."""

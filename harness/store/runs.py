@@ -26,11 +26,12 @@ if TYPE_CHECKING:
     import pandas
 
 __all__ = [
-    "ENVIRONMENT", "MEASUREMENTS", "SAMPLES", "SWEEP", "Store", "StoreError", "StoreFull", "check_folder", "inside",
-    "newest_run", "read", "read_environment", "read_samples",
+    "ENVIRONMENT", "MEASUREMENTS", "SAMPLES", "SWEEP", "VARIANTS", "Store", "StoreError", "StoreFull", "check_folder",
+    "inside", "newest_run", "read", "read_environment", "read_samples",
 ]  # fmt: skip
 
 MEASUREMENTS, SAMPLES, ENVIRONMENT, SWEEP = "measurements.csv", "samples.csv", "environment.json", "sweep.toml"
+VARIANTS = "variants"  # folder of the variants that a Python caller defined, written before the first row
 TEXT_COLUMNS = (
     "run_id", "case_id", "time_utc", "machine", "commit", "attention", "backend", "scope", "phase", "dtype", "device",
     "options", "metric", "unit", "status", "note",
@@ -166,7 +167,7 @@ def _check_folder(folder: Path, *, resume: bool) -> None:
             raise StoreError(f"{folder} already holds a run; add --resume to finish it or choose another --out")
     elif resume:
         raise StoreError(f"cannot resume {folder}: it has no {MEASUREMENTS}")
-    elif any(not entry.name.startswith(".") for entry in folder.iterdir()):
+    elif any(not entry.name.startswith(".") and entry.name != VARIANTS for entry in folder.iterdir()):
         raise StoreError(f"{folder} holds other files and no run; choose an empty or a new folder")
 
 

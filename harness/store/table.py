@@ -52,8 +52,8 @@ def render(tables: Sequence[Table], *, width: int | None = None, colour: bool | 
         highlight=False, markup=False, emoji=False, legacy_windows=False,
     )  # fmt: skip
     for table in tables:
-        scale, unit = _scale(table)
-        for line in textwrap.wrap(_heading(table, unit), width, break_on_hyphens=False):
+        scale, unit = scale_of(table)
+        for line in textwrap.wrap(heading(table, unit), width, break_on_hyphens=False):
             console.print(Text(line, style="bold"))
         for grid in _blocks(table, scale, width):
             console.print(grid)
@@ -103,15 +103,12 @@ def _blocks(table: Table, scale: float, width: int) -> Iterator[Any]:
 
     limit = max(12, min(44, width // 2))
     heads = [[_name(value, limit) for value in row] for row in table.rows]
-    titles = ["variant" if name == "attention" else name for name in table.rows_by]
+    titles = [row_title(name) for name in table.rows_by]
     left = sum(
         max(map(cell_len, [title, *(head[at] for head in heads)])) + GAP for at, title in enumerate(titles)
     )  # fmt: skip
-    texts = {where: _text(cell, scale) for where, cell in table.cells.items()}
-    columns = [
-        (column, f"{table.columns_by}={_name(column, limit)}" if isinstance(column, int) else _name(column, limit))
-        for column in table.columns
-    ]
+    texts = {where: cell_text(cell, scale) for where, cell in table.cells.items()}
+    columns = [(column, column_title(table, column, limit=limit)) for column in table.columns]
     blocks: list[list[tuple[Any, str]]] = []
     used = width
     for column, title in columns:
@@ -134,7 +131,7 @@ def _blocks(table: Table, scale: float, width: int) -> Iterator[Any]:
         yield grid
 
 
-def _heading(table: Table, unit: str) -> str:
+def heading(table: Table, unit: str) -> str:
     """`latency (ms), median ±half its 95 % interval · forward · float32 · scope core · b=1 h=6 d=64 · cpu on EPYC`."""
     setting = dict(table.setting)
     interval = any(cell.half_width is not None for cell in table.cells.values())
@@ -147,7 +144,7 @@ def _heading(table: Table, unit: str) -> str:
     return " · ".join(printable(part) for part in parts if part)
 
 
-def _text(cell: Cell, scale: float) -> str:
+def cell_text(cell: Cell, scale: float) -> str:
     """`1.23 ±1.2%`, `1.234`, or the status."""
     if cell.value is None:
         return cell.status
@@ -155,6 +152,16 @@ def _text(cell: Cell, scale: float) -> str:
     if half is None:
         return _digits(cell.value / scale, 4)
     return f"{_digits(cell.value / scale, 4 if half < 0.005 else 3)} ±{_percent(100 * half)}%"
+
+
+def row_title(name: str) -> str:
+    """What a column of row names is called."""
+    return "variant" if name == "attention" else name
+
+
+def column_title(table: Table, column: Any, *, limit: int = 120) -> str:
+    """`n=4096`, or the name that stands for itself."""
+    return f"{table.columns_by}={_name(column, limit)}" if isinstance(column, int) else _name(column, limit)
 
 
 def _digits(value: float, count: int) -> str:
@@ -171,7 +178,7 @@ def _percent(value: float) -> str:
     return f"{value:.0f}" if value >= 10 else f"{value:.1f}" if value >= 0.05 else "0.0"
 
 
-def _scale(table: Table) -> tuple[float, str]:
+def scale_of(table: Table) -> tuple[float, str]:
     """FLOP counts in the prefix that fits the smallest of them; everything else as it is stored."""
     values = [abs(cell.value) for cell in table.cells.values() if cell.value]
     if table.unit != "FLOP" or not values:

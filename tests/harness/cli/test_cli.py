@@ -19,8 +19,8 @@ import pytest
 
 from harness import cli
 from harness.cases.space import Sweep
-from harness.cli import _progress
 from harness.cli._axes import AXES
+from harness.door import progress as _progress
 from harness.errors import Failure, NothingToCompare, UsageError
 from harness.store import runs as store
 from harness.store.record import Reading

@@ -1,0 +1,138 @@
+"""A bar that tells how a sweep goes: in a terminal and in a notebook; in a pipe or log a line a case. By rich.
+
+with listening(progress=True) as listener: conduct.run(..., listener=listener)
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from harness.door.progress import Progress
+from harness.store.record import Case, Reading
+from harness.sweep.conduct import Listener
+
+NOTEBOOK_COLUMNS, REDRAW_S = 110, 0.5
+
+
+class Warned(UserWarning):
+    """What a sweep warns of: that a machine drifted, that sizes were left out."""
+
+
+class Bar:
+    """A listener of harness.sweep.conduct. show: shows the bar as it is now; None where rich shows it by itself."""
+
+    def __init__(self, bar: Any, show: Callable[[Any], None] | None = None) -> None:
+        self.bar, self.show, self.shown = bar, show, 0.0
+        self.task = bar.add_task("starting", total=None)
+
+    def warn(self, text: str) -> None:
+        """A warning of Python's."""
+        warnings.warn(text, Warned, stacklevel=2)
+
+    def begin(self, total: int, done: int) -> None:
+        """How many cases there are and how many a resumed run already has."""
+        self.bar.update(self.task, total=total, completed=done, description=f"{total} cases")
+        self._redraw(at_once=True)
+
+    def start(self, case: Case) -> None:
+        """The case now being measured."""
+        size = f"n={case.n}" + (f" m={case.m}" if case.m is not None else "")
+        self.bar.update(self.task, description=f"{case.label} {size} {case.phase}")
+        self._redraw()
+
+    def finish(self, case: Case, readings: Sequence[Reading]) -> None:
+        """One more case is there."""
+        self.bar.advance(self.task)
+        self._redraw()
+
+    def close(self) -> None:
+        """The bar as it ended."""
+        self._redraw(at_once=True)
+
+    def _redraw(self, *, at_once: bool = False) -> None:
+        if self.show and (at_once or time.monotonic() - self.shown >= REDRAW_S):
+            self.shown = time.monotonic()
+            self.show(self.bar)
+
+
+class Quiet(Progress):
+    """Lines on stderr, or none; warnings are Python's."""
+
+    def warn(self, text: str) -> None:
+        """A warning of Python's."""
+        warnings.warn(text, Warned, stacklevel=2)
+
+
+@contextmanager
+def listening(*, progress: bool) -> Iterator[Listener]:
+    """The listener that fits where this runs."""
+    notebook = _notebook()
+    terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    if not progress or not (notebook or terminal):
+        quiet = Quiet(quiet=not progress)
+        try:
+            yield quiet
+        finally:
+            quiet.close()
+        return
+    from rich.console import Console
+
+    if notebook:
+        listener = Bar(_bar(Console(file=io.StringIO(), width=NOTEBOOK_COLUMNS)), _shower())
+        try:
+            yield listener
+        finally:
+            listener.close()
+    else:
+        with _bar(Console(stderr=True)) as bar:
+            yield Bar(bar)
+
+
+def _bar(console: Any) -> Any:
+    from rich import progress
+
+    return progress.Progress(
+        progress.TextColumn("{task.description}", markup=False), progress.BarColumn(bar_width=30),
+        progress.MofNCompleteColumn(), progress.TimeElapsedColumn(), progress.TextColumn("left"),
+        progress.TimeRemainingColumn(), console=console,
+    )  # fmt: skip
+
+
+def _notebook() -> bool:
+    """Whether an IPython kernel runs this, which shows what it is given."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return getattr(shell, "kernel", None) is not None
+
+
+def _shower() -> Callable[[Any], None]:
+    """Shows a bar as text in the cell's output, over what it showed before; needs no widgets."""
+    from IPython.display import display
+    from rich.console import Console
+
+    handle = display(_Text("starting"), display_id=True)
+
+    def show(bar: Any) -> None:
+        page = Console(file=io.StringIO(), width=NOTEBOOK_COLUMNS)
+        page.print(bar.get_renderable())
+        if handle is not None:
+            handle.update(_Text(page.file.getvalue().rstrip()))  # type: ignore[attr-defined]
+
+    return show
+
+
+class _Text:
+    """Text that a notebook shows as it is."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return self.text
