@@ -21,5 +21,5 @@ def command(
     from harness.store.table import write
 
     found = compare(a, b, metrics=metrics)
-    write(f"{json.dumps(found.as_json(), indent=2, allow_nan=False) if as_json else found!r}\n")
+    write((json.dumps(found.as_json(), indent=2, allow_nan=False) if as_json else repr(found)) + "\n")
     return OK if found.comparable else NOTHING

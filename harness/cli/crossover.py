@@ -35,5 +35,5 @@ def command(
     from harness.store.table import write
 
     found = crossover(a, b, low=low, high=high, progress=not quiet, **given)
-    write(f"{json.dumps(found.as_json(), indent=2, allow_nan=False) if as_json else found!r}\n")
+    write((json.dumps(found.as_json(), indent=2, allow_nan=False) if as_json else repr(found)) + "\n")
     return OK

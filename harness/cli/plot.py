@@ -22,6 +22,7 @@ def command(
     import sys
 
     from harness.door.stored import Run
+    from harness.errors import NothingToCompare
     from harness.store import runs as store
 
     folder = run if run is not None else store.newest_run(Path("results"))
@@ -30,6 +31,8 @@ def command(
     )  # fmt: skip
     for name, reason in outcome.skipped.items():
         print(f"harness: skipped {name}: {reason}", file=sys.stderr)
+    if not outcome.figures:
+        raise NothingToCompare(f"{folder} holds nothing that {', '.join(outcome.skipped)} could draw")
     if as_json:
         document = {
             "run": str(folder),

@@ -59,5 +59,5 @@ def command(
         )
     finally:
         progress.close()
-    write(f"{json.dumps(found.as_json(), indent=2, allow_nan=False) if as_json else found!r}\n")
+    write((json.dumps(found.as_json(), indent=2, allow_nan=False) if as_json else repr(found)) + "\n")
     return OK if any(answer.choice for answer in found.answers) else NOTHING

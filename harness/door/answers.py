@@ -137,7 +137,8 @@ class Recommendation:
         """As `harness recommend --json` prints it."""
         return {
             "n": self.n, "runs": [str(folder) for folder in self.folders],
-            "measured": str(self.measured) if self.measured else None, "answers": [recommending.as_json(answer) for answer in self.answers],
+            "measured": str(self.measured) if self.measured else None,
+            "answers": [recommending.as_json(answer) for answer in self.answers],
         }  # fmt: skip
 
     def __repr__(self) -> str:

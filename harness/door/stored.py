@@ -144,15 +144,15 @@ class Run:
         self, figure: str | Sequence[str] = (), *, out: str | Path | None = None,
         formats: str | Sequence[str] = figures.FORMATS, **which: Unpack[Only],
     ) -> figures.Outcome:  # fmt: skip
-        """Write figures (all by default) as files into `out`, by default `figures/` in the run's folder."""
+        """Write figures (all by default) as files into `out`, by default `figures/` in the run's folder.
+
+        Returns the files of each figure, and of each that was skipped the reason.
+        """
         chosen = words(_texts(figure), what="figure", valid=figures.names()) or figures.names()
         kinds = words(_texts(formats), what="format", valid=figures.FORMATS)
         drawn = self._only(which)
         target = Path(out) if out is not None else store.inside(self.folder, "figures")
-        outcome = figures.write(drawn, chosen, target, formats=kinds)
-        if not outcome.figures:
-            raise NothingToCompare(f"{self._name} holds nothing that {', '.join(chosen)} could draw")
-        return outcome
+        return figures.write(drawn, chosen, target, formats=kinds)
 
     def report(self, path: str | Path | None = None) -> Path:
         """Write one HTML file with the answer, the charts and every row; `report.html` in the folder by default."""

@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from harness import __version__
 from harness.errors import UsageError
 from harness.machine import system
 from harness.machine.nvml import Gpu, NoGpu
@@ -229,6 +230,8 @@ def _gpu(missing: dict[str, str], device: str, root: Path, nvml: Any) -> dict[st
 def _version(package: str) -> str:
     from importlib.metadata import PackageNotFoundError, version
 
+    if package == "attention-harness":  # of the code that runs, which an installation's metadata need not be
+        return __version__
     try:
         return version(package)
     except PackageNotFoundError:
