@@ -34,7 +34,7 @@ class Bar:
 
     def warn(self, text: str) -> None:
         """A warning of Python's."""
-        warnings.warn(text, Warned, stacklevel=2)
+        _warn(text)
 
     def begin(self, total: int, done: int) -> None:
         """How many cases there are and how many a resumed run already has."""
@@ -67,7 +67,7 @@ class Quiet(Progress):
 
     def warn(self, text: str) -> None:
         """A warning of Python's."""
-        warnings.warn(text, Warned, stacklevel=2)
+        _warn(text)
 
 
 @contextmanager
@@ -126,6 +126,14 @@ def _shower() -> Callable[[Any], None]:
             handle.update(_Text(page.file.getvalue().rstrip()))  # type: ignore[attr-defined]
 
     return show
+
+
+def _warn(text: str) -> None:
+    """Warn at the line of the caller's that is being run, however deep in these packages the reason was met."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "harness":
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, Warned, stacklevel=level)
 
 
 class _Text:

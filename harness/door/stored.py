@@ -198,7 +198,7 @@ class Run:
     @property
     def _headline(self) -> str:
         frame = self._drawn.frame
-        cases = frame.groupby("case_id", sort=False)["status"].agg(lambda s: "ok" if (s == "ok").any() else s.iloc[0])
+        cases = frame.groupby(["machine", "case_id"], sort=False)["status"].agg(_status)
         statuses = ", ".join(f"{count} {status}" for status, count in cases.value_counts().items())
         places = ", ".join(f"{m} ({d})" for m, d in dict.fromkeys(zip(frame["machine"], frame["device"], strict=True)))
         what = "Run" if len(self.paths) == 1 else f"{len(self.paths)} runs"
@@ -311,6 +311,11 @@ def _kept(frame: Any, which: Only) -> Any:
         if name not in Only.__annotations__:
             raise UsageError(unknown("axis to choose rows by", name, Only.__annotations__))
     return only(frame, **{name: _texts(values) for name, values in which.items()})
+
+
+def _status(rows: Any) -> str:
+    """Of a case: ok where any of its metrics is."""
+    return "ok" if (rows == "ok").any() else rows.iloc[0]
 
 
 def _texts(values: Any) -> list[str]:
