@@ -194,7 +194,7 @@ def recommend(
     given, _ = split(over_file(Path(config) if config else None, keys))
     several = [runs] if isinstance(runs, Run | str | Path) else list(runs)
     limits = {"budget_ms": budget_ms, "max_error": max_error, "max_memory": max_memory}
-    with listening(progress=progress) as listener:
+    with listening(progress=progress, at_once=False) as listener:
         return answered(given, several, limits, measure=measure, out=Path(out) if out else None, listener=listener)
 
 

@@ -30,7 +30,14 @@ class Bar:
 
     def __init__(self, bar: Any, show: Callable[[Any], None] | None = None) -> None:
         self.bar, self.show, self.shown = bar, show, 0.0
-        self.task = bar.add_task("starting", total=None)
+        self.task, self.open = bar.add_task("starting", total=None), False
+
+    def begun(self) -> None:
+        """Show the bar, if it is not yet: something takes time."""
+        self.open = True
+        if self.show is None:
+            self.bar.start()
+        self._redraw(at_once=True)
 
     def warn(self, text: str) -> None:
         """A warning of Python's."""
@@ -38,6 +45,7 @@ class Bar:
 
     def begin(self, total: int, done: int) -> None:
         """How many cases there are and how many a resumed run already has."""
+        self.begun()
         self.bar.update(self.task, total=total, completed=done, description=f"{total} cases")
         self._redraw(at_once=True)
 
@@ -55,9 +63,11 @@ class Bar:
     def close(self) -> None:
         """The bar as it ended."""
         self._redraw(at_once=True)
+        if self.open and self.show is None:
+            self.bar.stop()
 
     def _redraw(self, *, at_once: bool = False) -> None:
-        if self.show and (at_once or time.monotonic() - self.shown >= REDRAW_S):
+        if self.open and self.show and (at_once or time.monotonic() - self.shown >= REDRAW_S):
             self.shown = time.monotonic()
             self.show(self.bar)
 
@@ -71,37 +81,40 @@ class Quiet(Progress):
 
 
 @contextmanager
-def listening(*, progress: bool) -> Iterator[Listener]:
-    """The listener that fits where this runs."""
+def listening(*, progress: bool, at_once: bool = True) -> Iterator[Listener]:
+    """The listener that fits where this runs. at_once: show a bar before it is known how many cases there are."""
     notebook = _notebook()
     terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-    if not progress or not (notebook or terminal):
-        quiet = Quiet(quiet=not progress)
-        try:
-            yield quiet
-        finally:
-            quiet.close()
-        return
+    listener: Bar | Quiet
+    if progress and (notebook or terminal):
+        listener = Bar(_bar(_console() if notebook else None), Notebook() if notebook else None)
+        if at_once:
+            listener.begun()
+    else:
+        listener = Quiet(quiet=not progress)
+    try:
+        yield listener
+    finally:
+        listener.close()
+
+
+def _console() -> Any:
+    """One whose text is shown by us: in a notebook rich would show each line by itself."""
     from rich.console import Console
 
-    if notebook:
-        listener = Bar(_bar(Console(file=io.StringIO(), width=NOTEBOOK_COLUMNS)), _shower())
-        try:
-            yield listener
-        finally:
-            listener.close()
-    else:
-        with _bar(Console(stderr=True)) as bar:
-            yield Bar(bar)
+    return Console(
+        file=io.StringIO(), width=NOTEBOOK_COLUMNS, color_system=None, force_terminal=False, force_jupyter=False
+    )  # fmt: skip
 
 
 def _bar(console: Any) -> Any:
     from rich import progress
+    from rich.console import Console
 
     return progress.Progress(
         progress.TextColumn("{task.description}", markup=False), progress.BarColumn(bar_width=30),
         progress.MofNCompleteColumn(), progress.TimeElapsedColumn(), progress.TextColumn("left"),
-        progress.TimeRemainingColumn(), console=console,
+        progress.TimeRemainingColumn(), console=console or Console(stderr=True),
     )  # fmt: skip
 
 
@@ -112,20 +125,23 @@ def _notebook() -> bool:
     return getattr(shell, "kernel", None) is not None
 
 
-def _shower() -> Callable[[Any], None]:
+class Notebook:
     """Shows a bar as text in the cell's output, over what it showed before; needs no widgets."""
-    from IPython.display import display
-    from rich.console import Console
 
-    handle = display(_Text("starting"), display_id=True)
+    def __init__(self) -> None:
+        self.handle: Any = None
 
-    def show(bar: Any) -> None:
-        page = Console(file=io.StringIO(), width=NOTEBOOK_COLUMNS)
+    def __call__(self, bar: Any) -> None:
+        """The bar as it is now."""
+        from IPython.display import display
+
+        page = _console()
         page.print(bar.get_renderable())
-        if handle is not None:
-            handle.update(_Text(page.file.getvalue().rstrip()))  # type: ignore[attr-defined]
-
-    return show
+        text = _Text(page.file.getvalue().rstrip())
+        if self.handle is None:
+            self.handle = display(text, display_id=True)
+        else:
+            self.handle.update(text)
 
 
 def _warn(text: str) -> None:

@@ -61,7 +61,8 @@ def run(
         f(q, k, v) of (b, h, n, d) tensors, defined in a script or a notebook: its rows have its name, their notes a
         digest of its code, and the run's folder holds it (variants/). Nothing of the caller's code runs but these.
     out: the run's folder. Without one it is a temporary folder, deleted as Python ends: `save` of the Run keeps it.
-    resume: finish what `out` lacks, such as after an interrupt; rows are written as they are measured.
+    resume: finish what `out` lacks, such as after an interrupt; rows are written as they are measured. Keys may be
+        left out, those given must be as before.
     config: a sweep file; keys go on top of it. progress: a bar on stderr or in the notebook; warnings are Python's.
     engine, address, devices: as `harness run` has them.
 
@@ -82,7 +83,7 @@ def run(
             measured(given, folder, choice=choice, listener=listener, resume=resume, defined=defined)
     except KeyboardInterrupt:
         if (folder / store.MEASUREMENTS).exists():
-            raise KeyboardInterrupt(f"finish it with: harness.run(out={str(folder)!r}, resume=True)") from None
+            raise KeyboardInterrupt(f"finish it with the same call and out={str(folder)!r}, resume=True") from None
         raise
     return read(folder)
 
@@ -99,8 +100,8 @@ def measured(
     if resume:
         store.check_folder(folder, resume=True)
         stored = conduct.stored_sweep(folder)
-        if "plugin" in given:
-            given = {**given, "plugin": [*_listed(given["plugin"]), *files]}
+        if files or "plugin" in given:
+            given = {**given, "plugin": [*_listed(given.get("plugin", [])), *files]}
         conduct.check_same_sweep(stored, given)
         wanted = stored.model_copy(update={k: v for k, v in Sweep.parse(given) if k in given})
         for variant in defined:

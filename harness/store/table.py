@@ -49,7 +49,7 @@ def render(tables: Sequence[Table], *, width: int | None = None, colour: bool | 
     out = io.StringIO()
     console = Console(
         file=out, width=10_000, force_terminal=colour, color_system="standard" if colour else None, no_color=not colour,
-        highlight=False, markup=False, emoji=False, legacy_windows=False,
+        highlight=False, markup=False, emoji=False, legacy_windows=False, force_jupyter=False,
     )  # fmt: skip
     for table in tables:
         scale, unit = scale_of(table)

@@ -64,9 +64,12 @@ def test_a_bar_in_a_notebook_is_text_over_itself(monkeypatch: pytest.MonkeyPatch
             shown.append(repr(text))
 
     monkeypatch.setattr(bar, "_notebook", lambda: True)
-    monkeypatch.setattr(IPython.display, "display", lambda text, display_id: Handle())
-    with bar.listening(progress=True) as listener:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as a kernel has it
+    monkeypatch.setattr(IPython.display, "display", lambda text, display_id: shown.append(repr(text)) or Handle())
+    with bar.listening(progress=True, at_once=False) as listener:
+        assert not shown
         sweep(listener)
-    assert "0/2" in shown[0]
+    assert "starting" in shown[0]
+    assert "0/2" in shown[1]
     assert "2/2" in shown[-1]
     assert "\x1b" not in "".join(shown)

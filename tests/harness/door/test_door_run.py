@@ -204,7 +204,7 @@ def test_an_interrupt_says_how_to_go_on(surroundings: dict[str, str], tmp_path: 
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
-    assert out == "finish it with: harness.run(out='mine', resume=True)\n", err
+    assert out == "finish it with the same call and out='mine', resume=True\n", err
     assert "8 cases" in err  # no terminal: lines
     done = harness.run(out=tmp_path / "mine", resume=True, budget=0.05, progress=False)
     assert done.frame["case_id"].nunique() == 8
