@@ -60,7 +60,15 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_page_is_built(site: Path) -> None:
-    assert {page.stem for page in DOCS.glob("*.md")} <= {page.stem for page in site.glob("*.html")}
+    assert {page.stem for page in DOCS.glob("*.md")} | {"notebook"} <= {page.stem for page in site.glob("*.html")}
+
+
+def test_the_notebook_is_a_page_with_its_pictures(site: Path) -> None:
+    text = (site / "notebook.html").read_text(encoding="utf-8")
+    assert "harness.crossover" in re.sub(r"<[^>]+>", "", text)
+    for picture in re.findall(r'<img [^>]*src="(notebook-[^"]+)"', text):
+        assert (site / picture).stat().st_size > 10_000
+    assert 'href="notebook.html"' in (site / "index.html").read_text(encoding="utf-8")
 
 
 def test_pictures_of_stored_runs_are_in_the_site(site: Path) -> None:
@@ -76,7 +84,7 @@ def test_pictures_of_stored_runs_are_in_the_site(site: Path) -> None:
             rf'<img [^>]*src="([^"]*{re.escape(path.name)})"', (site / f"{name}.html").read_text("utf-8")
         )
         assert len(built) == 1, (name, path)
-        assert (site / built[0]).stat().st_size > 10_000, (name, path)
+        assert (site / built[0]).read_bytes() == (DOCS / path).read_bytes(), (name, path)
 
 
 def test_the_site_fetches_nothing(site: Path) -> None:
@@ -264,6 +272,36 @@ def test_the_command_of_extending(
     assert cli.main(["rows", str(ROOT / "results" / "cpu" / "sweep")]) == 0
     assert re.fullmatch(r"\d+ rows\n", capsys.readouterr().out)
     sys.modules.pop("harness.cli.rows", None)
+
+
+def test_every_room_is_in_the_page_and_in_its_drawing() -> None:
+    rooms = {path.name for path in (ROOT / "harness").iterdir() if (path / "__init__.py").exists()}
+    told = {
+        name.strip("`/") for row in table(text_of("architecture.md"), "## The rooms of harness") for name in [row[0]]
+    }
+    assert told == rooms | {"stats`, `errors"}
+    drawn = (DOCS / "rooms.svg").read_text(encoding="utf-8")
+    assert all(f">{room}/ " in drawn for room in rooms)
+
+
+def test_files_that_the_pages_name_exist() -> None:
+    tops = ("", "harness", "attentions", "harness/vision", "harness/measuring", "harness/machine")
+    for page in ("architecture.md", "traps.md", "../CONTRIBUTING.md"):
+        named = [path for path in re.findall(r"`((?:\w+/)+\w+\.py)", text_of(page)) if "NAME" not in path]
+        assert len(named) >= 3
+        for path in named:
+            assert any((ROOT / top / path).is_file() for top in tops), path
+
+
+def test_the_version_is_one() -> None:
+    import tomllib
+
+    import harness
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["project"]["dynamic"] == ["version"]
+    assert project["tool"]["hatch"]["version"]["path"] == "harness/__init__.py"
+    assert f"\nversion: {harness.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
 
 
 def test_the_workflow_and_make_build_the_site() -> None:

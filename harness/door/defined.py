@@ -17,13 +17,14 @@ import hashlib
 import inspect
 import pickle
 import re
+import subprocess
 import sys
-import sysconfig
 import textwrap
 import types
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +152,7 @@ def _spec_of(given: Any) -> Any:
 
 
 def _pickled(spec: Any) -> bytes:
-    """By value: what no installed package holds, since the worker could not import it."""
+    """By value what the worker could not import; the rest by name."""
     import cloudpickle
 
     with ExitStack() as stack:
@@ -162,21 +163,37 @@ def _pickled(spec: Any) -> bytes:
 
 
 def _modules_of_the_caller() -> list[types.ModuleType]:
-    """Modules whose files lie outside the interpreter's folders and these packages; __main__ is by value anyway."""
+    """Modules that a fresh interpreter, such as the worker, does not find; __main__ is by value anyway."""
     import cloudpickle
 
-    roots = {Path(path).resolve() for path in sysconfig.get_paths().values()} | {
-        Path(sys.base_prefix).resolve() / "lib"
-    }
     known = cloudpickle.list_registry_pickle_by_value()
-    found = []
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if not file or name == "__main__" or name.partition(".")[0] in OURS or name in known:
-            continue
-        if getattr(module, "__name__", "") == name and not roots & set(Path(file).resolve().parents):
-            found.append(module)
-    return found
+    tops = {name.partition(".")[0] for name in sys.modules} - {"__main__", *OURS}
+    own = {top for top in tops if not _found_by_all(top)}
+    return [
+        module for name, module in list(sys.modules.items())
+        if name.partition(".")[0] in own and name not in known and getattr(module, "__name__", "") == name
+    ]  # fmt: skip
+
+
+def _found_by_all(top: str) -> bool:
+    """Whether a module or package of that name is where a fresh interpreter looks for it; what has no file is."""
+    module = sys.modules.get(top)
+    file = getattr(module, "__file__", None)
+    places = (
+        [Path(file).parent if Path(file).stem == "__init__" else Path(file)]
+        if file
+        else getattr(module, "__path__", [])
+    )
+    folders = {Path(place).resolve().parent for place in places}
+    return not folders or bool(folders & _searched())
+
+
+@cache
+def _searched() -> frozenset[Path]:
+    """Where a fresh interpreter looks for modules, as the worker is: without the script's folder or this one."""
+    asked = [sys.executable, "-P", "-c", "import sys; print(*sys.path, sep=chr(10))"]
+    told = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+    return frozenset(Path(line).resolve() for line in told.splitlines() if line)
 
 
 def _parts(value: Any, seen: set[int]) -> Iterator[str]:

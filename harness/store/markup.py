@@ -86,7 +86,7 @@ def _piped(cells: Iterable[str]) -> str:
 
 
 def _markdown(text: str) -> str:
-    return re.sub(r"([\\|*_`<])", r"\\\1", text)
+    return re.sub(r"[\\|*`<]|\b_|_\b", r"\\\g<0>", text)  # an underscore within a word is no emphasis
 
 
 def _row(cells: Iterable[str]) -> str:

@@ -116,7 +116,7 @@ def test_names_that_mean_something_to_a_document_are_escaped(tmp_path: Path) -> 
     run = stored(tmp_path / "r", [Told("my_att", n=64, options="a=<b>&|50%")])
     run = stored(tmp_path / "s", [Told("my_att", n=64, options="a=<b>&|50%"), Told("my_att", n=64, options="a=c_{}")])
     tables = harness.read(run.folder).table()
-    assert r"my\_att:reference a=\<b>&\|50%" in tables.to_markdown()
+    assert r"my_att:reference a=\<b>&\|50%" in tables.to_markdown()
     assert r"my\_att:reference a=\textless{}b\textgreater{}\&|50\%" in tables.to_latex()
     assert r"a=c\_\{\}" in tables.to_latex()
     assert "my_att:reference a=&lt;b&gt;&amp;|50%" in tables._repr_html_()
