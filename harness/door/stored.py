@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 from harness import figures
 from harness.cases.filters import only, words
 from harness.door.tables import Tables
+from harness.door.together import together
 from harness.errors import NothingToCompare, UsageError, unknown
 from harness.store import markup, pivot, table
 from harness.store import runs as store
-from harness.store.selection import labelled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -217,7 +217,7 @@ class Run:
     @cached_property
     def _drawn(self) -> figures.Run:
         """All rows as one run to draw from."""
-        return self.parts[0] if len(self.parts) == 1 else _together(self)
+        return self.parts[0] if len(self.parts) == 1 else together(self.paths, self.parts, folder=self.folder)
 
     def _only(self, which: Only) -> figures.Run:
         return replace(self._drawn, frame=_kept(self._drawn.frame, which))
@@ -258,52 +258,6 @@ def _paths(path: Path) -> list[Path]:
     if not kept:
         raise store.StoreError(f"{path} holds no run that can be read")
     return kept
-
-
-@dataclass(frozen=True)
-class _Together(figures.Run):
-    """Several runs as one; raw samples are looked up in the run that a row is of."""
-
-    parts: tuple[figures.Run, ...] = ()
-
-    def samples(self, row: Any, metric: str = "latency") -> Any:
-        of = (part for part in self.parts if row.run_id in set(part.whole["run_id"]))
-        return next((kept for part in of if (kept := part.samples(row, metric)) is not None), None)
-
-
-def _together(run: Run) -> _Together:
-    """The newest row of each machine, case and metric; the ceilings of each machine, the exponents of each variant."""
-    import pandas
-
-    frames = sorted((store.read(path) for path in run.paths), key=lambda frame: str(frame["time_utc"].max()))
-    frame = labelled(pandas.concat(frames, ignore_index=True))
-    known = [part.environment for part in run.parts]
-    alike = len({document.get("machine") for document in known}) == 1  # then what the last one says holds for all
-    environment = {
-        **(known[-1] if alike else {}),
-        "declared": {name: exponents for document in known for name, exponents in _dict(document, "declared").items()},
-        "places": _places(known),
-    }
-    return _Together(folder=run.folder, frame=frame, environment=environment, whole=frame, parts=run.parts)
-
-
-def _places(known: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Each machine as one place, with the ceilings of its devices from all runs: dtypes that one lacks, another has."""
-    places: dict[str, Any] = {}
-    for document in known:
-        for own in _dict(document, "places").values() or [document]:
-            machine, ceilings = str(own.get("machine")), _dict(own, "ceilings")
-            held = places.setdefault(machine, {"machine": machine, "ceilings": {}})["ceilings"]
-            for device, found in ceilings.items():
-                rates = {**_dict(held.get(device, {}), "matmul_tflops"), **_dict(found, "matmul_tflops")}
-                held[device] = {**found, "matmul_tflops": rates}
-    return places
-
-
-def _dict(document: Any, name: str) -> dict[str, Any]:
-    """A key of an environment.json that people may have edited; {} where it holds something else."""
-    found = document.get(name) if isinstance(document, dict) else None
-    return found if isinstance(found, dict) else {}
 
 
 def _kept(frame: Any, which: Only) -> Any:
