@@ -1,4 +1,4 @@
-"""Device time behind a spin, on a stand-in for a device: no GPU is needed to see what becomes of host and device times."""
+"""Device time behind a spin, on a stand-in for a device: what becomes of host and device times needs no GPU to see."""
 
 from __future__ import annotations
 
