@@ -123,7 +123,10 @@ def do_bench(call: Call, place: CudaDevice, *, budget_s: float) -> float:
     from triton import testing  # not here where there is no GPU
     from triton.runtime import driver
 
-    with mock.patch.object(driver.active, "clear_cache", side_effect=lambda cache: place.flush()):
+    def flush(cache: Any) -> None:
+        place.flush()
+
+    with mock.patch.object(driver.active, "clear_cache", flush):
         median: Any = testing.do_bench(
             lambda: call.run(call.prepare()), warmup=20, rep=round(1e3 * budget_s), return_mode="median"
         )
