@@ -101,12 +101,12 @@ def _on_cuda(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 dtype="bfloat16", device=str(device),
             )  # fmt: skip
             found = compare(Subject(case), device, budget_s=given.budget)
+            gc.collect()
+            torch.cuda.empty_cache()
         except Exception as error:
             found.failures["case"] = f"{type(error).__name__}: {' '.join(str(error).split())[:150]}"
         notes = [found.wall, *(f"{clock}: {why}" for clock, why in found.failures.items())]
         figures = {name: value for name, value in asdict(found).items() if name in CUDA_COLUMNS}
-        gc.collect()
-        torch.cuda.empty_cache()
         yield head | figures | {
             "seconds": round(time.monotonic() - started, 2), "note": "; ".join(filter(None, notes)),
         }  # fmt: skip

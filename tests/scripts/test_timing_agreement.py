@@ -74,3 +74,25 @@ def test_every_case_has_a_line_whatever_became_of_it(tmp_path: Path, monkeypatch
     script.main()
     rows = list(csv.DictReader(out.read_text(encoding="utf-8").splitlines()))
     assert {row["note"] for row in rows} == {"not reached"}
+
+
+def test_the_page_gets_a_table_that_says_which_cases_disagree() -> None:
+    script = load("timing_table")
+    columns = load("timing_agreement").CUDA_COLUMNS
+    near = dict.fromkeys(columns, "") | {
+        "attention": "anchor", "backend": "split", "phase": "forward", "n": "4096", "kernels": "2", "harness_ms": "0.1",
+        "low_ms": "0.0995", "high_ms": "0.1005", "host_ms": "0.3", "do_bench_ms": "0.102", "graph_ms": "0.099",
+        "cupti_ms": "0.08", "span_ms": "0.1", "voids": "1",
+    }  # fmt: skip
+    wall = near | {"phase": "train", "host_ms": "", "note": "the call waits for the device"}
+    page = f"a\n{script.BEGIN}\nNot measured yet.\n{script.END}\nb\n"
+    made = script.placed(page, script.table([near, wall, dict.fromkeys(columns, "") | {"note": "not reached"}]))
+    assert "- graph replay: 1 of 1 within 3 %\n" in made
+    assert "- CUPTI sum: 0 of 1 within 3 %; not anchor:split forward n=4096 (+25.0 %)\n" in made
+    assert "| anchor:split forward n=4096 | 0.1 | 0.5 % | 0.3 | 2 | -2.0 % | +1.0 % | +0.0 % | +25.0 % | 1 |  |" in made
+    assert "Not measured" not in made
+    assert made.startswith("a\n")
+    assert made.endswith(f"{script.END}\nb\n")
+    assert script.placed(script.PAGE.read_text(encoding="utf-8"), "x") != "x"
+    with pytest.raises(ValueError, match="lacks its marks"):
+        script.placed("a", "x")
