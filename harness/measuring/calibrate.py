@@ -87,7 +87,7 @@ class _Operator:
 
 
 def _seconds(call: Callable[[], object], device: torch.device) -> float:
-    """Seconds of one call: on CUDA the device's own, as a latency is; by the wall clock where the host is in trouble."""
+    """Seconds of one call: on CUDA the device's own, as a latency is; the wall clock's where the host is in trouble."""
     if device.type == "cuda":
         watch = Stopwatch(_Operator(call), CudaDevice.of(device))
         try:
