@@ -167,7 +167,7 @@ class Stopwatch:
             end = device.mark()
             ahead, enqueued = not device.passed(start), device.now() - began
             device.synchronise()
-            del out  # not before: what it holds is given back outside of the window
+            del out, state  # not before: what they hold is given back outside of the window
             if ahead:
                 self.hold_ns = max(EASE * self.hold_ns, _enough(enqueued))
                 return device.between(start, end), (returned - called) / 1e6
