@@ -1,6 +1,6 @@
 """Anchor attention through Triton kernels, as PyTorch operators with gradients, shapes and FLOP counts.
 
-    from attentions.kernels.anchor import anchor_attention, anchor_attention_fused
+    from attentions.kernels.anchor.operators import anchor_attention, anchor_attention_fused
     out = anchor_attention(k, v, anchors)              # (b, h, n, d), (b, h, n, d), (m, d) → (b, h, n, d)
     out = anchor_attention_fused(kv, anchors)          # (b, n, 2, h, d), (m, d) → (b, n, h, d): no copy on either side
 
@@ -9,7 +9,7 @@
 Forward executes 8·b·h·n·m·d FLOPs (A is formed twice), backward 16; beyond inputs and outputs they keep
 O(b·h·splits·m·d) floats, plus 2·b·h·n where m × d needs blocks of anchors. Both repeat bit for bit.
 
-Source: Shan et al. 2025, arXiv 2505.16463; the algorithm is in attentions/kernels/anchor_device.py.
+Source: Shan et al. 2025, arXiv 2505.16463; the algorithm is in attentions/kernels/anchor/__init__.py.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from attentions.kernels import anchor_plan, anchor_tune
+from attentions.kernels.anchor import cost, plan, plan_backward, plan_forward, tuning
+from attentions.kernels.anchor.choices import DTYPES, SCHEDULES, unsupported
 
 PRECISIONS = ("ieee", "tf32", "tf32x3")
 
@@ -45,7 +46,7 @@ def anchor_attention(
     Raises: ValueError for a size or dtype that the kernels do not take, saying which they take.
     """
     k, v = _autocast(k), _autocast(v)
-    problem = anchor_plan.unsupported(k, v, anchors)
+    problem = unsupported(k, v, anchors)
     if problem:
         raise ValueError(f"anchor:triton {problem}")
     return torch.ops.attentions.anchor(k, v, anchors, *_settings(schedule, precision))[0]
@@ -62,7 +63,7 @@ def anchor_attention_fused(
     kv = _autocast(kv)
     if kv.dim() != 5 or kv.shape[2] != 2:
         raise ValueError(f"anchor:triton needs kv (b, n, 2, h, d), not {tuple(kv.shape)}")
-    problem = anchor_plan.unsupported(*_views(kv), anchors)
+    problem = unsupported(*_views(kv), anchors)
     if problem:
         raise ValueError(f"anchor:triton {problem}")
     return torch.ops.attentions.anchor_fused(kv, anchors, *_settings(schedule, precision))[0]
@@ -71,74 +72,67 @@ def anchor_attention_fused(
 @torch.library.custom_op("attentions::anchor", mutates_args=())
 def _anchor(
     k: Tensor, v: Tensor, anchors: Tensor, schedule: str, precision: str
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    return _forward(_inner(k), _inner(v), anchors, schedule, precision)
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    k, v = _inner(k), _inner(v)
+    out = plan.output_like(k)
+    return out, _forward(k, v, anchors, out, schedule, precision)
 
 
 @_anchor.register_fake
-def _(k: Tensor, v: Tensor, anchors: Tensor, schedule: str, precision: str) -> tuple[Tensor, Tensor, Tensor]:
-    return (anchor_plan.output_like(_inner(k)), *_statistics(k, anchors))
+def _(k: Tensor, v: Tensor, anchors: Tensor, schedule: str, precision: str) -> tuple[Tensor, Tensor]:
+    return plan.output_like(_inner(k)), _new_kept(k, anchors)
 
 
 @torch.library.custom_op("attentions::anchor_backward", mutates_args=())
 def _anchor_backward(
-    g: Tensor, k: Tensor, v: Tensor, anchors: Tensor, means: Tensor, degree: Tensor, schedule: str, precision: str
+    g: Tensor, k: Tensor, v: Tensor, anchors: Tensor, kept: Tensor, schedule: str, precision: str
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    return _backward(_inner(g), _inner(k), _inner(v), anchors, means, degree, schedule, precision)
+    k, v = _inner(k), _inner(v)
+    grad_k, grad_v = plan.output_like(k), plan.output_like(v)
+    return grad_k, grad_v, _backward(_inner(g), k, v, anchors, kept, grad_k, grad_v, schedule, precision)
 
 
 @_anchor_backward.register_fake
 def _(
-    g: Tensor, k: Tensor, v: Tensor, anchors: Tensor, means: Tensor, degree: Tensor, schedule: str, precision: str
+    g: Tensor, k: Tensor, v: Tensor, anchors: Tensor, kept: Tensor, schedule: str, precision: str
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    return (
-        anchor_plan.output_like(_inner(k)),
-        anchor_plan.output_like(_inner(v)),
-        anchors.new_empty(anchors.shape),
-    )
+    return plan.output_like(_inner(k)), plan.output_like(_inner(v)), anchors.new_empty(anchors.shape)
 
 
 @torch.library.custom_op("attentions::anchor_fused", mutates_args=())
-def _anchor_fused(
-    kv: Tensor, anchors: Tensor, schedule: str, precision: str
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+def _anchor_fused(kv: Tensor, anchors: Tensor, schedule: str, precision: str) -> tuple[Tensor, Tensor]:
     kv = _inner(kv)
-    k, v = _views(kv)
     b, n, _, h, d = kv.shape
-    out = anchor_plan.allocate((b, n, h, d), dtype=kv.dtype, device=kv.device)
-    _, means, degree = _forward(k, v, anchors, schedule, precision, out=out.transpose(1, 2))
-    return out, means, degree
+    out = plan.allocate((b, n, h, d), dtype=kv.dtype, device=kv.device)
+    return out, _forward(*_views(kv), anchors, out.transpose(1, 2), schedule, precision)
 
 
 @_anchor_fused.register_fake
-def _(kv: Tensor, anchors: Tensor, schedule: str, precision: str) -> tuple[Tensor, Tensor, Tensor]:
+def _(kv: Tensor, anchors: Tensor, schedule: str, precision: str) -> tuple[Tensor, Tensor]:
     b, n, _, h, d = kv.shape
-    return (kv.new_empty((b, n, h, d)), *_statistics(_views(kv)[0], anchors))
+    return kv.new_empty((b, n, h, d)), _new_kept(_views(kv)[0], anchors)
 
 
 @torch.library.custom_op("attentions::anchor_fused_backward", mutates_args=())
 def _anchor_fused_backward(
-    g: Tensor, kv: Tensor, anchors: Tensor, means: Tensor, degree: Tensor, schedule: str, precision: str
+    g: Tensor, kv: Tensor, anchors: Tensor, kept: Tensor, schedule: str, precision: str
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     kv = _inner(kv)
-    k, v = _views(kv)
-    grad = anchor_plan.allocate(tuple(kv.shape), dtype=kv.dtype, device=kv.device)
-    grad_k, grad_v = _views(grad)
+    grad = plan.allocate(tuple(kv.shape), dtype=kv.dtype, device=kv.device)
     g = _inner(g).transpose(1, 2)
-    written = _backward(g, k, v, anchors, means, degree, schedule, precision, grad_k=grad_k, grad_v=grad_v)
-    return grad, written[2]
+    return grad, _backward(g, *_views(kv), anchors, kept, *_views(grad), schedule, precision)
 
 
 @_anchor_fused_backward.register_fake
 def _(
-    g: Tensor, kv: Tensor, anchors: Tensor, means: Tensor, degree: Tensor, schedule: str, precision: str
+    g: Tensor, kv: Tensor, anchors: Tensor, kept: Tensor, schedule: str, precision: str
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     return kv.new_empty(kv.shape), anchors.new_empty(anchors.shape)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     *tensors, ctx.schedule, ctx.precision = inputs
-    ctx.save_for_backward(*tensors, *output[1:])
+    ctx.save_for_backward(*tensors, output[1])
 
 
 def _differentiate(ctx: Any, g: Tensor, *unused: Any) -> tuple[Any, ...]:
@@ -177,32 +171,40 @@ def _(g: Tensor, kv: Tensor, anchors: Tensor, *rest: Any, out_val: Any = None, *
 
 def _flops(k: Tensor, anchors: Tensor, phase: str) -> int:
     b, h, n, d = k.shape
-    return anchor_plan.flops(tokens=b * h * n, d=d, m=anchors.shape[0], dtype=k.dtype, phase=phase)
+    return cost.flops(tokens=b * h * n, d=d, m=anchors.shape[0], dtype=k.dtype, phase=phase)
 
 
 def _forward(
-    k: Tensor, v: Tensor, anchors: Tensor, schedule: str, precision: str, out: Tensor | None = None
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    anchors = anchors.contiguous()
-    choice = anchor_tune.choose(k, v, anchors, "forward", schedule or None)
-    return anchor_plan.forward(k, v, anchors, out=out, choice=choice, precision=precision).run()
+    k: Tensor, v: Tensor, anchors: Tensor, out: Tensor, schedule: str, precision: str
+) -> Tensor:  # fmt: skip
+    """Fill out, (b, h, n, d) of any strides; returns `kept`."""
+    anchors, kept = anchors.contiguous(), _new_kept(k, anchors)
+    choice = tuning.choose(k, v, anchors, "forward", schedule or None)
+    planned = plan_forward.forward(k, v, anchors, out=plan.strides_of(out), choice=choice, precision=precision)
+    planned.run({"k": k, "v": v, "anchors": anchors, "out": out, "kept": kept})
+    return kept
 
 
 def _backward(
-    g: Tensor, k: Tensor, v: Tensor, anchors: Tensor, means: Tensor, degree: Tensor, schedule: str, precision: str,
-    grad_k: Tensor | None = None, grad_v: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    g: Tensor, k: Tensor, v: Tensor, anchors: Tensor, kept: Tensor, grad_k: Tensor, grad_v: Tensor,
+    schedule: str, precision: str,
+) -> Tensor:  # fmt: skip
+    """Fill grad_k and grad_v; returns the anchors' gradient."""
     anchors = anchors.contiguous()
-    choice = anchor_tune.choose(k, v, anchors, "backward", schedule or None)
-    plan = anchor_plan.backward(
-        g, k, v, anchors, means, degree, grad_k=grad_k, grad_v=grad_v, choice=choice, precision=precision
-    )
-    return plan.run()
+    grad_anchors = plan.allocate(tuple(anchors.shape), dtype=anchors.dtype, device=k.device)
+    choice = tuning.choose(k, v, anchors, "backward", schedule or None)
+    planned = plan_backward.backward(
+        g, k, v, anchors, grad_k=plan.strides_of(grad_k), grad_v=plan.strides_of(grad_v),
+        choice=choice, precision=precision,
+    )  # fmt: skip
+    tensors = (g, k, v, anchors, kept, grad_k, grad_v, grad_anchors)
+    planned.run(dict(zip(plan_backward.TENSORS, tensors, strict=True)))
+    return grad_anchors
 
 
-def _statistics(k: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
-    parts, (m, d) = k.shape[0] * k.shape[1], anchors.shape
-    return k.new_empty((parts, m, d), dtype=torch.float32), k.new_empty((parts, m), dtype=torch.float32)
+def _new_kept(k: Tensor, anchors: Tensor) -> Tensor:
+    size = plan.kept_places(k.shape[0] * k.shape[1], *anchors.shape)[2]
+    return plan.allocate((size,), dtype=torch.float32, device=k.device)
 
 
 def _views(kv: Tensor) -> tuple[Tensor, Tensor]:
@@ -219,14 +221,14 @@ def _inner(tensor: Tensor) -> Tensor:
 
 def _autocast(tensor: Tensor) -> Tensor:
     kind = tensor.device.type
-    if torch.is_autocast_enabled(kind) and tensor.dtype in anchor_plan.DTYPES:
+    if torch.is_autocast_enabled(kind) and tensor.dtype in DTYPES:
         return tensor.to(torch.get_autocast_dtype(kind))
     return tensor
 
 
 def _settings(schedule: str | None, precision: str | None) -> tuple[str, str]:
-    if schedule is not None and schedule not in anchor_plan.SCHEDULES:
-        raise ValueError(f"schedule is one of {', '.join(anchor_plan.SCHEDULES)}, not {schedule!r}")
+    if schedule is not None and schedule not in SCHEDULES:
+        raise ValueError(f"schedule is one of {', '.join(SCHEDULES)}, not {schedule!r}")
     if precision is None:
         precision = "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
     if precision not in PRECISIONS:
