@@ -54,7 +54,7 @@ CUDA_CASES = [
 ]  # fmt: skip
 CUDA_COLUMNS = (
     "attention", "backend", "phase", "n", "m", "kernels", "harness_ms", "low_ms", "high_ms", "host_ms", "do_bench_ms",
-    "graph_ms", "cupti_ms", "span_ms", "samples", "voids", "hold_ms", "seconds", "note",
+    "do_bench_held_ms", "graph_ms", "cupti_ms", "span_ms", "samples", "voids", "hold_ms", "seconds", "gpu", "note",
 )  # fmt: skip
 
 
@@ -88,9 +88,10 @@ def _on_cpu(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def _on_cuda(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     device, began = torch.device(given.device), time.monotonic()
+    gpu = torch.cuda.get_device_name(device)
     for attention, backend, n, m, phase in CUDA_CASES:
         started = time.monotonic()
-        head = {"attention": attention, "backend": backend, "phase": phase, "n": n, "m": m}
+        head = {"attention": attention, "backend": backend, "phase": phase, "n": n, "m": m, "gpu": gpu}
         if started - began > (given.seconds or 80.0):
             yield head | {"note": "not reached"}
             continue
@@ -126,8 +127,9 @@ def _cuda_line(row: dict[str, Any]) -> str:
     times = [
         f"{clock} {row[f'{clock}_ms']:.4f} ms" for clock in ("harness", "host") if row.get(f"{clock}_ms") is not None
     ]
+    others = ("do_bench", "do_bench_held", "graph", "span", "cupti")
     against = [
-        f"{clock} {100 * (ours / row[f'{clock}_ms'] - 1):+.2f} %" for clock in ("do_bench", "graph", "span", "cupti")
+        f"{clock} {100 * (ours / row[f'{clock}_ms'] - 1):+.2f} %" for clock in others
         if ours is not None and row.get(f"{clock}_ms") is not None
     ]  # fmt: skip
     return f"{name:<38} {', '.join(times)}; harness against {', '.join(against)}; {row['note']}"

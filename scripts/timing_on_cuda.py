@@ -3,7 +3,7 @@
     compared = compare(subject, subject.device, budget_s=0.2)      # scripts/timing_agreement.py --device cuda
 
 - do_bench: triton.testing.do_bench, its flush replaced by ours. It enqueues many calls ahead, so where the host takes
-  longer than flush and call together, it times the host.
+  longer than flush and call together, it times the host; do_bench_held: the same with our spin before each flush.
 - graph: the replay of a CUDA graph of the call, which the host enqueues at once, timed as we time a call.
 - cupti: the durations of the call's kernels and copies as PyTorch's profiler has them from CUPTI, summed; span: from
   the start of the first to the end of the last, gaps included, which is what two events enclose.
@@ -40,6 +40,7 @@ class Compared:
     high_ms: float | None = None
     host_ms: float | None = None
     do_bench_ms: float | None = None
+    do_bench_held_ms: float | None = None
     graph_ms: float | None = None
     cupti_ms: float | None = None
     span_ms: float | None = None
@@ -111,19 +112,26 @@ def compare(call: Call, device: torch.device, *, budget_s: float) -> Compared:
     def by_cupti() -> None:
         found.cupti_ms, found.span_ms, found.kernels = profiled(call, place, budget_s=budget_s)
 
+    def by_do_bench() -> None:
+        found.do_bench_ms = do_bench(call, place, budget_s=budget_s)
+        if found.hold_ms is not None:
+            found.do_bench_held_ms = do_bench(call, place, budget_s=budget_s, hold_ns=1e6 * found.hold_ms)
+
     attempt("harness", ours)
-    attempt("do_bench", lambda: setattr(found, "do_bench_ms", do_bench(call, place, budget_s=budget_s)))
+    attempt("do_bench", by_do_bench)
     attempt("graph", by_graph)
     attempt("cupti", by_cupti)  # last: what CUPTI leaves behind may slow the host
     return found
 
 
-def do_bench(call: Call, place: CudaDevice, *, budget_s: float) -> float:
-    """The median of triton.testing.do_bench in ms, with our flush in the place of its own."""
+def do_bench(call: Call, place: CudaDevice, *, budget_s: float, hold_ns: float = 0.0) -> float:
+    """The median of triton.testing.do_bench in ms, with our flush in the place of its own, behind a spin if any."""
     from triton import testing  # not here where there is no GPU
     from triton.runtime import driver
 
     def flush(cache: Any) -> None:
+        if hold_ns:
+            place.hold(hold_ns)
         place.flush()
 
     with mock.patch.object(driver.active, "clear_cache", flush):

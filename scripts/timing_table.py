@@ -15,10 +15,14 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "timing.md"
 BEGIN, END = "<!-- agreement on a GPU: begin -->", "<!-- agreement on a GPU: end -->"
-CLOCKS = {"do_bench": "do_bench", "graph": "graph replay", "span": "CUPTI span", "cupti": "CUPTI sum"}
+CLOCKS = {
+    "do_bench": "do_bench",
+    "do_bench_held": "do_bench, held",
+    "graph": "graph replay",
+    "span": "CUPTI span",
+    "cupti": "CUPTI sum",
+}
 WITHIN = 0.03
-HEAD = ("case", "ours, ms", "±", "host, ms", "kernels", *CLOCKS.values(), "void", "note")
-
 Row = dict[str, str]
 
 
@@ -47,23 +51,33 @@ def placed(page: str, text: str) -> str:
 
 def table(rows: list[Row]) -> str:
     """Sentences and table."""
-    lines = [f"Ours against the other, {len(rows)} cases at b 1, h 12, d 64, bf16:", ""]
-    for clock, name in CLOCKS.items():
-        known = {_name(row): _against(row, clock) for row in rows}
-        there = {case: share for case, share in known.items() if share is not None}
-        far = [f"{case} ({100 * share:+.1f} %)" for case, share in there.items() if abs(share) > WITHIN]
-        lines.append(
-            f"- {name}: {len(there) - len(far)} of {len(there)} within {100 * WITHIN:.0f} %"
-            + (f"; not {', '.join(far)}" if far else "")
-        )
-    lines += ["", _line(HEAD), _line(["---"] * len(HEAD))]
-    lines += [_line(_cells(row)) for row in rows]
+    clocks = {clock: name for clock, name in CLOCKS.items() if any(row.get(f"{clock}_ms") for row in rows)}
+    gpus = ", ".join(sorted({row["gpu"] for row in rows if row.get("gpu")}))
+    lines = [f"Ours against the other, {len(rows)} cases at b 1, h 12, d 64, bf16{f', {gpus}' if gpus else ''}:", ""]
+    lines += [_agreement(rows, clock, name) for clock, name in clocks.items()]
+    head = ("case", "ours, ms", "±", "host, ms", "kernels", *clocks.values(), "void", "note")
+    lines += ["", _line(head), _line(["---"] * len(head))]
+    lines += [_line(_cells(row, list(clocks))) for row in rows]
     return "\n".join(lines)
 
 
-def _cells(row: Row) -> list[str]:
+def _agreement(rows: list[Row], clock: str, name: str) -> str:
+    """How many cases agree, and by how much the others differ at most, as a time and as a share, with the case."""
+    there = [(share, row) for row in rows if (share := _against(row, clock)) is not None]
+    far = [(abs(_apart_us(row, clock)), share, row) for share, row in there if abs(share) > WITHIN]
+    text = f"- {name}: {len(there) - len(far)} of {len(there)} within {100 * WITHIN:.0f} %"
+    if not far:
+        return text
+    by_time, by_share = max(far, key=lambda one: one[0]), max(far, key=lambda one: abs(one[1]))
+    return (
+        f"{text}, the others by up to {by_time[0]:.{0 if by_time[0] >= 100 else 1}f} µs ({_name(by_time[2])}) and {100 * by_share[1]:+.0f} % "
+        f"({_name(by_share[2])})"
+    )
+
+
+def _cells(row: Row, clocks: list[str]) -> list[str]:
     figures = [_ms(row, "harness_ms"), _width(row), _ms(row, "host_ms"), row["kernels"] or "-"]
-    shares = [_against(row, clock) for clock in CLOCKS]
+    shares = [_against(row, clock) for clock in clocks]
     against = [f"{100 * share:+.1f} %" if share is not None else "-" for share in shares]
     return [_name(row), *figures, *against, row["voids"] or "-", row["note"].replace("|", "/")]
 
@@ -84,10 +98,14 @@ def _width(row: Row) -> str:
 
 def _against(row: Row, clock: str) -> float | None:
     """Ours over the other's, minus one; None where one of them is not there or ours is not the device's time."""
-    theirs = row[f"{clock}_ms"]
+    theirs = row.get(f"{clock}_ms")
     if not row["harness_ms"] or not theirs or not row["host_ms"]:
         return None
     return float(row["harness_ms"]) / float(theirs) - 1
+
+
+def _apart_us(row: Row, clock: str) -> float:
+    return 1e3 * (float(row["harness_ms"]) - float(row[f"{clock}_ms"]))
 
 
 def _line(cells: tuple[str, ...] | list[str]) -> str:

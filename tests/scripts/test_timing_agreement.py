@@ -65,11 +65,12 @@ def test_every_case_has_a_line_whatever_became_of_it(tmp_path: Path, monkeypatch
     script = load("timing_agreement")
     out = tmp_path / "agreement.csv"
     monkeypatch.setattr(script, "Subject", lambda case: (_ for _ in ()).throw(RuntimeError("no device")))
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
     monkeypatch.setattr(sys, "argv", ["timing_agreement", "--device", "cuda", "--out", str(out)])
     script.main()
     rows = list(csv.DictReader(out.read_text(encoding="utf-8").splitlines()))
     assert [row["note"] for row in rows] == ["case: RuntimeError: no device"] * len(script.CUDA_CASES)
+    assert {row["gpu"] for row in rows} == {"a GPU"}
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--seconds", "-1"])
     script.main()
     rows = list(csv.DictReader(out.read_text(encoding="utf-8").splitlines()))
@@ -88,7 +89,9 @@ def test_the_page_gets_a_table_that_says_which_cases_disagree() -> None:
     page = f"a\n{script.BEGIN}\nNot measured yet.\n{script.END}\nb\n"
     made = script.placed(page, script.table([near, wall, dict.fromkeys(columns, "") | {"note": "not reached"}]))
     assert "- graph replay: 1 of 1 within 3 %\n" in made
-    assert "- CUPTI sum: 0 of 1 within 3 %; not anchor:split forward n=4096 (+25.0 %)\n" in made
+    case = "(anchor:split forward n=4096)"
+    assert f"- CUPTI sum: 0 of 1 within 3 %, the others by up to 20.0 µs {case} and +25 % {case}\n" in made
+    assert "held" not in made, "a clock that no row has"
     assert "| anchor:split forward n=4096 | 0.1 | 0.5 % | 0.3 | 2 | -2.0 % | +1.0 % | +0.0 % | +25.0 % | 1 |  |" in made
     assert "Not measured" not in made
     assert made.startswith("a\n")
