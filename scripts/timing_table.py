@@ -68,11 +68,9 @@ def _agreement(rows: list[Row], clock: str, name: str) -> str:
     text = f"- {name}: {len(there) - len(far)} of {len(there)} within {100 * WITHIN:.0f} %"
     if not far:
         return text
-    by_time, by_share = max(far, key=lambda one: one[0]), max(far, key=lambda one: abs(one[1]))
-    return (
-        f"{text}, the others by up to {by_time[0]:.{0 if by_time[0] >= 100 else 1}f} µs ({_name(by_time[2])}) and {100 * by_share[1]:+.0f} % "
-        f"({_name(by_share[2])})"
-    )
+    (apart, _, longest), (_, share, worst) = max(far, key=lambda one: one[0]), max(far, key=lambda one: abs(one[1]))
+    time = f"{apart:.{0 if apart >= 100 else 1}f} µs ({_name(longest)})"
+    return f"{text}, the others by up to {time} and {100 * share:+.0f} % ({_name(worst)})"
 
 
 def _cells(row: Row, clocks: list[str]) -> list[str]:
