@@ -52,6 +52,11 @@ def test_a_host_that_sleeps_is_no_time_of_the_device(x: torch.Tensor) -> None:
     assert watch.wall == ""
 
 
+def test_recording_the_events_is_no_time_of_the_call() -> None:
+    nothing = settled(lambda: None)
+    assert statistics.median(nothing.sample(20)) < 5e-4
+
+
 def test_more_work_takes_longer_by_as_much(x: torch.Tensor) -> None:
     one, ten = settled(lambda: x.mul_(1)), settled(lambda: [x.mul_(1) for _ in range(10)])
     ratio = statistics.median(ten.sample(20)) / statistics.median(one.sample(20))
