@@ -15,6 +15,9 @@ def command(
     m: list[str] = typer.Option([], "--m", help="Only these m, and the exact variants."),
     phase: list[str] = typer.Option([], "--phase", help="Only these phases."),
     dtype: list[str] = typer.Option([], "--dtype", help="Only these dtypes."),
+    by: str = typer.Option(
+        "latency", "--by", help="Whose time: latency (the device's), host, or eager (the longer). One on a CPU."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON document instead of the files' names."),
 ) -> None:
     """Draw a run's figures as PNG and SVG, and print the files written."""
@@ -27,7 +30,7 @@ def command(
 
     folder = run if run is not None else store.newest_run(Path("results"))
     outcome = Run((folder,)).draw(
-        figure, out=out, formats=format, attention=attention, n=n, m=m, phase=phase, dtype=dtype
+        figure, out=out, formats=format, attention=attention, n=n, m=m, phase=phase, dtype=dtype, by=by
     )  # fmt: skip
     for name, reason in outcome.skipped.items():
         print(f"harness: skipped {name}: {reason}", file=sys.stderr)

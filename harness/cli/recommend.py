@@ -32,6 +32,9 @@ def command(
     max_memory: float | None = typer.Option(
         None, "--max-memory", help="Largest peak memory above the inputs, in MiB.", show_default=False
     ),
+    by: str = typer.Option(
+        "latency", "--by", help="Whose time: latency (the device's), host, or eager (the longer). One on a CPU."
+    ),
     measure: bool | None = typer.Option(
         None, "--measure/--no-measure", show_default=False,
         help="Measure on this machine what is missing. Default: only where no RUN is named and nothing stored answers.",
@@ -45,13 +48,13 @@ def command(
     """Recommend an attention for n tokens within limits, from stored runs: the choice, the runner-up, the doubts."""
     import json
 
-    from harness.door.answers import answered
+    from harness.door.answers import Limits, answered
     from harness.door.progress import Progress
     from harness.door.stored import Run
     from harness.errors import NOTHING, OK
     from harness.store.table import write
 
-    limits = {"budget_ms": budget_ms, "max_error": max_error, "max_memory": max_memory}
+    limits = Limits(budget_ms=budget_ms, max_error=max_error, max_memory=max_memory, by=by)
     progress = Progress(quiet=quiet)
     try:
         found = answered(

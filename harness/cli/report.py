@@ -14,6 +14,9 @@ def command(
     out: Path | None = typer.Option(
         None, "--out", help="The file to write. Default: report.html in the run's folder.", show_default=False
     ),
+    by: str = typer.Option(
+        "latency", "--by", help="Whose time: latency (the device's), host, or eager (the longer). One on a CPU."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON document instead of the file's name."),
 ) -> None:
     """Write one self-contained HTML file: the answer, interactive charts, every row, failures and the environment."""
@@ -24,7 +27,7 @@ def command(
     from harness.store.table import write
 
     folders = list(dict.fromkeys(runs or [store.newest_run(Path("results"))]))
-    target = Run(tuple(folders)).report(out)
+    target = Run(tuple(folders)).report(out, by=by)
     if as_json:
         document = {"report": str(target), "bytes": target.stat().st_size, "runs": list(map(str, folders))}
         write(json.dumps(document, indent=2) + "\n")

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from harness import figures
 from harness.answers import compare as comparing
@@ -145,6 +145,15 @@ class Recommendation:
         return "\n".join(map(as_text, self.answers)).rstrip("\n")
 
 
+class Limits(TypedDict, total=False):
+    """What a choice must keep to: milliseconds a call, approximation error, MiB above the inputs; by whose time."""
+
+    budget_ms: float | None
+    max_error: float | None
+    max_memory: float | None
+    by: str
+
+
 def compare(a: Stored, b: Stored, *, metrics: str | Sequence[str] = "latency") -> Comparison:
     """Two stored runs: the ratio b/a of each case with its interval, and what it does not show.
 
@@ -181,30 +190,31 @@ def crossover(
 
 def recommend(
     runs: Stored | Iterable[Stored] = (), *, budget_ms: float | None = None, max_error: float | None = None,
-    max_memory: float | None = None, measure: bool | None = None, out: str | Path | None = None,
+    max_memory: float | None = None, by: str = "latency", measure: bool | None = None, out: str | Path | None = None,
     config: str | Path | None = None, progress: bool = True, **keys: Unpack[Keys],
 ) -> Recommendation:  # fmt: skip
     """Which attention to take for n tokens within limits, from stored runs: the choice, the runner-up, the doubts.
 
     runs: Runs or folders; all under results/ where none is named. n must be given. budget_ms: of a call, its interval
-    included; max_error: of the approximation error; max_memory: MiB above the inputs. measure: measure here what is
+    included; max_error: of the approximation error; max_memory: MiB above the inputs; by: whose time, latency (the
+    device's), host, or eager (the longer). measure: measure here what is
     missing, into `out` (results/<time>); by default only where no run is named and nothing stored answers.
     Raises UsageError, NothingToCompare where there are no such rows.
     """
     given, _ = split(over_file(Path(config) if config else None, keys))
     several = [runs] if isinstance(runs, Run | str | Path) else list(runs)
-    limits = {"budget_ms": budget_ms, "max_error": max_error, "max_memory": max_memory}
+    limits = Limits(budget_ms=budget_ms, max_error=max_error, max_memory=max_memory, by=by)
     with listening(progress=progress, at_once=False) as listener:
         return answered(given, several, limits, measure=measure, out=Path(out) if out else None, listener=listener)
 
 
 def answered(
-    given: Mapping[str, Any], runs: Sequence[Stored], limits: Mapping[str, float | None], *, measure: bool | None,
+    given: Mapping[str, Any], runs: Sequence[Stored], limits: Limits, *, measure: bool | None,
     out: Path | None, listener: Listener,
 ) -> Recommendation:  # fmt: skip
     """What `recommend` returns, its progress told to a listener. given: keys of the sweep; see `recommend`."""
     asked = measure_candidates.Asked.parse(given)
-    wish = asked.wish(**limits)
+    wish = asked.wish(**{"budget_ms": None, "max_error": None, "max_memory": None, **limits})
     stored, skipped = _stored(runs)
     for text in skipped:
         listener.warn(text)

@@ -121,15 +121,15 @@ class Run:
             raise NothingToCompare(f"{self._name} holds no case of all that was asked for at once")
         return Tables(tuple(found))
 
-    def plot(self, figure: str = "latency", *, title: str = "", **which: Unpack[Only]) -> Figure:
-        """One figure (`harness plot` lists them) as matplotlib's; in a notebook it shows.
+    def plot(self, figure: str = "latency", *, title: str = "", by: str = "latency", **which: Unpack[Only]) -> Figure:
+        """One figure (`harness plot` lists them) as matplotlib's; in a notebook it shows. by: as in `draw`.
 
         Raises UsageError for an unknown one and where it takes several sheets, naming what to choose among;
         NothingToCompare where this run has nothing for it.
         """
         name = words([figure], what="figure", valid=figures.names())[0]
         try:
-            sheets = figures.draw(self._only(which), name, title=title)
+            sheets = figures.draw(self._only(which, by), name, title=title)
         except figures.Skip as reason:
             raise NothingToCompare(f"{name}: {reason}") from None
         if len(sheets) != 1:
@@ -142,30 +142,35 @@ class Run:
 
     def draw(
         self, figure: str | Sequence[str] = (), *, out: str | Path | None = None,
-        formats: str | Sequence[str] = figures.FORMATS, **which: Unpack[Only],
+        formats: str | Sequence[str] = figures.FORMATS, by: str = "latency", **which: Unpack[Only],
     ) -> figures.Outcome:  # fmt: skip
         """Write figures (all by default) as files into `out`, by default `figures/` in the run's folder.
 
+        by: whose time latencies are: latency (the device's), host, or eager (the longer); one and the same on a CPU.
         Returns the files of each figure, and of each that was skipped the reason.
         """
         chosen = words(_texts(figure), what="figure", valid=figures.names()) or figures.names()
         kinds = words(_texts(formats), what="format", valid=figures.FORMATS)
-        drawn = self._only(which)
+        drawn = self._only(which, by)
         target = Path(out) if out is not None else store.inside(self.folder, "figures")
         return figures.write(drawn, chosen, target, formats=kinds)
 
-    def report(self, path: str | Path | None = None) -> Path:
-        """Write one HTML file with the answer, the charts and every row; `report.html` in the folder by default."""
+    def report(self, path: str | Path | None = None, *, by: str = "latency") -> Path:
+        """Write one HTML file with the answer, the charts and every row; `report.html` in the folder by default.
+
+        by: as in `draw`.
+        """
         from harness import report
         from harness.cases import catalogue
 
-        for one, part in zip(self.paths, self.parts, strict=True):
+        parts = [part.by(by) for part in self.parts]
+        for one, part in zip(self.paths, parts, strict=True):
             if part.frame.empty:
                 raise NothingToCompare(f"{one} holds no rows yet")
-        target = Path(path) if path is not None else report.default_path(self.parts)
+        target = Path(path) if path is not None else report.default_path(parts)
         report.check_target(target)
         known = catalogue.cached([]) or {"attentions": {}}
-        report.write(report.build(self.parts, kinds=catalogue.kinds(known["attentions"])), target)
+        report.write(report.build(parts, kinds=catalogue.kinds(known["attentions"])), target)
         return target
 
     def save(self, folder: str | Path) -> Run:
@@ -219,8 +224,9 @@ class Run:
         """All rows as one run to draw from."""
         return self.parts[0] if len(self.parts) == 1 else together(self.paths, self.parts, folder=self.folder)
 
-    def _only(self, which: Only) -> figures.Run:
-        return replace(self._drawn, frame=_kept(self._drawn.frame, which))
+    def _only(self, which: Only, by: str) -> figures.Run:
+        drawn = self._drawn.by(by)
+        return replace(drawn, frame=_kept(drawn.frame, which))
 
     def _single(self, what: str) -> None:
         if len(self.paths) != 1:

@@ -13,13 +13,14 @@ import importlib
 import pkgutil
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UsageError
 from harness.store import runs as store
+from harness.store.clock import timed_by
 from harness.store.replacing import replacing
 from harness.store.selection import Frame, labelled, metric_rows
 
@@ -46,13 +47,19 @@ class Sheet:
 class Run:
     """What a figure draws from: labelled rows, the environment, the raw samples.
 
-    whole: the rows before any selection, from which colours are given, so that they do not depend on it.
+    whole: the rows before any selection, from which colours are given, so that they do not depend on it;
+    clock: whose time its latencies are (harness.store.clock).
     """
 
     folder: Path
     frame: Frame
     environment: dict[str, Any]
     whole: Frame
+    clock: str = "latency"
+
+    def by(self, clock: str) -> Run:
+        """The run with its latencies, and what is made of them, by another clock. Raises UsageError."""
+        return replace(self, frame=timed_by(self.frame, clock), whole=timed_by(self.whole, clock), clock=clock)
 
     def rows(self, metric: str) -> Frame:
         """One row a case, failures included. Raises Skip where nothing of this metric succeeded."""
@@ -66,6 +73,8 @@ class Run:
         """The raw samples behind a row, or None where they are not kept or are not those of this row alone."""
         import pandas
 
+        if metric == "latency":
+            metric = getattr(row, "clock", metric)
         values = self._samples.get((row.case_id, metric))
         alone = values is not None and pandas.notna(row.samples) and len(values) == row.samples
         return values if alone else None

@@ -8,10 +8,14 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import torch
+
+from harness.measuring.cuda import CudaDevice
+from harness.measuring.held import HostIsLate, Stopwatch
 
 REPEATS = 7
 SPEND_S = 0.5
@@ -36,11 +40,7 @@ def canary(device: str) -> float:
 def canary_sample(device: str) -> float:
     """Milliseconds of one call of the canary's matrix product."""
     left, right, out = _canary_matrices(device)
-    _wait(torch.device(device))
-    started = time.perf_counter_ns()
-    torch.mm(left, right, out=out)
-    _wait(torch.device(device))
-    return (time.perf_counter_ns() - started) / 1e6
+    return 1e3 * _seconds(lambda: torch.mm(left, right, out=out), torch.device(device))
 
 
 def _copy(device: torch.device, size: int) -> float:
@@ -63,20 +63,38 @@ def _canary_matrices(device: str) -> tuple[torch.Tensor, ...]:
 
 
 def _median_seconds(call: Callable[[], object], device: torch.device) -> float:
-    """Median of up to REPEATS calls after a warm-up, within SPEND_S; the device is waited for each time."""
+    """Median of up to REPEATS calls after a warm-up, within SPEND_S; each taken alone."""
     times: list[float] = []
     begun = time.perf_counter()
     for _ in range(REPEATS + 1):
-        _wait(device)
-        started = time.perf_counter()
-        call()
-        _wait(device)
-        times.append(time.perf_counter() - started)
+        times.append(_seconds(call, device))
         if len(times) > 2 and time.perf_counter() - begun > SPEND_S:
             break
     return statistics.median(times[1:])
 
 
-def _wait(device: torch.device) -> None:
+@dataclass(frozen=True)
+class _Operator:
+    """One operator as a call of harness.measuring.held."""
+
+    function: Callable[[], object]
+
+    def prepare(self) -> None:
+        return None
+
+    def run(self, state: None) -> object:
+        return self.function()
+
+
+def _seconds(call: Callable[[], object], device: torch.device) -> float:
+    """Seconds of one call: on CUDA the device's own, as a latency is; the wall clock's where the host is in trouble."""
     if device.type == "cuda":
-        torch.cuda.synchronize(device)
+        watch = Stopwatch(_Operator(call), CudaDevice.of(device))
+        try:
+            return watch.sample(1)[0] / 1e3
+        except HostIsLate as late:
+            watch.use_wall_clock(str(late))
+            return watch.sample(1)[0] / 1e3
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started

@@ -207,7 +207,9 @@ def _efficiency(
     if one_process:
         return Reading(metric=name, status="oom", note=f"one process: {one_process}")
     alone = Settings(budget_s=settings.budget_s, min_samples=settings.min_samples, precision=settings.precision)
-    reading = next(iter(latency.measure(whole, {}, alone)))
+    watch = latency.watch_of(whole)
+    watch.fall_back("as of the ranks together")
+    reading = next(iter(latency.readings_of(watch, alone, items=whole.case.n)))
     ratio, low, high = stats.ratio_interval(alone.samples["latency"], samples)
     return Reading(
         metric=name, value=ratio / ranks, ci_low=low / ranks, ci_high=high / ranks, samples=len(samples),

@@ -69,6 +69,7 @@ def render(runs: Sequence[Run], *, kinds: Mapping[str, str]) -> str:
         answer=found[first["setting"]].get(first["answer"]) if first else None,
         setting=about["settings"][first["setting"]] if first else None,
         cases=sum(run.frame["case_id"].nunique() for run in runs), rows=rows.listed,
+        clock=runs[0].clock,
     )  # fmt: skip
 
 

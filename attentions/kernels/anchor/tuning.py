@@ -1,12 +1,12 @@
 """Tuning of the anchor kernels on the device at hand, on request, remembered on disk.
 
     ATTENTIONS_AUTOTUNE=1 harness run --attention anchor:triton      # tune each shape class at its first call
-    from attentions.kernels.anchor_tune import tune
+    from attentions.kernels.anchor.tuning import tune
     tune(k, v, anchors, phase="forward")                             # the same from Python; returns the Choice
-    python -m attentions.kernels.anchor_tune --b 8 --h 12 --n 16384,65536 --m 64 --seconds 60 --jobs 12
+    python -m attentions.kernels.anchor.tuning --b 8 --h 12 --n 16384,65536 --m 64 --seconds 60 --jobs 12
 
 Without a request nothing is measured: a call takes the remembered choice of its shape class, or the heuristic
-(anchor_plan.default_choice), so that the first call costs one compilation. A shape class is the device's name, phase,
+(choices.default_choice), so that the first call costs one compilation. A shape class is the device's name, phase,
 d, padded m, bits of the dtype, and the powers of two nearest n and b·h.
 
 The file is `anchor.json` in $ATTENTIONS_CACHE (default ~/.cache/attentions); delete it to forget. A file that cannot be
@@ -35,11 +35,17 @@ import torch
 import triton
 from torch import Tensor
 
-from attentions.kernels import anchor_plan
-from attentions.kernels.anchor_plan import Choice, Device, ShapeClass
-from attentions.kernels.anchor_tiles import Tile
+from attentions.kernels.anchor import choices, devices, plan
+from attentions.kernels.anchor.choices import Choice, ShapeClass
+from attentions.kernels.anchor.devices import Device
+from attentions.kernels.anchor.plan_backward import TENSORS as BACKWARD
+from attentions.kernels.anchor.plan_backward import backward
+from attentions.kernels.anchor.plan_forward import TENSORS as FORWARD
+from attentions.kernels.anchor.plan_forward import forward
+from attentions.kernels.anchor.tiles import Tile
 
 VERSION = 1
+generation = 0  # grows with every choice remembered: plans made before it may be other ones now
 SPLIT_FACTORS = (0.25, 0.5, 0.75, 1.5, 2.0, 4.0)
 # Tokens, warps and stages of the tiles tried: 32 tokens are half of what Hopper's tensor cores take at once, and need
 # twice the barriers.
@@ -51,18 +57,27 @@ SIZES = (
 
 def choose(k: Tensor, v: Tensor, anchors: Tensor, phase: str, schedule: str | None) -> Choice:
     """What to run: a named schedule by the heuristic; else what was tuned, tuning now if asked; else the heuristic."""
-    kind = anchor_plan.shape_class(k, anchors, phase)
-    device = anchor_plan.device_of(k.device)
+    kind = choices.shape_class(k, anchors, phase)
+    device = devices.device_of(k.device)
     n, m, parts = k.shape[2], anchors.shape[0], k.shape[0] * k.shape[1]
     if schedule is not None:
-        return anchor_plan.default_choice(kind, n=n, m=m, parts=parts, device=device, schedule=schedule)
+        return choices.default_choice(kind, n=n, m=m, parts=parts, device=device, schedule=schedule)
     if k.device.type == "cuda":
         known = remembered().get(key(kind, n=n, parts=parts, device=device))
         if known is not None and _fits(known, kind, n=n, parts=parts):
             return known
-        if os.environ.get("ATTENTIONS_AUTOTUNE") == "1" and not torch.cuda.is_current_stream_capturing():
+        if _asked() and not torch.cuda.is_current_stream_capturing():
             return tune(k, v, anchors, phase=phase)
-    return anchor_plan.default_choice(kind, n=n, m=m, parts=parts, device=device)
+    return choices.default_choice(kind, n=n, m=m, parts=parts, device=device)
+
+
+def postponed(device: torch.device) -> bool:
+    """Whether tuning was asked for and has to wait: nothing can be timed while a CUDA graph is recorded."""
+    return device.type == "cuda" and _asked() and torch.cuda.is_current_stream_capturing()
+
+
+def _asked() -> bool:
+    return os.environ.get("ATTENTIONS_AUTOTUNE") == "1"
 
 
 def tune(
@@ -76,8 +91,8 @@ def tune(
     triton.testing.do_bench of the plan. A candidate that does not compile or fit loses. After `seconds`, shared evenly
     by the schedules, what is fastest so far wins.
     """
-    kind = anchor_plan.shape_class(k, anchors, phase)
-    device = anchor_plan.device_of(k.device)
+    kind = choices.shape_class(k, anchors, phase)
+    device = devices.device_of(k.device)
     n, parts = k.shape[2], k.shape[0] * k.shape[1]
     time = measure or _stopwatch(k, v, anchors, phase)
     starts = _starts(k, anchors, phase)
@@ -107,7 +122,7 @@ def compile_candidates(
     time.time() after which none is begun. Returns how many ran.
     """
     k, v, anchors = _tensors(shape, m, getattr(torch, dtype), device)
-    kind, ran = anchor_plan.shape_class(k, anchors, phase), 0
+    kind, ran = choices.shape_class(k, anchors, phase), 0
     candidates = [choice for start in _starts(k, anchors, phase) for choice in (start, *_tiles(start, kind, shape[2]))]
     run = _runner(k, v, anchors, phase)
     for choice in candidates[share[0] :: share[1]]:
@@ -142,8 +157,10 @@ def remembered() -> dict[str, Choice]:
 
 def remember(name: str, choice: Choice) -> None:
     """Add one choice to the file, replacing it whole, so that a reader sees the old or the new one."""
+    global generation
     known = {**remembered(), name: choice}
     remembered.cache_clear()
+    generation += 1
     document = {"version": VERSION, "choices": {each: _to_json(known[each]) for each in sorted(known)}}
     target = path()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -159,15 +176,13 @@ def _fits(choice: Choice, kind: ShapeClass, *, n: int, parts: int) -> bool:
 
 def _starts(k: Tensor, anchors: Tensor, phase: str) -> list[Choice]:
     """The heuristic's choice for each schedule that the shape allows."""
-    kind, device = anchor_plan.shape_class(k, anchors, phase), anchor_plan.device_of(k.device)
+    kind, device = choices.shape_class(k, anchors, phase), devices.device_of(k.device)
     (b, h, n, _), m = k.shape, anchors.shape[0]
     found = [
-        anchor_plan.default_choice(kind, n=n, m=m, parts=b * h, device=device, schedule=schedule)
-        for schedule in anchor_plan.SCHEDULES
+        choices.default_choice(kind, n=n, m=m, parts=b * h, device=device, schedule=schedule)
+        for schedule in choices.SCHEDULES
     ]
-    return [
-        choice for choice, schedule in zip(found, anchor_plan.SCHEDULES, strict=True) if choice.schedule == schedule
-    ]
+    return [choice for choice, schedule in zip(found, choices.SCHEDULES, strict=True) if choice.schedule == schedule]
 
 
 def _tiles(choice: Choice, kind: ShapeClass, n: int) -> Iterator[Choice]:
@@ -207,12 +222,20 @@ def _attempt(time: Callable[[Choice], float], choice: Choice) -> float:
 
 
 def _runner(k: Tensor, v: Tensor, anchors: Tensor, phase: str) -> Callable[[Choice], object]:
-    out, means, degree = anchor_plan.forward(k, v, anchors).run()
+    """Runs a choice on these tensors and fills results that are made once."""
+    size = plan.kept_places(k.shape[0] * k.shape[1], *anchors.shape)[2]
+    kept = plan.allocate((size,), (1,), dtype=torch.float32, device=k.device)
+    out, grad_k, grad_v, grad_anchors = (plan.output_like(k), *(torch.empty_like(x) for x in (k, v, anchors)))
+    first = dict(zip(FORWARD, (k, v, anchors, out, kept), strict=True))
+    forward(k, v, anchors).run(first)
+    second = dict(zip(BACKWARD, (out, k, v, anchors, kept, grad_k, grad_v, grad_anchors), strict=True))
 
     def once(choice: Choice) -> object:
         if phase == "forward":
-            return anchor_plan.forward(k, v, anchors, choice=choice).run()
-        return anchor_plan.backward(out, k, v, anchors, means, degree, choice=choice).run()
+            return forward(k, v, anchors, choice=choice).run(first)
+        return backward(
+            out, k, v, anchors, grad_k=plan.strides_of(grad_k), grad_v=plan.strides_of(grad_v), choice=choice
+        ).run(second)
 
     return once
 
