@@ -137,6 +137,16 @@ def test_rows_that_are_not_there(folder: Path, which: Only, told: str) -> None:
         harness.read(folder / "a").table(**which)
 
 
+def test_whose_time_is_asked_as_the_commands_ask(folder: Path, tmp_path: Path) -> None:
+    run = harness.read([folder / "a", folder / "deep" / "b"])
+    for ask in (run.plot, run.draw, run.report):
+        with pytest.raises(ValueError, match="unknown clock 'hots'; did you mean 'host'"):
+            ask(by="hots")
+    assert run.plot(by="eager").legends  # on a CPU it is one and the same
+    with pytest.raises(ValueError, match="unknown clock"):
+        harness.recommend(run, n=1024, heads=2, head_dim=16, by="hots")
+
+
 def test_an_empty_run(tmp_path: Path) -> None:
     stored(tmp_path / "r", [])
     run = harness.read(tmp_path / "r")
