@@ -13,9 +13,11 @@ Everything is loaded when it is first used: importing this takes milliseconds an
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # as typing has it, whose import would take longer than all of this
 if TYPE_CHECKING:
+    from typing import Any
+
     from harness.door.answers import compare, crossover, recommend
     from harness.door.measure import run
     from harness.door.stored import Run, read
