@@ -67,8 +67,8 @@ class EncoderAttention(MultiHeadAttention):
         super().__init__(dim, heads, **layer)
         self.batch_first, self.num_heads = batch_first, heads
 
-    # torch.nn.TransformerEncoder, given a padding mask in eval mode, looks at these before it asks the layer: where they
-    # are and whether they train, not what they hold. Then it hands over a nested tensor, which `forward` refuses.
+    # torch.nn.TransformerEncoder, given a padding mask in eval mode, looks at these before it asks the layer: where
+    # they are and whether they train, not what they hold. Then it hands over a nested tensor, which `forward` refuses.
 
     @property
     def in_proj_weight(self) -> Tensor:

@@ -40,8 +40,8 @@ HEAD = """# What a swap takes, over timm
 `python scripts/swap_timm.py`. Of each family the smallest model stands for each set of attention classes that occur in
 it, with random weights, in float64, on one random image. *Moved* is the largest change of the logits as a share of
 the largest logit; beside it what removing attention (`none`) in the same places does, which is what a wrong swap could
-have done. Taken is what agreed with softmax attention when it was tried ([how](models.md#swap-it-into-a-trained-model));
-the rest stays as it was, for the reason given.
+have done. Taken is what agreed with softmax attention [when it was tried](models.md#swap-it-into-a-trained-model); the
+rest stays as it was, for the reason given.
 
 {count} models: {taken} with attention that is taken, which move by at most {worst}; {left} in which none is.
 
@@ -49,7 +49,7 @@ the rest stays as it was, for the reason given.
 |---|---|---|---:|---:|---|
 """
 TAIL = """
-Families of timm without attention modules, by their names: {without}.
+Families in which nothing is called attention or has the parts `qkv` and `proj`: {without}.
 """
 
 

@@ -368,8 +368,8 @@ class Silent(Channels):
 @pytest.mark.parametrize(
     "module",
     [
-        Channels(), Normed(), Interleaved(), Windowed(), TrainedOtherwise().eval(), Causal(DIM, HEADS, batch_first=True),
-        Silent(),
+        Channels(), Normed(), Interleaved(), Windowed(), TrainedOtherwise().eval(), Silent(),
+        Causal(DIM, HEADS, batch_first=True),
     ],
     ids=lambda module: type(module).__name__,
 )  # fmt: skip

@@ -28,6 +28,7 @@ from torchvision.transforms.v2 import functional
 
 from harness.errors import UsageError, unknown
 from harness.vision.data import coco_file
+from harness.vision.data.coco_file import Id, in_order
 from harness.vision.data.reading import BadData, read_image, require_folder, some
 from harness.vision.data.transforms import JointTransform
 
@@ -44,12 +45,13 @@ class Objects(Dataset):
     folder: Path
     transform: JointTransform
     masks: bool
-    objects: Mapping[int, Sequence[Mapping[str, Any]]]  # by image id, without crowds and boxes of no extent
+    objects: Mapping[Id, Sequence[Mapping[str, Any]]]  # by image id, without crowds and boxes of no extent
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The categories' names in order of id."""
-        return tuple(entry["name"] for entry in sorted(self.ground_truth["categories"], key=lambda each: each["id"]))
+        ordered = sorted(self.ground_truth["categories"], key=lambda each: in_order(each["id"]))
+        return tuple(entry["name"] for entry in ordered)
 
     def __len__(self) -> int:
         return len(self.ground_truth["images"])
@@ -66,7 +68,7 @@ class Objects(Dataset):
 
     def _target(self, entry: Mapping[str, Any]) -> dict[str, Any]:
         objects = self.objects.get(entry["id"], ())
-        ids = sorted(category["id"] for category in self.ground_truth["categories"])
+        ids = sorted((category["id"] for category in self.ground_truth["categories"]), key=in_order)
         labels = {category: number for number, category in enumerate(ids, start=1)}
         size = (entry["height"], entry["width"])
         boxes = torch.tensor([each["bbox"] for each in objects], dtype=torch.float32).reshape(-1, 4)
@@ -130,7 +132,7 @@ def load(folder: Path, split: str, transform: JointTransform, *, masks: bool = F
     missing = [name for name in names if name not in there and not (images / name).is_file()]  # it may be in a folder
     if missing:
         raise BadData(f"{images} lacks {some(missing)}, listed in {found[0]}")
-    objects: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
+    objects: dict[Id, list[Mapping[str, Any]]] = defaultdict(list)
     for each in truth["annotations"]:
         if not each["iscrowd"] and min(each["bbox"][2:]) > 0:
             objects[each["image_id"]].append(each)
