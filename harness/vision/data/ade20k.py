@@ -22,6 +22,7 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
 
 from harness.errors import UsageError, unknown
+from harness.vision.data import identity
 from harness.vision.data.reading import BadData, images_in, read_image, read_mask, require_folder, some
 from harness.vision.data.transforms import IGNORED, JointTransform
 
@@ -44,6 +45,12 @@ class Scenes(Dataset):
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def identity(self) -> str:
+        """Twelve digits that tell these images and masks from others: harness.vision.data.identity."""
+        pairs = zip(self.images, self.annotations, strict=True)
+        listing = {f"{place}/{path.name}": path for pair in pairs for place, path in zip("im", pair, strict=True)}
+        return identity.files(listing, further=repr(self.classes).encode())
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         image = tv_tensors.Image(functional.to_image(read_image(self.images[index])))

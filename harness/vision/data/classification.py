@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from torchvision.datasets.folder import make_dataset
 
 from harness.errors import UsageError, unknown
+from harness.vision.data import identity
 from harness.vision.data.reading import IMAGE_SUFFIXES, BadData, read_image, require_folder, some
 from harness.vision.data.transforms import ImageTransform
 
@@ -27,16 +28,23 @@ DIGITS_TRAIN = 1437  # of 1797: the last fifth, other writers' than the first, i
 
 @dataclass(frozen=True)
 class Images(Dataset):
-    """Labelled images: `files` or `pixels` hold them, `labels` their index into `classes`."""
+    """Labelled images: `files` below `folder`, or `pixels`, hold them, `labels` their index into `classes`."""
 
     classes: tuple[str, ...]
     labels: tuple[int, ...]
     transform: ImageTransform
     files: tuple[Path, ...] = ()
+    folder: Path | None = None
     pixels: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def identity(self) -> str:
+        """Twelve digits that tell these images from others: harness.vision.data.identity."""
+        further = repr((self.classes, self.labels)).encode() + (b"" if self.pixels is None else self.pixels.tobytes())
+        root = self.folder or Path()
+        return identity.files({str(path.relative_to(root)): path for path in self.files}, further=further)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         image = read_image(self.files[index]) if self.pixels is None else Image.fromarray(self.pixels[index])
@@ -69,7 +77,7 @@ def load(folder: Path, split: str, transform: ImageTransform) -> Images:
         raise BadData(f"{folder / split} holds no image; expected {LAYOUT}")
     return Images(
         classes=classes, labels=tuple(label for _, label in found), transform=transform,
-        files=tuple(Path(path) for path, _ in found),
+        files=tuple(Path(path) for path, _ in found), folder=folder / split,
     )  # fmt: skip
 
 

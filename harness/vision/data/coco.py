@@ -12,6 +12,7 @@ boxes that cross the image's border are clipped to it.
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
 
 from harness.errors import UsageError, unknown
-from harness.vision.data import coco_file
+from harness.vision.data import coco_file, identity
 from harness.vision.data.coco_file import Id, in_order
 from harness.vision.data.reading import BadData, read_image, require_folder, some
 from harness.vision.data.transforms import JointTransform
@@ -55,6 +56,12 @@ class Objects(Dataset):
 
     def __len__(self) -> int:
         return len(self.ground_truth["images"])
+
+    def identity(self) -> str:
+        """Twelve digits that tell these images and their objects from others: harness.vision.data.identity."""
+        names = [entry["file_name"] for entry in self.ground_truth["images"]]
+        truth = json.dumps(self.ground_truth, sort_keys=True).encode()
+        return identity.files({name: self.folder / name for name in names}, further=truth)
 
     def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Any]]:
         entry = self.ground_truth["images"][index]

@@ -28,8 +28,8 @@ def read(path: Path, *, layout: str) -> dict[str, Any]:
     """The file's images, annotations and categories; `iscrowd` is 0 and `area` that of the box where they are absent.
 
     Raises BadData naming the file and the entry: no JSON, a part missing, no image, annotation or category at all, an
-    id that is missing, neither a whole number nor a text, or used twice, a size, box or area that is no number or impossible, an image or category that is
-    not listed. An image may have no annotation.
+    id that is missing, neither a whole number nor a text, or used twice, a size, box or area that is no number or
+    impossible, an image or category that is not listed. An image may have no annotation.
     """
     data = read_json(path, layout=layout)
     for part in PARTS:
