@@ -24,7 +24,7 @@ from torchvision.transforms.v2 import functional
 from harness.errors import UsageError, unknown
 from harness.vision.data import identity
 from harness.vision.data.reading import BadData, images_in, read_image, read_mask, require_folder, some
-from harness.vision.data.transforms import IGNORED, JointTransform
+from harness.vision.data.transforms import IGNORED, JointTransform, TooThin
 
 FOLDERS = {"train": "training", "val": "validation"}
 LAYOUT = (
@@ -58,7 +58,10 @@ class Scenes(Dataset):
         if mask.shape[-2:] != image.shape[-2:]:
             sizes = " and ".join("×".join(map(str, each.shape[-2:])) for each in (mask, image))
             raise BadData(f"{self.annotations[index]}: its size and that of {self.images[index]} differ ({sizes})")
-        return self.transform(image, mask)
+        try:
+            return self.transform(image, mask)
+        except TooThin as error:
+            raise BadData(f"{self.images[index]}: {error}") from None
 
     def _mask(self, index: int) -> tv_tensors.Mask:
         path = self.annotations[index]

@@ -18,7 +18,7 @@ from torchvision.datasets.folder import make_dataset
 
 from harness.errors import UsageError, unknown
 from harness.vision.data import identity
-from harness.vision.data.reading import IMAGE_SUFFIXES, BadData, read_image, require_folder, some
+from harness.vision.data.reading import IMAGE_SUFFIXES, BadData, is_hidden, is_image, read_image, require_folder, some
 from harness.vision.data.transforms import ImageTransform
 
 SPLITS = ("train", "val")
@@ -67,8 +67,8 @@ def load(folder: Path, split: str, transform: ImageTransform) -> Images:
             raise BadData(f"{folder / split} has the class {some(strange)}, which {folder / 'train'} lacks")
     try:
         found = make_dataset(
-            folder / split, {name: index for index, name in enumerate(classes)}, IMAGE_SUFFIXES,
-            allow_empty=split != "train",
+            folder / split, {name: index for index, name in enumerate(classes)},
+            is_valid_file=lambda path: is_image(Path(path), folder / split), allow_empty=split != "train",
         )  # fmt: skip
     except FileNotFoundError:  # a class of train without an image
         empty = [name for name in classes if not _has_image(folder / split / name)]
@@ -102,11 +102,11 @@ def digits(split: str, transform: ImageTransform) -> Images:
 
 def _class_folders(folder: Path) -> tuple[str, ...]:
     require_folder(folder, layout=LAYOUT)
-    names = tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")))
+    names = tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name)))
     if not names:
         raise BadData(f"{folder} has no class folders; expected {LAYOUT}")
     return names
 
 
 def _has_image(folder: Path) -> bool:
-    return any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.rglob("*"))
+    return any(is_image(path, folder) for path in folder.rglob("*"))

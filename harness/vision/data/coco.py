@@ -5,9 +5,10 @@
     train.classes                   # K names in order of category id; label i is classes[i - 1], 0 is the background
 
 Conventions. Images without objects stay in the training set: they are examples of background, and all losses here are
-defined for them. A crowd (iscrowd=1) is no example of one object: targets leave crowds out, `ground_truth` keeps them,
-where the evaluation ignores detections inside. Boxes without extent, of which COCO has a few, are left out likewise;
-boxes that cross the image's border are clipped to it.
+defined for them. Pictures are turned upright as their EXIF orientation says, as annotation tools show them: the file's
+sizes and boxes are those of the upright picture. A crowd (iscrowd=1) is no example of one object: targets leave crowds
+out, `ground_truth` keeps them, where the evaluation ignores detections inside. Boxes without extent, of which COCO has
+a few, are left out likewise; boxes that cross the image's border are clipped to it.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from harness.errors import UsageError, unknown
 from harness.vision.data import coco_file, identity
 from harness.vision.data.coco_file import Id, in_order
 from harness.vision.data.reading import BadData, read_image, require_folder, some
-from harness.vision.data.transforms import JointTransform
+from harness.vision.data.transforms import JointTransform, TooThin
 
 SPLITS = ("train", "val")
 LAYOUT = "FOLDER/annotations/instances_train2017.json with FOLDER/train2017/*.jpg, and the same for val2017"
@@ -69,9 +70,13 @@ class Objects(Dataset):
         picture = read_image(path)
         if picture.size != (entry["width"], entry["height"]):
             stated = f"{entry['width']}×{entry['height']}"
-            raise BadData(f"{path} is {picture.width}×{picture.height}, but {self.file} says {stated}")
+            turned = " (upright by its EXIF orientation)" if picture.size == (entry["height"], entry["width"]) else ""
+            raise BadData(f"{path} is {picture.width}×{picture.height}{turned}, but {self.file} says {stated}")
         image = tv_tensors.Image(functional.to_image(picture))
-        return self.transform(image, self._target(entry))
+        try:
+            return self.transform(image, self._target(entry))
+        except TooThin as error:
+            raise BadData(f"{path}: {error}") from None
 
     def _target(self, entry: Mapping[str, Any]) -> dict[str, Any]:
         objects = self.objects.get(entry["id"], ())
