@@ -62,7 +62,7 @@ def test_what_timm_calls_the_same_parts_is_told_apart() -> None:
     """DaViT's attention over channels has the parts of softmax attention; a norm without parameters leaves none."""
     davit = pytest.importorskip("timm.models.davit")
     vision_transformer = pytest.importorskip("timm.models.vision_transformer")
-    normed = vision_transformer.Attention(48, 3, qk_norm=True, norm_layer=lambda d: nn.LayerNorm(d, bias=False))
+    normed = vision_transformer.Attention(48, 3)
     normed.q_norm, normed.k_norm = (nn.LayerNorm(16, elementwise_affine=False) for _ in range(2))
     for module in (davit.ChannelAttention(48, 3), normed):
         with pytest.raises(AttentionError, match=r"differs by \d.* % of the largest"):
