@@ -77,7 +77,7 @@ def _category_fault(entry: Mapping[str, Any]) -> str:
 def _annotation_fault(
     entry: Mapping[str, Any], images: Mapping[Id, Mapping[str, Any]], categories: Collection[Id]
 ) -> str:
-    named = entry.get("image_id")
+    named: Any = entry.get("image_id")
     image = images.get(named) if _identity(named) else None
     if image is None:
         return f"image_id {named!r} is not listed under images"

@@ -11,7 +11,7 @@ renamed or rewritten at another size is seen, without reading a million of them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,8 @@ READ = 32  # files whose content is looked at
 
 def digest_of(data: Any) -> str:
     """The data set's own identity; empty for one that has none."""
-    identity = getattr(data, "identity", None)
-    return identity() if callable(identity) else ""
+    identity: Callable[[], str] | None = getattr(data, "identity", None)
+    return identity() if identity else ""
 
 
 def files(listing: Mapping[str, Path], *, further: bytes = b"") -> str:

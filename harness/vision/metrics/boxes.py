@@ -58,7 +58,7 @@ class BoxAP:
             corner, size = boxes[:, :2], boxes[:, 2:] - boxes[:, :2]
             rest = torch.stack([found["scores"].detach().double().cpu(), found["labels"].double().cpu()], dim=1)
             rows = torch.cat([corner, size, rest], dim=1).numpy()
-            image = target["image_id"].item() if isinstance(target["image_id"], Tensor) else target["image_id"]
+            image: Any = target["image_id"].item() if isinstance(target["image_id"], Tensor) else target["image_id"]
             if not np.isfinite(rows).all():
                 raise ValueError(f"the detections of image {image} are not all finite")
             self.detections[image] = rows
