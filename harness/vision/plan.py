@@ -112,8 +112,8 @@ def shape_of(network: nn.Module, call: Any) -> Shape:
 class Origin:
     """What a plan does not tell of a trained model, as digests (harness.vision.data.identity) and a number.
 
-    start: of the weights that the training started from; data: of the images trained on; step: those done; weights: of
-    the model itself, empty where a training names its own result; judged: of the images judged on.
+    start: of the files that the training started from, its teacher's too; data: of the images trained on; step: those
+    done; weights: of the model itself, empty where a training names its own result; judged: of the images judged on.
     """
 
     start: str = ""

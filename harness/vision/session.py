@@ -24,6 +24,7 @@ from harness.vision.processes import join
 from harness.vision.recipe import build_optimizer, seed_everything
 from harness.vision.task import SPLITS, Data, Task
 
+STARTS = ("weights", "teacher")  # options that name a file
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's state of one parameter
 
 
@@ -33,7 +34,7 @@ class Session:
 
     step: those done; evaluated, told: the steps of the last evaluation and of the last line of losses; window: the sums
     of losses since then; saved: whether a checkpoint of this training exists; identities, start: digests of the data of
-    each split, and of the weights started from.
+    each split, and of the files started from.
     """
 
     plan: Plan
@@ -172,6 +173,7 @@ class Session:
 
 
 def _start(options: Any) -> str:
-    """The digest of the weights that a training starts from; empty where they are drawn."""
-    path = getattr(options, "weights", "")
-    return identity.weights(checkpoint.judged(checkpoint.load(Path(path))[0])) if path else ""
+    """The digest of the files that a training starts from, its weights' and its teacher's; empty without any."""
+    given = {name: getattr(options, name, "") for name in STARTS}
+    listing = {name: Path(path) for name, path in given.items() if path}
+    return identity.files(listing) if listing else ""

@@ -238,4 +238,4 @@ def test_a_training_starts_from_the_weights_that_are_judged(tmp_path: Path) -> N
     assert not torch.equal(parts["ema"][name], parts["model"][name])
     session = Session.open(plan(weights=str(tmp_path / "first" / LAST)), "cpu")
     assert torch.equal(session.network.state_dict()[name], parts["ema"][name])
-    assert session.start == identity.weights(parts["ema"])
+    assert session.start == identity.files({"weights": tmp_path / "first" / LAST})
