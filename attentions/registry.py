@@ -162,6 +162,10 @@ class _Named:
     def __init__(self, definition: Spec, backend: Backend) -> None:
         self.definition, self.backend = definition, backend
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By name: a definition is code, and is found again where the module is loaded (a plugin: once that is)."""
+        return _named, (self.definition.name, self.backend.name)
+
     def __call__(self, *tensors: Tensor | None, **keywords: Any) -> Tensor:
         return self.backend.compute(*tensors, **keywords)
 
@@ -175,6 +179,10 @@ class _Automatic:
     def __init__(self, definition: Spec, size: Size, options: dict[str, Any]) -> None:
         self.definition, self.size, self.options = definition, size, options
         self.chosen: dict[tuple[Any, ...], Backend] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By name, as _Named; what was chosen here need not be what runs where the module is loaded."""
+        return _automatic, (self.definition.name, self.size, self.options)
 
     def __call__(self, first: Tensor, *others: Tensor | None, **keywords: Any) -> Tensor:
         b, h, n, d = first.shape
@@ -196,6 +204,15 @@ class _Automatic:
             )  # fmt: skip
             self.chosen[key] = resolve(self.definition.name, device=first.device, dtype=first.dtype, work=work)
         return self.chosen[key]
+
+
+def _named(name: str, backend: str) -> _Named:
+    definition = spec(name)
+    return _Named(definition, definition.backend(backend))
+
+
+def _automatic(name: str, size: Size, options: dict[str, Any]) -> _Automatic:
+    return _Automatic(spec(name), size, options)
 
 
 _SMALL = Work(b=1, h=1, n=64, d=64, m=16)
