@@ -35,7 +35,10 @@ class Unavailable(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """One problem size: everything a cost model may depend on."""
+    """One problem size: everything that a cost model, a backend's limits or its place in the rank may depend on.
+
+    compiled: whether torch.compile traces the call.
+    """
 
     b: int
     h: int
@@ -45,6 +48,7 @@ class Work:
     phase: str = "forward"
     itemsize: int = 4
     options: Mapping[str, Any] = field(default_factory=dict)
+    compiled: bool = False
 
     @property
     def tokens(self) -> int:
