@@ -174,6 +174,7 @@ class _Automatic:
     """Calls the best backend for the tensors at hand; remembers the choice for each kind of input."""
 
     def __init__(self, definition: Spec, size: Size, options: dict[str, Any]) -> None:
+        self.definition = definition
         self.backends = {backend.name: backend for backend in definition.backends}
         self.chosen: dict[tuple[Any, ...], Backend] = {}
 
