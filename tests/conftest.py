@@ -52,6 +52,37 @@ if importlib.util.find_spec("beartype"):
     jaxtyping.install_import_hook(MODULES, CHECKER)
 
 
+MOST_TELLING = ("kernels/", "test_agrees_with_float64")  # of what a GPU alone can show, in this order
+
+
+def _for_a_gpu(config: pytest.Config) -> bool:
+    return config.option.markexpr == "gpu"
+
+
+class AtOnce:
+    """Prints each failure as it comes: a GPU is lent for minutes, and a run that is cut off prints no summary."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            terminal: Any = self.config.pluginmanager.get_plugin("terminalreporter")
+            terminal.write_line(f"\nFAILED {report.nodeid}\n{report.longreprtext}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if _for_a_gpu(config) and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(AtOnce(config))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if _for_a_gpu(config):
+        items.sort(
+            key=lambda item: next((i for i, x in enumerate(MOST_TELLING) if x in item.nodeid), len(MOST_TELLING))
+        )
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _plugins_end_with_their_module() -> Iterator[None]:
     """What a test module loads as a plugin is not there for the next one."""
