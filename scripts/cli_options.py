@@ -3,7 +3,7 @@
     python scripts/cli_options.py                     # prints it
     python scripts/cli_options.py --write             # after a change that is meant: freezes it for the test
 
-tests/harness/test_cli_options.py compares the command line with the frozen list, tests/harness/cli_options.txt.
+tests/harness/cli/test_cli_options.py compares the command line with the frozen list, tests/harness/cli/cli_options.txt.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import typer
 
 from harness import cli
 
-FROZEN = Path(__file__).resolve().parents[1] / "tests" / "harness" / "cli_options.txt"
+FROZEN = Path(__file__).resolve().parents[1] / "tests" / "harness" / "cli" / "cli_options.txt"
 
 
 def lines() -> list[str]:

@@ -23,9 +23,9 @@ from xml.etree import ElementTree
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from harness import store  # noqa: E402
-from harness.selection import size  # noqa: E402
-from harness.table import write  # noqa: E402
+from harness.store import runs as store  # noqa: E402
+from harness.store.selection import size  # noqa: E402
+from harness.store.table import write  # noqa: E402
 
 KERNELS = ("triton", "split", "persistent")  # backends of anchor that are the Triton kernels
 ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import attentions
 from attentions import AttentionError
-from harness.axes import sizes
+from harness.cases.axes import sizes
 from harness.errors import USAGE
 from harness.vision.models import ANCHORS, ARCHITECTURES, PATCH, Architecture
 

@@ -1,4 +1,4 @@
-"""Projects sequence-parallel attention to many GPUs by the formulas of harness.scaling: a CSV and a PNG.
+"""Projects sequence-parallel attention to many GPUs by the formulas of harness.answers.scaling: a CSV and a PNG.
 
     python scripts/parallel_projection.py docs/scaling
     python scripts/parallel_projection.py /tmp/slow --link-bytes-per-s 12.5e9 --latency-s 20e-6
@@ -28,8 +28,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import attentions
 from attentions import parallel
+from harness.answers.scaling import VARIANTS, Assumptions, Call, Projection, project
 from harness.figures._style import LOOKS
-from harness.scaling import VARIANTS, Assumptions, Call, Projection, project
 
 MILLION = 1 << 20
 TOKENS = (1 * MILLION, 10 * MILLION, 100 * MILLION)

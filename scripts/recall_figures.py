@@ -20,8 +20,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from harness.errors import UsageError
-from harness.record import parse_options
-from harness.store import read
+from harness.store.record import parse_options
+from harness.store.runs import read
 
 TASK_KEYS = ("task", "shapes", "items", "colours", "steps")
 SAME_M = 16  # of the figure over the load

@@ -31,10 +31,10 @@ from typing import Any
 import torch
 
 import attentions
-from harness import environment
 from harness.errors import Failure, UsageError
-from harness.record import SCHEMA, Case, Reading, Row, canonical_options
-from harness.store import ENVIRONMENT, MEASUREMENTS, Store, read, read_environment
+from harness.machine import environment
+from harness.store.record import SCHEMA, Case, Reading, Row, canonical_options
+from harness.store.runs import ENVIRONMENT, MEASUREMENTS, Store, read, read_environment
 from harness.vision.recall import Load, Trial, run
 
 METRICS = ("top1", "loss", "params", "flops")

@@ -27,9 +27,9 @@ sys.path.insert(0, str(ROOT))
 
 from harness import report  # noqa: E402
 from harness.figures import Run  # noqa: E402
-from harness.record import COLUMNS, PHASES  # noqa: E402
-from harness.selection import labelled  # noqa: E402
-from harness.store import REAL_COLUMNS, WHOLE_COLUMNS  # noqa: E402
+from harness.store.record import COLUMNS, PHASES  # noqa: E402
+from harness.store.runs import REAL_COLUMNS, WHOLE_COLUMNS  # noqa: E402
+from harness.store.selection import labelled  # noqa: E402
 
 EXACT, NARROW = ("full", "flash"), ("linformer", "nystrom", "anchor")
 METRICS = {

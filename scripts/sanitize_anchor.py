@@ -17,8 +17,8 @@ sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
 
-from attentions.kernels import anchor_plan  # noqa: E402
-from attentions.kernels.anchor import anchor_attention, anchor_attention_fused  # noqa: E402
+from attentions.kernels.anchor.choices import SCHEDULES  # noqa: E402
+from attentions.kernels.anchor.operators import anchor_attention, anchor_attention_fused  # noqa: E402
 
 # b, h, n, d, m, dtype: whole tiles; ragged n, m and d; one token; blocks of anchors; float32, always in blocks here.
 SHAPES = (
@@ -37,7 +37,7 @@ def main() -> None:
     device = parser.parse_args().device
     for b, h, n, d, m, dtype in SHAPES:
         anchors = torch.randn(m, d).to(device).requires_grad_()
-        for schedule in anchor_plan.SCHEDULES:
+        for schedule in SCHEDULES:
             k, v, g = (torch.randn(b, h, n, d).to(dtype).to(device) for _ in range(3))
             out = anchor_attention(k.requires_grad_(), v.requires_grad_(), anchors, schedule=schedule)
             torch.autograd.grad(out, (k, v, anchors), g)

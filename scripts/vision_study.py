@@ -30,11 +30,12 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's library writes
 
 import torch
 
-from harness import figures, store
-from harness.curves import CURVES
+from harness import figures
 from harness.figures.pareto import own_options
-from harness.record import parse_options
-from harness.vision import judge
+from harness.measuring import judge
+from harness.store import runs as store
+from harness.store.curves import CURVES
+from harness.store.record import parse_options
 from harness.vision.data import scenes
 from harness.vision.plan import Plan
 from harness.vision.recipe import Recipe

@@ -19,7 +19,8 @@ from scripting import load
 from torch.utils.flop_counter import FlopCounterMode
 
 import attentions
-from harness import cli, record
+from harness import cli
+from harness.store import record
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -203,10 +204,10 @@ def test_the_variant_of_extending(tmp_path: Path, snippets: dict[str, str]) -> N
 
 
 def test_the_metric_of_extending(tmp_path: Path, snippets: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from harness import metrics
-    from harness.subject import Subject
+    from harness.measuring import metrics
+    from harness.measuring.subject import Subject
 
-    name = "harness/metrics/token_share.py"
+    name = "harness/measuring/metrics/token_share.py"
     put(monkeypatch, metrics, tmp_path, name, snippets[name])
     monkeypatch.setitem(record.UNITS, "token_share", "1")
     metrics._files.cache_clear()
@@ -221,7 +222,7 @@ def test_the_metric_of_extending(tmp_path: Path, snippets: dict[str, str], monke
         assert record.Row.of(case, reading, run_id="r", machine="m", commit="c", time_utc="t").unit == "1"
     finally:
         metrics._files.cache_clear()
-        sys.modules.pop("harness.metrics.token_share", None)
+        sys.modules.pop("harness.measuring.metrics.token_share", None)
 
 
 def test_the_figure_of_extending(tmp_path: Path, snippets: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:

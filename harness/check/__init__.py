@@ -8,4 +8,6 @@ deterministic, complexity    what needs no quiet machine
 baseline     the committed file of deterministic values
 gate         all of the above, in order; verdict and output say what came out
 selftest, pool, peers        the gate's own error rates on this machine
+
+May import sweep and what is below.
 """

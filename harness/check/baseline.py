@@ -19,12 +19,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from harness import stats, store
+from harness import stats
 from harness.check.deterministic import IMPLAUSIBLE_BELOW, METRICS, TOOLCHAIN_BOUND, Facts
 from harness.check.verdict import Finding, Verdict
 from harness.errors import Failure, NothingToCompare
-from harness.record import COLUMNS, Case, Reading, Row
-from harness.replacing import replacing
+from harness.store import runs as store
+from harness.store.record import COLUMNS, Case, Reading, Row
+from harness.store.replacing import replacing
 
 DEFINITION = "definition"
 SMALLEST_CHANGE = 0.05

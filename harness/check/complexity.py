@@ -15,7 +15,7 @@ from itertools import pairwise
 
 from harness import stats
 from harness.check.verdict import Finding
-from harness.record import Case
+from harness.store.record import Case
 
 POINTS = 3
 TOLERANCE = 0.15  # the built-in variants are within 0.08; a quadratic one is 1 off

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.check.verdict import Finding, Verdict
-from harness.record import UNITS, Reading
+from harness.store.record import UNITS, Reading
 
 METRICS = ("numeric_error", "flops", "peak_memory", "kernels")
 TOOLCHAIN_BOUND = ("peak_memory", "kernels")

@@ -21,7 +21,7 @@ from harness.check.suite import Planned
 from harness.check.timing import judge
 from harness.check.verdict import Finding, accept
 from harness.errors import Failure, UsageError, unknown
-from harness.record import Case
+from harness.store.record import Case
 
 
 class Listener(Protocol):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from harness.catalogue import Resolution
+from harness.cases.catalogue import Resolution
 from harness.check import baseline, deterministic, revisions
 from harness.check.decide import pair_up, slots
 from harness.check.pairs import Process, Record, check_origin
@@ -19,7 +19,7 @@ from harness.check.probing import Prober
 from harness.check.timing import failure
 from harness.check.verdict import WORSE, Finding, exit_code
 from harness.errors import OK, Failure, UsageError
-from harness.record import Case, Reading
+from harness.store.record import Case, Reading
 
 PLUGIN = "mutants.py"
 CAUGHT = ("failed", *WORSE)

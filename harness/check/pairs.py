@@ -22,7 +22,7 @@ from harness.check.decide import Pairs, pair_up, slots
 from harness.check.revisions import Side
 from harness.engines.local import START_TIMEOUT_S, Engine, WorkerLost
 from harness.errors import Failure, UsageError
-from harness.record import Case
+from harness.store.record import Case
 
 CANARY = "canary"
 SECONDS, FEWEST_SAMPLES = 0.35, 5

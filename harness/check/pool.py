@@ -25,7 +25,7 @@ from pathlib import Path
 from harness.check import revisions
 from harness.check.pairs import BLOCK, CANARY, Member, Rounds, measure
 from harness.errors import Failure
-from harness.record import Case
+from harness.store.record import Case
 
 POOL, PLUGIN = "pool.csv", "specimens.py"
 COLUMNS = ("process", "specimen", "extra_percent", "samples_ms")

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from harness.catalogue import Resolution
+from harness.cases.catalogue import Resolution
 from harness.check import complexity
 from harness.check.deterministic import Facts
 from harness.check.pairs import check_origin, open_engine
@@ -19,7 +19,7 @@ from harness.check.revisions import Side
 from harness.check.verdict import Finding
 from harness.engines.local import START_TIMEOUT_S, Engine, WorkerLost
 from harness.errors import Failure, NothingToCompare, UsageError
-from harness.record import Case, Reading
+from harness.store.record import Case, Reading
 
 
 class Prober:

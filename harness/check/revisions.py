@@ -27,8 +27,8 @@ from typing import Any
 
 import harness
 from harness.check import interpreter
-from harness.environment import ELSEWHERE
 from harness.errors import Failure, NothingToCompare, UsageError
+from harness.machine.environment import ELSEWHERE
 
 IRRELEVANT_FOLDERS = ("docs", "results", "tests", "scripts", ".github", ".ci")
 IRRELEVANT_ENDINGS = (".md", ".rst", ".csv", ".png", ".svg", ".cff", ".html")
@@ -179,7 +179,7 @@ def _sides(
 
 
 def _head(folder: Path, plugins: Sequence[str]) -> Side:
-    from harness.environment import commit
+    from harness.machine.environment import commit
 
     files = []
     for plugin in plugins:

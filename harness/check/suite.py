@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.catalogue import Resolution
+from harness.cases.catalogue import Resolution
+from harness.cases.space import Sweep, expand
 from harness.engines.local import Engine
 from harness.errors import UsageError
-from harness.record import Case
-from harness.space import Sweep, expand
+from harness.store.record import Case
 
 CASE_AXES = ("attention", "n", "m", "batch", "heads", "head_dim", "dtype", "phase", "scope", "set")
 COMMON: dict[str, Any] = {"n": ["1024"], "m": ["64"], "batch": ["1"], "heads": ["6"], "head_dim": ["64"]}

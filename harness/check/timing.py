@@ -13,7 +13,7 @@ from harness.check.decide import UNSETTLED, Decision, decide, differs, settle
 from harness.check.pairs import CANARY, Record, Rounds
 from harness.check.verdict import Finding
 from harness.errors import Failure
-from harness.record import Case
+from harness.store.record import Case
 
 Forms = Mapping[str, tuple[Case, Case]]
 

@@ -2,6 +2,7 @@
 
 A command returns nothing or an exit code. Errors that carry a `code` (harness.errors) print as one line on stderr.
 Only the module of the command that was asked for is imported, and modules import what they need inside `command`.
+May import every room; a command parses, calls what Python users call, and prints.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def _welcome() -> str:
     import textwrap
     from pathlib import Path
 
-    from harness import store
+    from harness.store import runs as store
 
     newest = ""
     with suppress(store.StoreError, OSError):

@@ -78,7 +78,7 @@ def _parameter(name: str, kind: Any, text: str, *, hidden: bool = False) -> insp
 
 
 def _merge(config: Path | None, named: dict[str, Any]) -> dict[str, Any]:
-    from harness.space import read_toml
+    from harness.cases.space import read_toml
 
     given = read_toml(config) if config else {}
     for name, value in named.items():

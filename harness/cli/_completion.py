@@ -24,7 +24,7 @@ def completing(option: str) -> Callable[[str], list[str]] | None:
 def _values(option: str) -> Iterable[str]:
     if option == "attention":
         return _attentions()
-    from harness.record import DTYPES, PHASES, SCOPES, UNITS
+    from harness.store.record import DTYPES, PHASES, SCOPES, UNITS
 
     valid: dict[str, Sequence[str]] = {
         "dtype": ("auto", *DTYPES), "phase": PHASES, "scope": SCOPES, "metrics": tuple(UNITS),
@@ -38,7 +38,7 @@ def _attentions() -> list[str]:
     from importlib.util import find_spec
     from pathlib import Path
 
-    from harness.catalogue import cached
+    from harness.cases.catalogue import cached
 
     found = cached([], compute=False)
     if found is None:

@@ -10,14 +10,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from harness.cases.sharing import torchrun
 from harness.errors import UsageError, unknown
-from harness.shared import torchrun
 
 if TYPE_CHECKING:
-    from harness.crew import Crew
+    from harness.cases.space import Sweep
     from harness.engines.local import Engine
     from harness.engines.ranks import Engine as Ranks
-    from harness.space import Sweep
+    from harness.sweep.crew import Crew
 
 ENGINES = ("local", "ray")
 ANY_GPU = ("auto", "cuda", "cuda:0")
@@ -53,14 +53,14 @@ class Choice:
         if sweep.sequence_parallel > 1 or (torchrun() or (0, 1))[1] > 1:
             return self._ranks(sweep)
         if self.engine == "ray":
-            from harness.crew import Crew
             from harness.engines.ray import Cluster
+            from harness.sweep.crew import Crew
 
             cluster = Cluster(plugins=sweep.plugin, device=sweep.device, address=self.address, warn=warn)
             return Crew(cluster, warn=warn)
         if self.devices:
-            from harness.crew import Crew
             from harness.engines.devices import Devices
+            from harness.sweep.crew import Crew
 
             if sweep.device not in ANY_GPU:
                 raise UsageError(f"--devices takes up runs of GPUs; the run being resumed is of device {sweep.device}")

@@ -7,13 +7,13 @@ import sys
 import time
 from collections.abc import Sequence
 
-from harness.record import Case, Reading
+from harness.store.record import Case, Reading
 
 SHOWN = "latency"
 
 
 class Progress:
-    """A listener of harness.sweep that writes to stderr and never to stdout."""
+    """A listener of harness.sweep.conduct that writes to stderr and never to stdout."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet

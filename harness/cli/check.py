@@ -59,7 +59,7 @@ def command(
     from harness.check.gate import run
     from harness.check.verdict import exit_code
     from harness.cli._gate import Progress, options, publish, timing
-    from harness.table import terminal_width
+    from harness.store.table import terminal_width
 
     if self_test is not None:
         from harness.check import selftest

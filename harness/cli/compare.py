@@ -19,9 +19,9 @@ def command(
     from collections import Counter
     from dataclasses import asdict
 
-    from harness.compare import compare
+    from harness.answers.compare import compare
     from harness.errors import NOTHING, OK
-    from harness.table import folded, write
+    from harness.store.table import folded, write
 
     lines = compare(a, b, metrics=tuple(name.strip() for name in metrics.split(",") if name.strip()))
     code = NOTHING if all(line.verdict in ("missing", "not comparable") for line in lines) else OK

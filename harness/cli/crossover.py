@@ -32,7 +32,7 @@ def command(
     import sys
     from dataclasses import asdict
 
-    from harness import crossing
+    from harness.answers import measure_crossover as crossing
     from harness.errors import OK
 
     def say(line: str) -> None:

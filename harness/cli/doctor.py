@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from harness.doctor import Diagnosis
+    from harness.machine.doctor import Diagnosis
 
 COLOURS = {"ok": "green", "warn": "yellow", "problem": "bold red", "unknown": "dim"}
 
@@ -27,8 +27,8 @@ def command(
     if not 0.1 <= seconds <= 600:
         raise UsageError(f"--seconds {seconds:g} is out of range; valid: 0.1 to 600")
 
-    from harness.doctor import examine
-    from harness.environment import resolve_device
+    from harness.machine.doctor import examine
+    from harness.machine.environment import resolve_device
 
     def say(text: str) -> None:
         if not quiet:
@@ -63,7 +63,7 @@ def _page(found: Diagnosis) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from harness.table import terminal_colour
+    from harness.store.table import terminal_colour
 
     width = shutil.get_terminal_size((100, 24)).columns
     colour = terminal_colour()

@@ -14,7 +14,7 @@ def command(
     """Show the machine, versions and commit as recorded beside every measurement."""
     import json
 
-    from harness import environment
+    from harness.machine import environment
 
     document = environment.collect(environment.resolve_device(device))
     top: dict[str, Any] = {"machine": environment.machine(document), "commit": environment.commit()}

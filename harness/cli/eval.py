@@ -33,8 +33,8 @@ def command(
     import os
 
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's library writes to stderr on every start otherwise
-    from harness import store
     from harness.cli import _vision
+    from harness.store import runs as store
 
     if not checkpoint:
         raise UsageError("--checkpoint is missing: a run folder of harness train, or a .safetensors file")
@@ -43,11 +43,11 @@ def command(
             f"--batch {batch} --budget {budget:g}: a batch from 1 to 65536 and more than 0 to 3600 seconds"
         )
     try:
-        from harness.vision import judge
+        from harness.measuring import judge
     except ModuleNotFoundError as error:
         raise _vision.missing_extra(error) from None
     import attentions
-    from harness.environment import resolve_device
+    from harness.machine.environment import resolve_device
     from harness.vision.runfolder import RunFolder
 
     for path in plugin:
@@ -75,7 +75,7 @@ def command(
     if as_json:
         print(json.dumps({"run": str(folder), "rows": _vision.records(frame)}, indent=2, allow_nan=False))
         return
-    from harness import table
+    from harness.store import table
 
     table.write(_table(frame) + f"\n{folder}/\n")
 

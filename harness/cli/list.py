@@ -15,7 +15,7 @@ def command(
     import json
     import sys
 
-    from harness.catalogue import cached
+    from harness.cases.catalogue import cached
 
     found = cached(plugin or []) or {}
     if as_json:

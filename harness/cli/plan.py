@@ -15,14 +15,14 @@ def command(
     as_json: bool = typer.Option(False, "--json", help="One JSON document on stdout instead of the table."),
 ) -> None:
     """List the cases of a sweep with backend, memory fit and estimated time; measure nothing."""
-    from harness import sweep
+    from harness.cases.sharing import one_process
+    from harness.cases.space import Sweep
     from harness.engines.local import Engine
-    from harness.plan import estimate, render
-    from harness.shared import one_process
-    from harness.space import Sweep
+    from harness.sweep import conduct as sweep
+    from harness.sweep.plan import estimate, render
 
     wanted = Sweep.parse(given)
-    one_process(wanted, "harness plan")
+    one_process(wanted.sequence_parallel, "harness plan")
     sweep.check_names(wanted)
     with Engine(plugins=wanted.plugin, device=wanted.device) as engine:
         session, resolutions, warnings = sweep.prepare(wanted, engine)

@@ -15,6 +15,9 @@ def command(
     m: list[str] = typer.Option([], "--m", help="Only these m, and the exact variants."),
     phase: list[str] = typer.Option([], "--phase", help="Only these phases."),
     dtype: list[str] = typer.Option([], "--dtype", help="Only these dtypes."),
+    by: str = typer.Option(
+        "latency", "--by", help="Whose time: latency (the device's), host, or eager (the longer). One on a CPU."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON document instead of the files' names."),
 ) -> None:
     """Draw a run's figures as PNG and SVG, and print the files written."""
@@ -22,14 +25,15 @@ def command(
     import sys
     from dataclasses import replace
 
-    from harness import figures, store
+    from harness import figures
+    from harness.cases.filters import only, words
     from harness.errors import NothingToCompare
-    from harness.selection import only, words
+    from harness.store import runs as store
 
     chosen = words(figure, what="figure", valid=figures.names()) or figures.names()
     formats = words(format, what="format", valid=figures.FORMATS)
     folder = run if run is not None else store.newest_run(Path("results"))
-    loaded = figures.load(folder)
+    loaded = figures.load(folder).by(by)
     chosen_rows = only(loaded.frame, attention=attention, n=n, m=m, phase=phase, dtype=dtype)
     loaded = replace(loaded, frame=chosen_rows)
     outcome = figures.write(

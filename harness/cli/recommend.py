@@ -32,6 +32,9 @@ def command(
     max_memory: float | None = typer.Option(
         None, "--max-memory", help="Largest peak memory above the inputs, in MiB.", show_default=False
     ),
+    by: str = typer.Option(
+        "latency", "--by", help="Whose time: latency (the device's), host, or eager (the longer). One on a CPU."
+    ),
     measure: bool | None = typer.Option(
         None, "--measure/--no-measure", show_default=False,
         help="Measure on this machine what is missing. Default: only where no RUN is named and nothing stored answers.",
@@ -46,15 +49,17 @@ def command(
     import json
     from datetime import UTC, datetime
 
-    from harness import catalogue, figures, recommending
+    from harness import figures
+    from harness.answers import measure_candidates as recommending
+    from harness.answers.recommend import as_json as document
+    from harness.answers.terminal import as_text
+    from harness.cases import catalogue
     from harness.cli._progress import Progress
     from harness.errors import NOTHING, OK, NothingToCompare
-    from harness.recommend import as_json as document
-    from harness.table import write
-    from harness.wording import as_text
+    from harness.store.table import write
 
     asked = recommending.Asked.parse(given)
-    wish = asked.wish(budget_ms=budget_ms, max_error=max_error, max_memory=max_memory)
+    wish = asked.wish(budget_ms=budget_ms, max_error=max_error, max_memory=max_memory, by=by)
     progress = Progress(quiet=quiet)
     stored, skipped = recommending.stored(runs or [], results=Path("results"))
     for text in skipped:

@@ -14,17 +14,22 @@ def command(
     out: Path | None = typer.Option(
         None, "--out", help="The file to write. Default: report.html in the run's folder.", show_default=False
     ),
+    by: str = typer.Option(
+        "latency", "--by", help="Whose time: latency (the device's), host, or eager (the longer). One on a CPU."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON document instead of the file's name."),
 ) -> None:
     """Write one self-contained HTML file: the answer, interactive charts, every row, failures and the environment."""
     import json
 
-    from harness import catalogue, figures, report, store
+    from harness import figures, report
+    from harness.cases import catalogue
     from harness.errors import NothingToCompare
-    from harness.table import write
+    from harness.store import runs as store
+    from harness.store.table import write
 
     folders = list(dict.fromkeys(runs or [store.newest_run(Path("results"))]))
-    loaded = [figures.load(folder) for folder in folders]
+    loaded = [figures.load(folder).by(by) for folder in folders]
     for folder, run in zip(folders, loaded, strict=True):
         if run.frame.empty:
             raise NothingToCompare(f"{folder} holds no rows yet")

@@ -41,12 +41,13 @@ def command(
     """Measure attention variants over n and m; write rows, samples and the environment; compare them in a table."""
     import shlex
 
-    from harness import store, sweep
+    from harness.cases.sharing import torchrun
+    from harness.cases.space import Sweep
     from harness.cli._engine import Choice
     from harness.cli._progress import Progress
     from harness.errors import FAILURE, OK
-    from harness.shared import torchrun
-    from harness.space import Sweep
+    from harness.store import runs as store
+    from harness.sweep import conduct as sweep
 
     if sequence_parallel is not None:
         given["sequence_parallel"] = sequence_parallel
@@ -96,7 +97,7 @@ def _report(folder: Path, result: Any, frame: Any, *, as_json: bool) -> None:
     import math
     import sys
 
-    from harness import table
+    from harness.store import table
 
     if as_json:
         rows = frame.astype(object).where(frame.notna(), None).to_dict(orient="records")

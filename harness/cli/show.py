@@ -24,10 +24,12 @@ def command(
     """Pivot a run in the terminal: variants down, token counts across, medians with their intervals."""
     import json
 
-    from harness import pivot, store
+    from harness.cases.filters import only, words
     from harness.errors import NothingToCompare, UsageError
-    from harness.selection import labelled, only, words
-    from harness.table import render, write
+    from harness.store import pivot
+    from harness.store import runs as store
+    from harness.store.selection import labelled
+    from harness.store.table import render, write
 
     if as_json and as_csv:
         raise UsageError("--json and --csv cannot both be given")

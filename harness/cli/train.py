@@ -52,7 +52,7 @@ def command(
         from harness.vision import train as training
     except ModuleNotFoundError as error:
         raise _vision.missing_extra(error) from None
-    from harness import store
+    from harness.store import runs as store
     from harness.vision.runfolder import LAST
 
     folder = out
@@ -144,7 +144,7 @@ def _plan(
 
 
 def _device(text: str) -> str:
-    from harness.environment import resolve_device
+    from harness.machine.environment import resolve_device
 
     return text if text == "auto" else resolve_device(text)
 

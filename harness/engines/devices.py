@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.crew import Seat
 from harness.engines.local import Engine
+from harness.engines.place import Place, Seat
 from harness.errors import UsageError
-from harness.place import Place
 
 ANY_GPU = "cuda:0"
 

@@ -22,10 +22,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.catalogue import Resolution
+from harness.cases.catalogue import Resolution
 from harness.errors import Failure, UsageError
-from harness.memory import oom_kills, volunteer
-from harness.record import Case, Reading
+from harness.machine.memory import oom_kills, volunteer
+from harness.store.record import Case, Reading
 
 START_TIMEOUT_S = 300.0
 
@@ -230,7 +230,7 @@ class Engine:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
         self._oom_kills, self._used = oom_kills(), False
         self._process = subprocess.Popen(
-            [self.python, "-P", "-m", "harness.worker"],
+            [self.python, "-P", "-m", "harness.measuring.worker"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=_import_path(self.path),
             start_new_session=True,
         )  # fmt: skip

@@ -20,14 +20,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness import system
-from harness.catalogue import Resolution
+from harness.cases.catalogue import Resolution
+from harness.cases.sharing import alone, shared
 from harness.engines.local import START_TIMEOUT_S, Outcome, WorkerLost
 from harness.engines.local import Engine as Worker
+from harness.engines.place import failed, memory_refusal
 from harness.errors import Failure, UsageError
-from harness.place import failed, memory_refusal
-from harness.record import Case, Reading
-from harness.shared import alone, shared
+from harness.machine import system
+from harness.store.record import Case, Reading
 
 FEW = 16  # processes that any machine may start
 CONSEQUENCES = ("lost the others", "closed by peer", "reset by peer", "pair closure", "the sweep is over")
@@ -88,7 +88,7 @@ class Here:
 
 
 class Engine:
-    """Measures a case on all ranks of a source together; for harness.sweep it is an engine like the local one."""
+    """Measures a case on all ranks of a source together; a sweep uses it as it uses the local engine."""
 
     def __init__(self, source: Source, *, plugins: Sequence[str], device: str) -> None:
         self.source, self.plugins, self.asked = source, list(plugins), device

@@ -24,14 +24,13 @@ from pathlib import Path
 from signal import SIGTERM, getsignal, signal
 from typing import Any
 
-from harness import environment
-from harness.catalogue import Resolution
-from harness.crew import Lost, Seat
+from harness.cases.catalogue import Resolution
 from harness.engines.local import START_TIMEOUT_S
+from harness.engines.place import Lost, Seat, Task, Visit
 from harness.engines.station import Station
 from harness.errors import Failure, UsageError
-from harness.place import Task, Visit
-from harness.record import Case
+from harness.machine import environment
+from harness.store.record import Case
 
 PORT_ANSWERS_S, CLUSTER_ANSWERS_S = 5.0, 60.0
 MOST_LOSSES = 3  # of a node's places, after which the node is left alone

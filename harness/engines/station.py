@@ -13,11 +13,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from harness.catalogue import Resolution
+from harness.cases.catalogue import Resolution
 from harness.engines import local
+from harness.engines.place import Place, Task
 from harness.errors import Failure, UsageError
-from harness.place import Place, Task
-from harness.record import Case
+from harness.store.record import Case
 
 
 class Station:

@@ -18,10 +18,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from harness.cases.sharing import torchrun
 from harness.engines.local import Engine as Worker
 from harness.engines.local import WorkerLost
 from harness.errors import OK, Failure, UsageError
-from harness.shared import torchrun
 
 POLL_S = 0.02
 EXTRA_S = 30.0  # that a worker's own time limit may take to reach rank 0

@@ -1,7 +1,8 @@
 """Figures, ONE FILE A FIGURE, found by file name: `harness plot --figure latency,roofline`. No torch.
 
 A file defines `draw(run)`, which yields a Sheet for each file to write (one a machine, device, scope and b/h/d) or
-raises Skip with the reason why this run has nothing for it. Adding a figure is adding a file here.
+raises Skip with the reason why this run has nothing for it. Adding a figure is adding a file here. May import store
+and what is below.
 
     outcome = write(load(Path("results/cpu")), names(), Path("results/cpu/figures"))
 """
@@ -12,15 +13,16 @@ import importlib
 import pkgutil
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import store
 from harness.errors import UsageError
-from harness.replacing import replacing
-from harness.selection import Frame, labelled, metric_rows
+from harness.store import runs as store
+from harness.store.clock import timed_by
+from harness.store.replacing import replacing
+from harness.store.selection import Frame, labelled, metric_rows
 
 if TYPE_CHECKING:
     import numpy
@@ -45,13 +47,19 @@ class Sheet:
 class Run:
     """What a figure draws from: labelled rows, the environment, the raw samples.
 
-    whole: the rows before any selection, from which colours are given, so that they do not depend on it.
+    whole: the rows before any selection, from which colours are given, so that they do not depend on it;
+    clock: whose time its latencies are (harness.store.clock).
     """
 
     folder: Path
     frame: Frame
     environment: dict[str, Any]
     whole: Frame
+    clock: str = "latency"
+
+    def by(self, clock: str) -> Run:
+        """The run with its latencies, and what is made of them, by another clock. Raises UsageError."""
+        return replace(self, frame=timed_by(self.frame, clock), whole=timed_by(self.whole, clock), clock=clock)
 
     def rows(self, metric: str) -> Frame:
         """One row a case, failures included. Raises Skip where nothing of this metric succeeded."""
@@ -65,6 +73,8 @@ class Run:
         """The raw samples behind a row, or None where they are not kept or are not those of this row alone."""
         import pandas
 
+        if metric == "latency":
+            metric = getattr(row, "clock", metric)
         values = self._samples.get((row.case_id, metric))
         alone = values is not None and pandas.notna(row.samples) and len(values) == row.samples
         return values if alone else None

@@ -13,7 +13,7 @@ from harness.figures import Run, Sheet
 from harness.figures._rows import value_rows
 from harness.figures._sheet import FAILED, Panel, Paper, brief, faint, reference_line, sheets
 from harness.figures._style import Look, lines_of, log_ticks, short, token_ticks
-from harness.selection import Frame, size
+from harness.store.selection import Frame, size
 
 INTERVAL = "Medians with 95\u00a0% intervals."
 BASES = ("flash", "full")

@@ -12,7 +12,7 @@ from typing import Any
 from harness.figures import Sheet
 from harness.figures._sheet import Panel, Paper, reference_line
 from harness.figures._style import FAINT, LETTER_INCHES, WIDTH, lines_of, log_ticks
-from harness.selection import Frame, printable, size
+from harness.store.selection import Frame, printable, size
 
 Line = tuple[str, str, int | None]
 

@@ -20,8 +20,9 @@ from matplotlib.lines import Line2D
 
 from harness.figures import Run, Sheet
 from harness.figures._style import FAINT, INK, WIDTH, Looks, device_name
-from harness.record import DTYPES, PHASES
-from harness.selection import FILE, PANEL, Frame, place, printable, settings, sort_key
+from harness.store.clock import RATES, told
+from harness.store.record import DTYPES, PHASES
+from harness.store.selection import FILE, PANEL, Frame, place, printable, settings, sort_key
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -131,7 +132,9 @@ class Paper:
 
     def finish(self, notes: Sequence[str], *, suffix: str = "") -> Sheet:
         """Add the legend and the caption under the panels and hand the sheet over."""
-        sentences = " ".join(filter(None, [*notes, MASKS, self._absent()]))
+        timed = bool(set(self.rows["metric"]) & {"latency", *RATES})
+        clock = told(self.run.clock, self.where["device"]) if timed else ""
+        sentences = " ".join(filter(None, [*notes, clock, MASKS, self._absent()]))
         caption = self._caption([self._setting(), sentences])
         dpi = self.figure.dpi
         below = caption.get_window_extent().height / dpi + 0.12

@@ -15,7 +15,7 @@ import matplotlib.colors as colors
 import matplotlib.style as style
 import matplotlib.ticker as ticker
 
-from harness.selection import Frame, size, sort_key
+from harness.store.selection import Frame, size, sort_key
 
 if TYPE_CHECKING:
     from harness.figures import Run

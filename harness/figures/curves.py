@@ -7,10 +7,10 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from harness.curves import CURVES, read_curves
 from harness.figures import Run, Sheet, Skip
 from harness.figures._style import FAINT, INK, LOOKS, WIDTH
-from harness.selection import Frame
+from harness.store.curves import CURVES, read_curves
+from harness.store.selection import Frame
 
 COLOURS = [color for color, _ in LOOKS.values()]
 OTHER = ("lr", "gradient")

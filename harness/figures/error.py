@@ -11,7 +11,7 @@ from harness.figures import Run, Sheet, Skip
 from harness.figures._lines import register
 from harness.figures._sheet import Paper, sheets
 from harness.figures._style import WIDTH, lines_of, log_ticks
-from harness.selection import PANEL, Frame, metric_rows, printable, size
+from harness.store.selection import PANEL, Frame, metric_rows, printable, size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

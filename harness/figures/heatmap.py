@@ -15,7 +15,7 @@ from harness.figures import Run, Sheet, Skip
 from harness.figures._lines import base_of
 from harness.figures._sheet import Paper, sheets
 from harness.figures._style import INK, log_ticks, short
-from harness.selection import ORDER, PANEL, Frame, place, printable, size
+from harness.store.selection import ORDER, PANEL, Frame, place, printable, size
 
 ROW_INCHES = 0.42
 SHORT = {"unsupported": "n/a", "unavailable": "n/a"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.figures import Run, Sheet
 from harness.figures._lines import against_n, first_failures
-from harness.selection import Frame
+from harness.store.selection import Frame
 
 
 def draw(run: Run) -> list[Sheet]:

@@ -17,8 +17,8 @@ from matplotlib.lines import Line2D
 from harness.figures import Run, Sheet, Skip
 from harness.figures._sheet import Paper, sheets
 from harness.figures._style import FAINT, log_ticks
-from harness.record import MODEL_KEYS, parse_options
-from harness.selection import Frame, sort_key
+from harness.store.record import MODEL_KEYS, parse_options
+from harness.store.selection import Frame, sort_key
 
 JUDGED = {
     "top1": "top-1 accuracy",

@@ -11,8 +11,8 @@ from harness.figures import Run, Sheet, Skip
 from harness.figures._lines import INTERVAL, draw_failures, draw_line, failure_rows, register
 from harness.figures._sheet import Panel, Paper, brief, sheets
 from harness.figures._style import WIDTH, lines_of, log_ticks, token_ticks
-from harness.record import parse_options
-from harness.selection import PANEL, Frame, metric_rows
+from harness.store.record import parse_options
+from harness.store.selection import PANEL, Frame, metric_rows
 
 METRICS = {"latency": ("latency (ms)", 1.0), "flops": ("GMAC", 2e9), "peak_memory": ("peak memory (MiB)", 1.0)}
 HEIGHT, ROOM = 2.75, 0.07  # of the panels in inches; of a panel's height above the values, beside the failures' marks

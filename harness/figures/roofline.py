@@ -11,7 +11,7 @@ from harness.figures import Run, Sheet, Skip
 from harness.figures._lines import register
 from harness.figures._sheet import Panel, Paper, faint, sheets
 from harness.figures._style import INK, lines_of, log_ticks, number
-from harness.selection import Frame, metric_rows
+from harness.store.selection import Frame, metric_rows
 
 ROOM_FOR_WORDS = 0.36  # above the roof, as a share of the height below it
 SMALLEST_MARK, LARGEST_MARK = 3.6, 7.5

@@ -13,7 +13,7 @@ from harness.figures import Run, Sheet, Skip
 from harness.figures._rows import ROW_INCHES, Line, name_rows, panel_inches, put_words, with_room
 from harness.figures._sheet import Paper, sheets
 from harness.figures._style import INK, Look, lines_of
-from harness.selection import PANEL, Frame, metric_rows
+from harness.store.selection import PANEL, Frame, metric_rows
 
 METRICS = {"latency": ("latency", "flops_n"), "flops": ("FLOPs", "flops_n"), "peak_memory": ("peak memory", "peak_n")}
 FEWEST = 3

@@ -11,7 +11,7 @@ from harness import stats
 from harness.figures import Run, Sheet, Skip
 from harness.figures._lines import base_of, sheet_over_n
 from harness.figures._sheet import Paper, sheets
-from harness.selection import PANEL, Frame, printable, settings
+from harness.store.selection import PANEL, Frame, printable, settings
 
 DRAWN_VALUES = 2_000_000
 ALONE = "no base"  # the status of a latency that has nothing to be compared with

@@ -5,6 +5,7 @@
 
 Rows of different runs and machines are never ranked or drawn together. Everything that users wrote (names, notes,
 machines) reaches the page as data: a gzipped island of columns, and text that Jinja2 escapes.
+May import answers and what is below.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import Failure, UsageError
-from harness.replacing import replacing
+from harness.store.replacing import replacing
 
 if TYPE_CHECKING:
     from harness.figures import Run

@@ -16,7 +16,7 @@ import pandas
 
 from harness.figures import Run
 from harness.figures.pareto import half_width, own_options, problems
-from harness.record import parse_options
+from harness.store.record import parse_options
 
 JUDGED = ("top1", "top5", "map", "map50", "map75", "miou")
 

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness import store
+from harness.answers.recommend import drifts
+from harness.cases.space import Sweep, read_toml
 from harness.errors import UsageError
 from harness.figures import Run
 from harness.figures._style import device_name
-from harness.recommend import drifts
-from harness.selection import Frame, size
-from harness.space import Sweep, read_toml
+from harness.store import runs as store
+from harness.store.selection import Frame, size
 
 MOST_SIZES = 12
 

@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.colors import to_hex, to_rgb
 
 from harness.figures._style import Looks
-from harness.selection import Frame, sort_key
+from harness.store.selection import Frame, sort_key
 
 SYMBOLS = {
     "o": "circle", "s": "square", "^": "triangle-up", "v": "triangle-down", "p": "pentagon", "D": "diamond", "X": "x",

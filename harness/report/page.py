@@ -19,13 +19,13 @@ import pandas
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from harness.candidates import known_kinds
+from harness.answers.candidates import known_kinds
 from harness.errors import Failure
 from harness.figures import Run
 from harness.figures._style import device_name
 from harness.report import accuracies, answers, facts, island, looks
 from harness.report.rows import Rows, Setting, gather
-from harness.selection import FILE, PANEL
+from harness.store.selection import FILE, PANEL
 
 ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = ("words.js", "data.js", "frame.js", "lines.js", "maps.js", "spreads.js", "answer.js", "table.js", "main.js")
@@ -69,6 +69,7 @@ def render(runs: Sequence[Run], *, kinds: Mapping[str, str]) -> str:
         answer=found[first["setting"]].get(first["answer"]) if first else None,
         setting=about["settings"][first["setting"]] if first else None,
         cases=sum(run.frame["case_id"].nunique() for run in runs), rows=rows.listed,
+        clock=runs[0].clock,
     )  # fmt: skip
 
 

@@ -10,20 +10,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas
 
-from harness.crossover import Crossover, Probe, among, one_sided
+from harness.answers.crossover import Crossover, Probe, among, one_sided
 from harness.figures import Run, Skip
 from harness.figures._style import lines_of
 from harness.figures.pareto import own_options
 from harness.figures.roofline import points, roof_of
 from harness.figures.speedup import ratios
-from harness.record import parse_options
 from harness.report.island import Column, codes, numbers
-from harness.selection import FILE, PANEL, Frame, labelled, metric_rows, pool_seeds, settings
+from harness.store.record import parse_options
+from harness.store.selection import FILE, PANEL, Frame, labelled, metric_rows, pool_seeds, settings
 
 LOST = ("oom", "timeout")  # a base that cannot finish a size has lost there; other failures say nothing
 DERIVED = ("speed", "speed_low", "speed_high", "intensity")
@@ -68,7 +68,7 @@ def gather(runs: Sequence[Run]) -> Rows:
     for at, run in enumerate(runs):
         frame = run.frame.reset_index(drop=True)
         drawn = labelled(pool_seeds(frame))
-        run = Run(folder=run.folder, frame=drawn, environment=run.environment, whole=drawn)
+        run = replace(run, frame=drawn, whole=drawn)
         pooled = drawn[drawn.index >= len(frame)]
         frame = pandas.concat([frame, pooled]) if len(pooled) else frame
         own = frame["options"].map(lambda text: own_options(parse_options(text)))

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from harness.errors import Failure, UsageError
-from harness.replacing import replacing
+from harness.store.replacing import replacing
 
 HEADER = "harness"  # the key of our JSON among the header's texts
 SCHEMA = 1

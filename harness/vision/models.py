@@ -14,7 +14,7 @@ import importlib.util
 from dataclasses import dataclass
 
 from harness.errors import UsageError, unknown
-from harness.record import Case
+from harness.store.record import Case
 
 ANCHORS = 30  # m of the released models, at every size and resolution
 PATCH, CHANNELS, CLASSES, MLP_RATIO = 16, 3, 1000, 4

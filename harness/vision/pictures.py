@@ -16,7 +16,7 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
 from harness.figures._style import FURTHER, INK, WIDTH
-from harness.selection import printable
+from harness.store.selection import printable
 
 RIGHT, WRONG = "#009E73", "#D55E00"
 COLUMNS = 6

@@ -19,7 +19,7 @@ import attentions
 from attentions import registry
 from attentions.layer import MultiHeadAttention
 from harness.errors import UsageError
-from harness.record import Case, canonical_options
+from harness.store.record import Case, canonical_options
 from harness.vision import tasks
 from harness.vision.recipe import Recipe
 from harness.vision.task import Data, Mechanism, checked

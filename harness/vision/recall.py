@@ -25,12 +25,11 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from attentions import MultiHeadAttention
-from harness.metrics.flops import CORRECTED
-from harness.record import Reading
+from attentions.counting import counted
 from harness.stats import proportion_interval
+from harness.store.record import Reading
 
 NOISE = 16  # numbers in a background token, projected to the model's width
 EVALUATED = 4096  # samples: the interval of a proportion is then at most ±1.5 points
@@ -187,9 +186,8 @@ def run(trial: Trial, *, device: str | torch.device = "cpu") -> Iterator[Reading
 def forward_flops(model: nn.Module, load: Load, *, device: str | torch.device = "cpu") -> int:
     """Matrix products and convolutions of one sample's forward pass, as PyTorch's dispatcher counts them."""
     batch = draw(load, 1, torch.Generator().manual_seed(EVALUATION_SEED))
-    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=CORRECTED) as counter:
-        model(batch.symbols.to(device), batch.noise.to(device))
-    return counter.get_total_flops()
+    with torch.no_grad():
+        return counted(lambda: model(batch.symbols.to(device), batch.noise.to(device)))
 
 
 def train(model: nn.Module, trial: Trial, *, device: str | torch.device = "cpu") -> None:

@@ -9,10 +9,10 @@ import torch
 from accelerate.utils import send_to_device
 
 from harness import figures
-from harness.curves import read_curves
 from harness.figures._style import RC
-from harness.record import Reading
-from harness.selection import Frame
+from harness.store.curves import read_curves
+from harness.store.record import Reading
+from harness.store.selection import Frame
 from harness.vision.evaluate import accuracies, parameters
 from harness.vision.plan import case_of, shape_of
 from harness.vision.runfolder import RunFolder

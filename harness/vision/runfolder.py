@@ -17,11 +17,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from harness import environment
-from harness.csvfile import CsvFile, check_header
-from harness.curves import CURVE_COLUMNS, CURVES
-from harness.record import SCHEMA, Case, Reading, Row
-from harness.store import ENVIRONMENT, Store, read_environment
+from harness.machine import environment
+from harness.store.csvfile import CsvFile, check_header
+from harness.store.curves import CURVE_COLUMNS, CURVES
+from harness.store.record import SCHEMA, Case, Reading, Row
+from harness.store.runs import ENVIRONMENT, Store, read_environment
 
 LAST, BEST = "last.safetensors", "best.safetensors"
 
@@ -40,7 +40,7 @@ class RunFolder:
     def open(
         cls, path: Path, *, metrics: Sequence[str], resume: bool, write: bool, curves: bool = True
     ) -> Iterator[RunFolder]:  # fmt: skip
-        """Create the folder, or with `resume` continue in it. Raises StoreError as harness.store.Store.open does."""
+        """Create the folder, or with `resume` continue in it. Raises StoreError as Store.open does."""
         if not write:
             yield cls(path)
             return

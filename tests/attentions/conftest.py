@@ -16,10 +16,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 import attentions
-from harness.metrics.flops import CORRECTED
+from attentions.counting import counted
 
 
 @dataclass(frozen=True)
@@ -143,13 +142,7 @@ def poisoned() -> Iterator[None]:
 @pytest.fixture
 def count_flops() -> Callable[[Callable[[], Any]], int]:
     """FLOPs that PyTorch's dispatcher sees in a call."""
-
-    def count(call: Callable[[], Any]) -> int:
-        with FlopCounterMode(display=False, custom_mapping=CORRECTED) as counter:
-            call()
-        return counter.get_total_flops()
-
-    return count
+    return counted
 
 
 @pytest.fixture

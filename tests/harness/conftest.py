@@ -42,7 +42,7 @@ def harness(surroundings: dict[str, str]) -> Command:
 @pytest.fixture(scope="session")
 def catalogue(surroundings: dict[str, str]) -> dict[str, dict]:
     """The variants as data, found out once and left in the cache, where commands look before they start a worker."""
-    from harness.catalogue import cached
+    from harness.cases.catalogue import cached
 
     found = cached([])
     assert found is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from harness.record import Case, Reading, Row
+from harness.store.record import Case, Reading, Row
 
 METRICS = ("latency", "flops")
 CASE = Case(

@@ -14,8 +14,8 @@ from making import case, row
 
 from harness import figures
 from harness.figures import Run
-from harness.record import Reading
-from harness.store import Store
+from harness.store.record import Reading
+from harness.store.runs import Store
 
 KINDS = {"full": "exact", "flash": "exact", "xformers": "exact", "none": "floor"}
 

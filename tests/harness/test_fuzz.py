@@ -19,17 +19,19 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from harness import cli, store
+from harness import cli
+from harness.answers.compare import compare
+from harness.cases.filters import only
+from harness.cases.space import Sweep, read_toml
 from harness.check import baseline
 from harness.check.deterministic import METRICS, Facts
 from harness.cli._axes import _pairs
-from harness.compare import compare
 from harness.errors import Failure, UsageError
-from harness.pivot import pivot
-from harness.record import SAMPLE_COLUMNS, Reading
-from harness.selection import labelled, only
-from harness.space import Sweep, read_toml
-from harness.table import render
+from harness.store import runs as store
+from harness.store.pivot import pivot
+from harness.store.record import SAMPLE_COLUMNS, Reading
+from harness.store.selection import labelled
+from harness.store.table import render
 
 OWN = (UsageError, Failure)  # what a command turns into one line and an exit code
 CODES = {0, 2, 4, 5}

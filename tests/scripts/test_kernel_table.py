@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from scripting import load
 
-from harness.record import Case, Reading, Row
-from harness.store import Store
+from harness.store.record import Case, Reading, Row
+from harness.store.runs import Store
 
 METRICS = ("latency", "bytes_moved", "peak_memory", "numeric_error")
 TENSOR_MIB = 8 * 12 * 64 * 2 / 2**20  # of one token of k, v or the output

@@ -15,7 +15,7 @@ from scripting import load
 
 import attentions
 from attentions import parallel
-from harness.scaling import Assumptions, Call, project
+from harness.answers.scaling import Assumptions, Call, project
 
 ROOT = Path(__file__).parents[2]
 TABLE = ROOT / "results" / "cpu" / "parallel_bytes.csv"

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from scripting import load
 
-from harness.record import Reading, parse_options
-from harness.store import read, read_environment
+from harness.store.record import Reading, parse_options
+from harness.store.runs import read, read_environment
 from harness.vision.recall import Load, Trial
 
 TINY = Trial(

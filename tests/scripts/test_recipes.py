@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import store
 from harness.cli import main
+from harness.store import runs as store
 from harness.vision.data import scenes
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"

@@ -8,7 +8,7 @@ import pytest
 from scripting import load
 
 from harness import report
-from harness.record import COLUMNS
+from harness.store.record import COLUMNS
 
 MOST_BYTES = 12_000_000
 

@@ -14,8 +14,15 @@ from problems import Operators, Problem, distance, gradients
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from attentions.kernels import anchor, anchor_device, anchor_plan
-from attentions.kernels.anchor import anchor_attention, anchor_attention_fused
+from attentions.kernels.anchor import (
+    choices,
+    devices,
+    passes,
+    persistent,
+    plan,
+    plan_forward,
+)
+from attentions.kernels.anchor.operators import anchor_attention, anchor_attention_fused
 from attentions.layer import MultiHeadAttention
 
 # Times the error of the eager reference in the same dtype. The interpreter cuts float32 to bfloat16 by truncation, not
@@ -40,24 +47,37 @@ TICKETS = [(5, 2, 3, 2), (4, 1, 4, 1), (3, 3, 1, 4), (1, 1, 2, 2), (7, 3, 2, 1)]
 def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
     """All outputs and workspaces start as NaN."""
     monkeypatch.setattr(
-        anchor_plan, "allocate", lambda *shape, **keywords: torch.empty(*shape, **keywords).fill_(float("nan"))
+        plan, "allocate", lambda *shape, **keywords: torch.empty_strided(*shape, **keywords).fill_(float("nan"))
     )
 
 
 @pytest.fixture
 def cut(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Cut every problem into given splits and groups, which the heuristic would do for large ones only."""
-    heuristic = anchor_plan.default_choice
+    heuristic = choices.default_choice
 
     def use(splits: int, chunks: int, group: int = 0) -> None:
-        def choose(kind: Any, **keywords: Any) -> anchor_plan.Choice:
+        def choose(kind: Any, **keywords: Any) -> choices.Choice:
             choice = heuristic(kind, **keywords)
             extra = {"group": group, "programs": 2} if choice.schedule == "persistent" else {}
             return replace(choice, splits=splits, chunks=chunks, **extra)
 
-        monkeypatch.setattr(anchor_plan, "default_choice", choose)
+        monkeypatch.setattr(choices, "default_choice", choose)
 
     return use
+
+
+def given_to_kernels(monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]:
+    """By name, the tensors that plans run on from now on."""
+    seen: dict[str, Tensor] = {}
+    run = plan.Plan.run
+
+    def watched(self: plan.Plan, given: dict[str, Tensor]) -> list[Any]:
+        seen.update(given)
+        return run(self, given)
+
+    monkeypatch.setattr(plan.Plan, "run", watched)
+    return seen
 
 
 def check(problem: Problem, **settings: Any) -> None:
@@ -84,10 +104,10 @@ def test_blocked_splits_agree_with_float64(cut: Any) -> None:
 @pytest.mark.parametrize("m", [20, 64])
 def test_products_by_single_warps_agree_with_float64(monkeypatch: pytest.MonkeyPatch, m: int) -> None:
     """An A100 keeps the sums as AᵀV and the degrees as columns; Hopper, as VᵀA and rows."""
-    monkeypatch.setattr(anchor_plan, "INTERPRETER", replace(anchor_plan.INTERPRETER, capability=80))
-    anchor_plan.device_of.cache_clear()
+    monkeypatch.setattr(devices, "INTERPRETER", replace(devices.INTERPRETER, capability=80))
+    devices.device_of.cache_clear()
     check(Problem(1, 2, 100, 64, m, torch.float16))
-    anchor_plan.device_of.cache_clear()
+    devices.device_of.cache_clear()
 
 
 @pytest.mark.parametrize("group", [1, 2, 5])
@@ -103,13 +123,13 @@ def test_schedules_are_the_same_function(cut: Any) -> None:
     cut(3, 3, 1)
     k, v, anchors, g = Problem(1, 2, 190, 32, 20, torch.float32).tensors()
     split, persistent = (
-        gradients(lambda *x, s=s: anchor_attention(*x, schedule=s), k, v, anchors, g) for s in anchor_plan.SCHEDULES
+        gradients(lambda *x, s=s: anchor_attention(*x, schedule=s), k, v, anchors, g) for s in choices.SCHEDULES
     )
     for name in split:
         assert distance(persistent[name], split[name].double()) < 1e-6, name
 
 
-@pytest.mark.parametrize("schedule", anchor_plan.SCHEDULES)
+@pytest.mark.parametrize("schedule", choices.SCHEDULES)
 def test_repeats_bit_for_bit(cut: Any, schedule: str) -> None:
     cut(3, 2, 2)
     k, v, anchors, g = Problem(1, 3, 100, 32, 10, torch.float16).tensors()
@@ -121,15 +141,17 @@ def test_a_persistent_plan_runs_twice(cut: Any) -> None:
     """Its counters start at zero each time, so that the second run does its work again."""
     cut(3, 3, 2)
     k, v, anchors, _ = Problem(1, 3, 190, 32, 20, torch.float16).tensors()
-    kind = anchor_plan.shape_class(k, anchors, "forward")
-    choice = anchor_plan.default_choice(
-        kind, n=190, m=20, parts=3, device=anchor_plan.INTERPRETER, schedule="persistent"
-    )
-    plan = anchor_plan.forward(k, v, anchors, choice=choice)
-    first = [x.clone() for x in plan.run()]
-    for result in plan.results:
+    kind = choices.shape_class(k, anchors, "forward")
+    choice = choices.default_choice(kind, n=190, m=20, parts=3, device=devices.INTERPRETER, schedule="persistent")
+    found = {"out": plan.output_like(k), "kept": passes.new_kept(k, anchors)}
+    planned = plan_forward.forward(k, v, anchors, choice=choice)
+    planned.run({"k": k, "v": v, "anchors": anchors, **found})
+    first = {name: x.clone() for name, x in found.items()}
+    for result in found.values():
         result.fill_(float("nan"))
-    assert all(torch.equal(x, y) for x, y in zip(first, plan.run(), strict=True))
+    planned.run({"k": k, "v": v, "anchors": anchors, **found})
+    assert all(torch.equal(first[name], x) for name, x in found.items())
+    assert torch.isfinite(found["out"]).all()
 
 
 @pytest.mark.parametrize("m", [10, 80])  # 80 in float32: in blocks of anchors
@@ -145,34 +167,20 @@ def test_anchor_of_zero_degree_gives_zero(m: int) -> None:
 
 def test_strided_inputs_are_read_and_written_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
     """Slices of a wider tensor, heads inside tokens: none of them is copied, and the output is laid out alike."""
-    seen: list[Tensor] = []
-    plan = anchor_plan.forward
-    monkeypatch.setattr(anchor_plan, "forward", lambda k, v, *x, **kw: seen.extend((k, v)) or plan(k, v, *x, **kw))
+    seen = given_to_kernels(monkeypatch)
     wide = torch.randn(2, 40, 3, 2, 48, generator=torch.Generator().manual_seed(0))
     k, v = (wide[..., i, 8:40].transpose(1, 2) for i in (0, 1))
     anchors = torch.randn(9, 32, generator=torch.Generator().manual_seed(1))
     out = anchor_attention(k, v, anchors)
-    assert [x.data_ptr() for x in seen] == [k.data_ptr(), v.data_ptr()]
-    assert [x.stride() for x in seen] == [k.stride(), v.stride()]
+    assert [seen[name].data_ptr() for name in "kv"] == [k.data_ptr(), v.data_ptr()]
+    assert [seen[name].stride() for name in "kv"] == [k.stride(), v.stride()]
     assert out.transpose(1, 2).is_contiguous()
     exact = gradients(anchor_attention, k.contiguous(), v.contiguous(), anchors, torch.ones(2, 3, 40, 32))
     assert torch.equal(out, exact["out"])
 
 
 def test_fused_projection_is_neither_copied_nor_transposed(monkeypatch: pytest.MonkeyPatch) -> None:
-    given: dict[str, Tensor] = {}
-    plan, differentiate = anchor_plan.forward, anchor_plan.backward
-
-    def forward(k: Tensor, v: Tensor, anchors: Tensor, **keywords: Any) -> Any:
-        given.update(k=k, v=v)
-        return plan(k, v, anchors, **keywords)
-
-    def backward(*tensors: Tensor, **keywords: Any) -> Any:
-        given.update(grad_k=keywords["grad_k"], grad_v=keywords["grad_v"])
-        return differentiate(*tensors, **keywords)
-
-    monkeypatch.setattr(anchor_plan, "forward", forward)
-    monkeypatch.setattr(anchor_plan, "backward", backward)
+    given = given_to_kernels(monkeypatch)
     kv = torch.randn(2, 40, 2, 3, 32, generator=torch.Generator().manual_seed(0)).requires_grad_()
     anchors = torch.randn(9, 32, generator=torch.Generator().manual_seed(1)).requires_grad_()
     out = anchor_attention_fused(kv, anchors)
@@ -198,7 +206,7 @@ def test_the_layer_copies_and_transposes_nothing(
     monkeypatch: pytest.MonkeyPatch, backend: str, dtype: torch.dtype
 ) -> None:
     """From the projection to the kernels and back, forward and backward; and it is the layer with the reference."""
-    inner, asked = anchor._inner, []
+    inner, asked = passes.inner, []
 
     def in_place(tensor: Tensor) -> Tensor:
         asked.append(tensor)
@@ -218,7 +226,7 @@ def test_the_layer_copies_and_transposes_nothing(
     exact, _ = used("anchor:reference", torch.float64)
     eager, general = used("anchor:reference")
     assert "clone" in general.copies  # the recorder sees the copies of the general path
-    monkeypatch.setattr(anchor, "_inner", in_place)
+    monkeypatch.setattr(passes, "inner", in_place)
     found, seen = used(f"anchor:{backend}")
     assert seen.copies == []
     assert {"anchor_fused", "anchor_fused_backward"} <= set(seen.names)
@@ -301,7 +309,7 @@ def test_wrong_requests_say_what_is_valid() -> None:
 @triton.jit
 def _decode(out, group, splits, slices):
     ticket = tl.program_id(0)
-    kind, head, part = anchor_device._item(ticket, group, splits, slices)
+    kind, head, part = persistent.item_of(ticket, group, splits, slices)
     tl.store(out + 3 * ticket, kind)
     tl.store(out + 3 * ticket + 1, head)
     tl.store(out + 3 * ticket + 2, part)
@@ -309,12 +317,12 @@ def _decode(out, group, splits, slices):
 
 @pytest.mark.parametrize(("parts", "group", "splits", "slices"), TICKETS)
 def test_tickets_cover_the_work_and_wait_only_for_lower_ones(parts: int, group: int, splits: int, slices: int) -> None:
-    """The proof in anchor_device.py rests on this order."""
-    count = anchor_plan._tickets(parts, group, splits, slices)
+    """The proof in persistent.py rests on this order."""
+    count = plan_forward.tickets(parts, group, splits, slices)
     out = torch.full((count, 3), -9, dtype=torch.int32)
     _decode[(count,)](out, group, splits, slices)
     ticket = {tuple(row): i for i, row in enumerate(out.tolist()) if 0 <= row[1] < parts}
-    gather, reduce, scatter = (x.value for x in (anchor_device.GATHER, anchor_device.REDUCE, anchor_device.SCATTER))
+    gather, reduce, scatter = (x.value for x in (persistent.GATHER, persistent.REDUCE, persistent.SCATTER))
     expected = {(kind, head, part) for kind in (gather, scatter) for head in range(parts) for part in range(splits)}
     expected |= {(reduce, head, part) for head in range(parts) for part in range(slices)}
     assert ticket.keys() == expected
@@ -330,10 +338,8 @@ def test_tickets_cover_the_work_and_wait_only_for_lower_ones(parts: int, group: 
 
 def _persistent(problem: Problem) -> bool:
     k, _, anchors, _ = problem.tensors()
-    kind = anchor_plan.shape_class(k, anchors, "backward")
+    kind = choices.shape_class(k, anchors, "backward")
     parts = problem.b * problem.h
-    device = anchor_plan.INTERPRETER
-    choice = anchor_plan.default_choice(
-        kind, n=problem.n, m=problem.m, parts=parts, device=device, schedule="persistent"
-    )
+    device = devices.INTERPRETER
+    choice = choices.default_choice(kind, n=problem.n, m=problem.m, parts=parts, device=device, schedule="persistent")
     return choice.schedule == "persistent"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from attentions.kernels.anchor_tiles import TILES, Tile
+from attentions.kernels.anchor.tiles import TILES, Tile
 
 REPORTS = sorted((Path(__file__).parents[3] / "results" / "compiler").glob("anchor_triton_*.csv"))
 KERNELS = {

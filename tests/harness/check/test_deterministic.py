@@ -10,7 +10,7 @@ import pytest
 from harness.check import complexity
 from harness.check.complexity import Point
 from harness.check.deterministic import METRICS, Facts, alone, compare
-from harness.record import Case, Reading
+from harness.store.record import Case, Reading
 
 DEFINITION = {"fields": "abc", "size": 2.0, "projections": [1.0, -0.5]}
 VALUES = {"numeric_error": 3e-7, "flops": 1000, "peak_memory": 8.0, "kernels": 18}

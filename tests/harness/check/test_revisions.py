@@ -59,7 +59,7 @@ def test_changes_are_edits_new_files_and_commits_but_not_documents(repository):
 
 def test_a_change_of_this_harness_is_no_effect_and_one_of_its_variants_is():
     root = Path(revisions.__file__).resolve().parents[2]
-    assert revisions.measured(root, ["harness/worker.py", "attentions/base.py"]) == ["attentions/base.py"]
+    assert revisions.measured(root, ["harness/measuring/worker.py", "attentions/base.py"]) == ["attentions/base.py"]
 
 
 def test_the_base_side_has_the_committed_plugin_and_this_harness(repository):

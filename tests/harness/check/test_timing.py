@@ -14,7 +14,7 @@ from harness.check.pairs import CANARY, Process, Rounds, check_origin
 from harness.check.revisions import Side
 from harness.check.timing import judge
 from harness.errors import Failure
-from harness.record import Case
+from harness.store.record import Case
 
 SIDE = Side(name="base", commit="", path=(), plugins=(), python=sys.executable, origin=())
 ROUNDS = Rounds(base=SIDE, head=replace(SIDE, name="head"), device="cpu")

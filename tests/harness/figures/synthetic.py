@@ -1,4 +1,4 @@
-"""A run that nobody measured: many variants, sizes, phases and dtypes, with failures, written through harness.store.
+"""A run that nobody measured: many variants, sizes, phases and dtypes, with failures, written by the store.
 
 write_run(folder)                                  # measurements.csv, samples.csv, environment.json
 write_run(folder, variants=("anchor",), sizes=(4096,), phases=("forward",))
@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from harness import stats
-from harness.record import Case, Reading, Row
-from harness.store import Store
+from harness.store.record import Case, Reading, Row
+from harness.store.runs import Store
 
 EXACT = ("full", "flash", "xformers")
 BACKENDS = {"full": "reference", "flash": "torch", "linformer": "reference", "nystrom": "reference", "anchor": "sdpa"}

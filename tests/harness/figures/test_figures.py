@@ -16,9 +16,10 @@ import pandas
 import pytest
 from synthetic import write_run
 
-from harness import figures, store
+from harness import figures
 from harness.errors import UsageError
 from harness.figures import heatmap
+from harness.store import runs as store
 
 ALL = ["error", "heatmap", "latency", "memory", "roofline", "scaling", "speedup"]
 OTHERS = {"curves", "pareto", "resolution"}  # of trained and of whole models, which this run does not hold
@@ -411,7 +412,7 @@ def test_an_unwritable_place_is_a_usage_error(small_run: Path, tmp_path: Path) -
 
 def test_drawing_needs_no_torch(small_run: Path) -> None:
     code = (
-        "import sys, importlib; from pathlib import Path; import harness.table; from harness import figures\n"
+        "import sys, importlib; from pathlib import Path; import harness.store.table; from harness import figures\n"
         "[importlib.import_module(f'harness.figures.{name}') for name in figures.names()]\n"
         "figures.load(Path(sys.argv[1])); sys.exit('torch' in sys.modules)\n"
     )

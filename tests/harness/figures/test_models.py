@@ -13,12 +13,13 @@ import matplotlib.text
 import pytest
 
 from harness import figures
+from harness.cases.filters import only
 from harness.figures import Skip, latency, resolution
 from harness.figures._style import RC
-from harness.pivot import pivot
-from harness.record import Case, Reading
-from harness.selection import labelled, metric_rows, only
-from harness.store import Store, read
+from harness.store.pivot import pivot
+from harness.store.record import Case, Reading
+from harness.store.runs import Store, read
+from harness.store.selection import labelled, metric_rows
 
 SIDES = (224, 448, 896, 1792)
 HEADS = {"anchorformer_tiny": 3, "anchorformer_small": 6}

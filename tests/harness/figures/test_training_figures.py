@@ -12,14 +12,14 @@ import pytest
 from synthetic import ENVIRONMENT
 
 from harness import figures
-from harness.csvfile import CsvFile
-from harness.curves import CURVE_COLUMNS, CURVES
 from harness.errors import UsageError
 from harness.figures import Skip, curves, pareto
 from harness.figures._style import RC
-from harness.record import Case, Reading, Row, canonical_options
-from harness.store import ENVIRONMENT as ENVIRONMENT_FILE
-from harness.store import Store
+from harness.store.csvfile import CsvFile
+from harness.store.curves import CURVE_COLUMNS, CURVES
+from harness.store.record import Case, Reading, Row, canonical_options
+from harness.store.runs import ENVIRONMENT as ENVIRONMENT_FILE
+from harness.store.runs import Store
 
 ATTENTIONS = {"none": (0.31, 5e8, {}), "full": (0.93, 9e8, {}), "anchor": (0.90, 8e8, {"init": "paper"})}
 

@@ -12,8 +12,8 @@ from figures.synthetic import DECLARED, ENVIRONMENT, write_run
 
 from harness import figures, report
 from harness.figures import Run
-from harness.record import Case, Reading, Row, canonical_options
-from harness.store import Store
+from harness.store.record import Case, Reading, Row, canonical_options
+from harness.store.runs import Store
 
 KINDS = {"full": "exact", "flash": "exact", "xformers": "exact"}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

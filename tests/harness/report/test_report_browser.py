@@ -12,7 +12,7 @@ import pytest
 from stored import Told, stored
 
 from harness.figures import Run
-from harness.selection import metric_rows
+from harness.store.selection import metric_rows
 
 CHARTS = ("latency", "speedup", "peak_memory", "map", "roofline", "pareto", "crossover")
 READY = "html[data-ready=true], html[data-ready=failed]"

@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 from stored import KINDS, Told, stored
 
-from harness.candidates import Stock
+from harness.answers.candidates import Stock
+from harness.answers.recommend import Wish, recommend
 from harness.figures import Run
 from harness.figures.roofline import points
 from harness.figures.speedup import ratios
-from harness.recommend import Wish, recommend
 from harness.report.accuracies import of_runs
 from harness.report.answers import of_settings
 from harness.report.looks import CONTRAST, _contrast, series_looks, size_looks
 from harness.report.rows import NUMBERS, TEXTS, gather
-from harness.selection import FILE, PANEL, metric_rows, settings
+from harness.store.selection import FILE, PANEL, metric_rows, settings
 
 
 def test_every_row_of_every_run_is_there_once(run: Run, hostile: Run) -> None:

@@ -15,9 +15,9 @@ import pytest
 import torch
 from tiny_training import SETTINGS, TINY, Silent, folders, plan
 
-from harness import store
-from harness.curves import read_curves
 from harness.errors import Failure, UsageError
+from harness.store import runs as store
+from harness.store.curves import read_curves
 from harness.vision import checkpoint, tasks
 from harness.vision.plan import Plan
 from harness.vision.runfolder import BEST, LAST

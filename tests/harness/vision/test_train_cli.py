@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from tiny_training import SETTINGS, folders
 
-from harness import store
 from harness.cli import main
+from harness.store import runs as store
 from harness.vision import tasks
 from harness.vision.runfolder import LAST
 

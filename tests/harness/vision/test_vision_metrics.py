@@ -20,7 +20,7 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 from torchmetrics.detection import MeanAveragePrecision
 
-from harness.record import TASK_UNITS
+from harness.store.record import TASK_UNITS
 from harness.vision.metrics import BoxAP, MeanIoU, TopK
 
 Detections = dict[str, Tensor]

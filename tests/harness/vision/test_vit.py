@@ -14,13 +14,11 @@ import torch
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 import attentions
-from attentions import AttentionError, Unavailable
+from attentions import AttentionError, Unavailable, counting
 from attentions.hosts import BlockAttention
 from harness.errors import Failure, UsageError
-from harness.metrics.flops import CORRECTED
 from harness.vision import models, vit
 
 SMALL: dict[str, Any] = {"depth": 2, "embed_dim": 48, "num_heads": 3, "img_size": 64, "num_classes": 5, "anchors": 4}
@@ -44,9 +42,8 @@ def counted(name: str, *, side: int = 224, **how: Any) -> tuple[nn.Module, int]:
     """The model on the meta device, where nothing is computed, and the multiply-adds that the dispatcher sees."""
     with torch.device("meta"), torch.no_grad():
         model = vit.create(name, img_size=side, **how)
-        with FlopCounterMode(display=False, custom_mapping=CORRECTED) as counter:
-            model(torch.empty(1, 3, side, side))
-    return model, counter.get_total_flops() // 2
+        flops = counting.counted(lambda: model(torch.empty(1, 3, side, side)))
+    return model, flops // 2
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,190 @@
+"""What may be tuned about a pass, what a shape allows, and what to take where nobody has tuned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+import triton
+from torch import Tensor
+
+from attentions.kernels.anchor.devices import Device
+from attentions.kernels.anchor.tiles import TILES, Tile
+
+HEAD_DIMS = (32, 64, 80, 96, 128)  # those with tests and reports; any from 1 to the last is taken
+MAX_ANCHORS = 512
+MAX_TOKENS = 2**22
+DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+SCHEDULES = ("split", "persistent")
+
+# While nobody has measured the persistent schedule on a device, the heuristic does not take it; tuning may.
+DEFAULT_SCHEDULE = "split"
+
+# Share of L2 that one group of heads may take with what is read twice. Two groups are in flight, beside streams that
+# are read once; and on Hopper and Ampere a line read from both halves of L2 is kept in both.
+GROUP_SHARE = 0.2
+LARGEST_SHARE = 0.4  # a single head beyond it would be gone before its second reading
+
+# Roles (rows of tiles.TILES) of the second stage, and of the launches when the anchors are blocked.
+SECOND = {"forward": "scatter", "backward": "differentiate"}
+BLOCKED = {
+    "forward": ("denominator", "gather_blocked", "scatter_blocked"),
+    "backward": ("denominator", "gather_blocked", "tokens", "anchors"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What may be tuned about a pass. A split is part of a head's tokens and the work of one program at a time.
+
+    schedule: `split` (a launch a stage) or `persistent` (one launch, the second reading from L2);
+    tiles: by role, see tiles; splits: of the gather; chunks: of the second stage (persistent: the same splits);
+    group: heads in flight at once; programs: how many are launched (both persistent only).
+    """
+
+    schedule: str
+    tiles: Mapping[str, Tile]
+    splits: int
+    chunks: int
+    group: int = 0
+    programs: int = 0
+
+
+@dataclass(frozen=True)
+class ShapeClass:
+    """What decides tiles: shapes of one class share compiled kernels and tuning."""
+
+    d: int
+    d_pad: int
+    m_pad: int
+    bits: int
+    phase: str
+
+    @property
+    def whole(self) -> bool:
+        """Whether one program holds all anchors, so that no launch for the denominators is needed."""
+        return (SECOND[self.phase], self.bits, self.m_pad, self.d_pad) in TILES
+
+
+def shape_class(k: Tensor, anchors: Tensor, phase: str) -> ShapeClass:
+    """The class of a problem; phase is `forward` or `backward`."""
+    m, d = anchors.shape
+    return class_of(d=d, m=m, dtype=k.dtype, phase=phase)
+
+
+def class_of(*, d: int, m: int, dtype: torch.dtype, phase: str) -> ShapeClass:
+    """The same from sizes."""
+    d_pad, m_pad = max(HEAD_DIMS[0], triton.next_power_of_2(d)), max(16, triton.next_power_of_2(m))
+    return ShapeClass(d, d_pad, m_pad, 8 * dtype.itemsize, phase)
+
+
+def unsupported(k: Tensor, v: Tensor, anchors: Tensor) -> str | None:
+    """Why these kernels do not take the tensors, or None."""
+    m, d = anchors.shape
+    reason = limits(n=k.shape[-2], d=d, m=m, dtype=k.dtype)
+    if reason:
+        return reason
+    if k.dim() != 4 or k.shape != v.shape or k.shape[-1] != d:
+        return f"needs k and v (b, h, n, d) and anchors (m, d), not {[tuple(t.shape) for t in (k, v, anchors)]}"
+    if v.dtype != k.dtype:
+        return f"needs k and v of one dtype, not {k.dtype} and {v.dtype}"
+    return None
+
+
+def limits(*, n: int, d: int, m: int, dtype: torch.dtype) -> str | None:
+    """Why these kernels do not take a size, or None."""
+    if dtype not in DTYPES:
+        return f"takes float16, bfloat16 and float32, not {str(dtype).removeprefix('torch.')}"
+    if not 1 <= d <= HEAD_DIMS[-1]:
+        return f"takes head_dim 1 to {HEAD_DIMS[-1]}, not {d}"
+    if not 1 <= m <= MAX_ANCHORS:
+        return f"takes 1 to {MAX_ANCHORS} anchors, not {m}"
+    if not 1 <= n <= MAX_TOKENS:
+        return f"takes 1 to {MAX_TOKENS} tokens, not {n}"
+    return None
+
+
+def not_persistent(
+    *, n: int, d: int, m: int, dtype: torch.dtype, parts: int, passes: tuple[str, ...], device: Device
+) -> str | None:  # fmt: skip
+    """Why a pass of this size, b·h = parts, would run split although persistent is asked for, or None."""
+    for phase in passes:
+        kind = class_of(d=d, m=m, dtype=dtype, phase=phase)
+        choice = default_choice(kind, n=n, m=m, parts=parts, device=device, schedule="persistent")
+        if choice.schedule != "persistent":
+            return (
+                f"takes 16-bit inputs, m × d that one tile holds, and heads whose {phase} pass fits in "
+                f"{LARGEST_SHARE:.0%} of L2 ({device.l2_bytes >> 20} MiB here); anchor:split takes n={n} d={d} m={m}"
+            )
+    return None
+
+
+@cache
+def default_choice(
+    kind: ShapeClass, *, n: int, m: int, parts: int, device: Device, schedule: str = DEFAULT_SCHEDULE
+) -> Choice:
+    """What to run without tuning; parts = b·h. A persistent schedule that does not fit becomes `split`."""
+    if schedule == "persistent":
+        choice = _persistent(kind, n=n, parts=parts, device=device)
+        if choice is not None:
+            return choice
+    if kind.whole:
+        gather, second = tile_of("gather", kind, device), tile_of(SECOND[kind.phase], kind, device)
+        tiles = {"gather": gather, SECOND[kind.phase]: second}
+        least = max(4 * gather.tokens, 8 * kind.m_pad)
+        splits = _cut(n, parts, slots=device.processors * gather.resident, least=least)
+        chunks = _cut(n, parts, slots=device.processors * second.resident, least=least)
+        return Choice(schedule="split", tiles=tiles, splits=splits, chunks=chunks)
+    tiles = {role: tile_of(role, kind, device) for role in BLOCKED[kind.phase]}
+    gather, anchors = tiles["gather_blocked"], tiles.get("anchors", tiles["gather_blocked"])
+    least = 16 * gather.tokens
+    splits = _cut(n, parts * -(-m // gather.anchors), slots=device.processors * gather.resident, least=least)
+    chunks = _cut(n, parts * -(-m // anchors.anchors), slots=device.processors * anchors.resident, least=least)
+    return Choice(schedule="split", tiles=tiles, splits=splits, chunks=chunks)
+
+
+def _persistent(kind: ShapeClass, *, n: int, parts: int, device: Device) -> Choice | None:
+    role = f"persistent_{kind.phase}"
+    if (role, kind.bits, kind.m_pad, kind.d_pad) not in TILES:
+        return None
+    tile = tile_of(role, kind, device)
+    read_twice = n * kind.d * (kind.bits // 8) * (2 if kind.phase == "backward" else 1)
+    if read_twice > LARGEST_SHARE * device.l2_bytes:
+        return None
+    group = max(1, min(parts, int(GROUP_SHARE * device.l2_bytes / read_twice)))
+    programs = device.processors * tile.resident
+    # A group's items number half the programs or more: the tickets in hand then span less than a step, so that what
+    # an item waits for was begun a step ago. Fewer, longer items would wait; more would write more partial sums.
+    span = max(2 * tile.tokens, 4 * kind.m_pad, -(-2 * group * n // programs))
+    splits = max(1, n // span)
+    return Choice(
+        schedule="persistent", tiles={role: tile}, splits=splits, chunks=splits, group=group, programs=programs
+    )
+
+
+def tile_of(role: str, kind: ShapeClass, device: Device) -> Tile:
+    """The table's tile for a role on a device's generation."""
+    generation = 90 if device.capability >= 90 else 80
+    return TILES[role, kind.bits, kind.m_pad if kind.whole else 0, kind.d_pad][generation]
+
+
+def span_of(n: int, splits: int, tile: int) -> tuple[int, int]:
+    """Tokens a split, whole tiles, and how many splits that makes."""
+    span = -(-n // (splits * tile)) * tile
+    return span, -(-n // span)
+
+
+def _cut(n: int, parts: int, *, slots: int, least: int) -> int:
+    """Splits a head so that parts · splits programs fill the device's slots evenly; at least `least` tokens each."""
+    most = max(1, n // least)
+    best, best_filled = 1, 0.0
+    for splits in range(1, min(most, max(1, 4 * slots // parts)) + 1):
+        waves = -(-parts * splits // slots)
+        filled = parts * splits / (waves * slots)
+        if filled > best_filled + 0.02:  # more splits write more partial sums: only for a gain
+            best, best_filled = splits, filled
+        if best_filled >= 0.95:
+            break
+    return best

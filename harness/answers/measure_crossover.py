@@ -1,0 +1,87 @@
+"""Measures a crossover: gives harness.answers.crossover the A/B ratio at each n it asks for. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from harness.answers.crossover import Crossover, Probe, compare, find, one_sided
+from harness.cases.sharing import one_process
+from harness.cases.space import Sweep, expand, sizes
+from harness.engines.local import Engine, WorkerLost
+from harness.errors import Failure, UsageError
+from harness.store.record import Case
+from harness.sweep.conduct import check_names, memory_refusal
+
+SINGLE = ("m", "batch", "heads", "head_dim", "dtype", "phase", "scope")
+
+
+def measure(
+    given: Mapping[str, Any], a: str, b: str, *, low: str, high: str, say: Callable[[str], None] = lambda line: None
+) -> tuple[Crossover, str]:
+    """The crossover of A against B and the device it holds for. `given` fixes all but n; say: told each probe."""
+    for name in ("attention", "n"):
+        if name in given:
+            raise UsageError(f"crossover chooses {name} itself; leave --{name} out and use A, B, --low and --high")
+    first, last = (_size(name, text) for name, text in (("low", low), ("high", high)))
+    if first >= last:
+        raise UsageError(f"--low {low} must be below --high {high}")
+    if a == b or any("," in name or not name.strip() for name in (a, b)):
+        raise UsageError(f"crossover compares two different variants, such as anchor flash, not {a!r} and {b!r}")
+    sweep = Sweep.parse({**given, "attention": [a, b], "n": [first]})
+    one_process(sweep.sequence_parallel, "harness crossover")
+    for name in SINGLE:
+        if len(getattr(sweep, name)) > 1:
+            raise UsageError(f"crossover compares one size at a time: give one --{name.replace('_', '-')}")
+    if sweep.scope == ("model",):
+        raise UsageError("crossover varies n, which a model takes from its resolution: give --scope core or layer")
+    check_names(sweep)
+    with Engine(plugins=sweep.plugin, device=sweep.device) as engine:
+        session = engine.open()
+        cases, _ = expand(sweep, session["catalogue"], device=session["device"])
+        pair = [next(case for case in cases if _names(case, name)) for name in (a, b)]
+        answer = find(lambda n: _probe(engine, sweep, pair, n, say), low=first, high=last)
+        return answer, session["device"]
+
+
+def _size(name: str, text: str) -> int:
+    try:
+        found = sizes(text, axis="n")
+    except ValueError as error:
+        raise UsageError(f"--{name}: {error}") from None
+    if len(found) > 1:
+        raise UsageError(f"--{name} takes one n, not {text!r}")
+    return found[0]
+
+
+def _names(case: Case, name: str) -> bool:
+    variant, _, backend = name.strip().partition(":")
+    return (case.attention, case.backend) == (variant, backend)
+
+
+def _probe(
+    engine: Engine, sweep: Sweep, pair: list[Case], n: int, say: Callable[[str], None] = lambda line: None
+) -> Probe:
+    resolutions = engine.resolve([replace(case, n=n) for case in pair])
+    free = engine.free_bytes()
+    reasons = [r.note if r.status != "ok" else memory_refusal(r, free) for r in resolutions]
+    if any(reasons):
+        notes = "; ".join(f"{r.case.label}: {why}" for r, why in zip(resolutions, reasons, strict=True) if why)
+        for resolution in resolutions:
+            if resolution.status == "unavailable":
+                raise Failure(f"{resolution.case.label} cannot run here: {resolution.note}")
+        return one_sided(n, a_runs=not reasons[0], b_runs=not reasons[1], note=notes)
+    try:
+        answer = engine.pair([r.case for r in resolutions], budget_s=sweep.budget, timeout_s=sweep.timeout)
+    except WorkerLost as lost:
+        raise Failure(f"at n = {n}: {lost.note}; a smaller --high may do") from None
+    if failure := answer.get("failure"):
+        which = failure["which"]
+        note = f"{pair[which].label}: {failure['note']}" if which is not None else failure["note"]
+        if failure["status"] in ("oom", "unsupported") and which is not None:
+            return one_sided(n, a_runs=which == 1, b_runs=which == 0, note=note)
+        raise Failure(f"at n = {n}: {note}")
+    probe = compare(*answer["samples"], n=n)
+    say(f"n={n}: {probe.ratio:.3f} ({probe.low:.3f} to {probe.high:.3f}), {probe.winner}")
+    return probe

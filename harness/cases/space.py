@@ -1,0 +1,290 @@
+"""A sweep's description and the cases it stands for: axes from the command line and TOML, checked. No torch.
+
+    sweep = Sweep.parse({"n": ["1k..64k"], "m": ["16,64"], "attention": ["full,flash,anchor:sdpa"]})
+    cases = expand(sweep, catalogue, device="cpu")
+
+Axes take lists and ranges: "1024,4096", "16k" (k = 1024, M = 1024²), "1k..64k" (doubling).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from harness.cases.axes import rule, sizes
+from harness.cases.sharing import MOST_RANKS, chosen_metrics, sharable
+from harness.errors import UsageError, unknown
+from harness.store.record import DTYPES, MODEL_KEYS, PHASES, RANK_UNITS, SCOPES, UNITS, Case, canonical_options
+from harness.vision.models import ANCHORS, ARCHITECTURES, PATCH, architecture
+
+NUMBERS = {
+    "seed": "a whole number from 0 to 2147483647", "budget": "seconds, more than 0 and at most 3600",
+    "timeout": "seconds, more than 0 and at most 86400",
+    "sequence_parallel": f"a number of processes from 1 to {MOST_RANKS}",
+}  # fmt: skip
+MOST_CASES = 100_000
+
+
+class Sweep(BaseModel):
+    """The axes and settings of one sweep; the field names are the keys of sweep.toml and the command line's options.
+
+    attention: empty means every variant; m concerns variants with a bottleneck only; dtype "auto" is bfloat16 on a
+    GPU and float32 on the CPU; set holds variant options, `{"anchor.init": "paper"}`; budget and timeout are seconds
+    a case. Scope model takes its n, heads and head_dim from model and resolution (the side of square images, in
+    pixels), and, where it is the only scope, m = 30 by default. sequence_parallel: processes that share each case.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    attention: tuple[str, ...] = ()
+    n: tuple[int, ...] = (4096,)
+    m: tuple[int, ...] = (64,)
+    batch: tuple[int, ...] = (1,)
+    heads: tuple[int, ...] = (6,)
+    head_dim: tuple[int, ...] = (64,)
+    dtype: tuple[str, ...] = ("auto",)
+    phase: tuple[str, ...] = ("forward",)
+    scope: tuple[str, ...] = ("core",)
+    model: tuple[str, ...] = ("anchorformer_tiny",)
+    resolution: tuple[int, ...] = (224,)
+    device: str = "auto"
+    set: dict[str, str] = Field(default_factory=dict)
+    sequence_parallel: int = Field(default=1, ge=1, le=MOST_RANKS)
+    metrics: tuple[str, ...] = tuple(UNITS)
+    plugin: tuple[str, ...] = ()
+    seed: int = Field(default=0, ge=0, lt=1 << 31)
+    budget: float = Field(default=2.0, gt=0, le=3600, allow_inf_nan=False)
+    timeout: float = Field(default=120.0, gt=0, le=86400, allow_inf_nan=False)
+
+    @field_validator("seed", "budget", "timeout", "sequence_parallel", mode="before")
+    @classmethod
+    def _number(cls, value: Any) -> Any:
+        if isinstance(value, bool):  # true is 1 for pydantic
+            raise ValueError(f"{value!r} is no number")
+        return value
+
+    @field_validator("n", "m", "batch", "heads", "head_dim", "resolution", mode="before")
+    @classmethod
+    def _sizes(cls, value: Any, info: Any) -> tuple[int, ...]:
+        found = _unique(size for text in _words(value) for size in sizes(text, axis=info.field_name))
+        if not found:
+            raise ValueError(f"an empty list; {rule(info.field_name)}")
+        for size in found:
+            if info.field_name == "resolution" and size % PATCH:
+                raise ValueError(f"{size} is no multiple of the {PATCH} pixels of a patch")
+        return found
+
+    @field_validator("attention", "metrics", "plugin", "dtype", "phase", "scope", "model", mode="before")
+    @classmethod
+    def _names(cls, value: Any, info: Any) -> tuple[str, ...]:
+        found = _unique(word.strip() for text in _words(value) for word in str(text).split(",") if word.strip())
+        _encodable(found)
+        valid = {"metrics": (*UNITS, *RANK_UNITS), "dtype": ("auto", *DTYPES), "phase": PHASES, "scope": SCOPES}
+        valid["model"] = tuple(ARCHITECTURES)
+        for name in found:
+            if info.field_name in valid and name not in valid[info.field_name]:
+                raise ValueError(unknown(info.field_name.removesuffix("s"), name, valid[info.field_name]))
+        if not found and info.field_name in valid:
+            raise ValueError(f"{info.field_name} is empty; valid: {', '.join(valid[info.field_name])}")
+        if not found and value not in ((), []):  # such as a shell's variable that is not set
+            raise ValueError(f"{value!r} names nothing; leave {info.field_name} out for its default")
+        return found
+
+    @field_validator("device")
+    @classmethod
+    def _device(cls, value: str) -> str:
+        kind, _, index = value.partition(":")
+        if kind not in ("auto", "cpu", "cuda") or (":" in value and not (kind == "cuda" and index.isdecimal())):
+            raise ValueError(f"unknown device {value!r}; valid: auto, cpu, cuda, cuda:<index>")
+        return value
+
+    @field_validator("set", mode="before")
+    @classmethod
+    def _settings(cls, value: Any) -> dict[str, str]:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"set takes variant.option = value pairs, not {value!r}")
+        for key in value:
+            if str(key).count(".") != 1 or not all(str(key).split(".")):
+                raise ValueError(f"{key!r} is not of the form variant.option, such as anchor.init")
+        _encodable([str(text) for pair in value.items() for text in pair])
+        return {str(key): str(text) for key, text in value.items()}
+
+    @classmethod
+    def parse(cls, given: Mapping[str, Any], *, source: str = "") -> Sweep:
+        """Check a mapping of keys to values or texts. Raises UsageError in one sentence; `source` names a file."""
+        place = f"{source}: " if source else ""
+        for key in given:
+            if key not in cls.model_fields:
+                raise UsageError(place + unknown("key", str(key), cls.model_fields))
+        try:
+            sweep = cls.model_validate(dict(given))
+            changes: dict[str, Any] = {
+                "metrics": chosen_metrics(sweep.metrics, ranks=sweep.sequence_parallel, named="metrics" in given)
+            }
+            if sweep.scope == ("model",) and "m" not in given:
+                changes["m"] = (ANCHORS,)
+            return sweep.model_copy(update=changes)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(map(str, first["loc"]))
+            if name in NUMBERS:
+                raise UsageError(f"{place}{name} takes {NUMBERS[name]}, not {first['input']!r}") from None
+            reason = first["msg"].removeprefix("Value error, ")
+            got = "" if first["type"] == "value_error" else f", not {first['input']!r}"
+            raise UsageError(f"{place}{name}: {reason[0].lower()}{reason[1:]}{got}") from None
+
+    def to_toml(self) -> str:
+        """The sweep as TOML that `from_toml` reads back equal."""
+        lines = []
+        for name, value in self.model_dump(mode="json", exclude={"set"}).items():
+            lines.append(f"{name} = {_toml(value)}")
+        if self.set:
+            lines.append("\n[set]")
+            lines += [f"{_toml(key)} = {_toml(text)}" for key, text in self.set.items()]
+        return "\n".join(lines) + "\n"
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The keys of a sweep file. Raises UsageError naming the file and the line. `[set]` may nest: anchor.init = ..."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"sweep file {path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"sweep file {path} cannot be read: {error}") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise UsageError(f"sweep file {path} is not valid TOML: {error}") from None
+    for key in document:
+        if key not in Sweep.model_fields:
+            raise UsageError(f"sweep file {path}: {unknown('key', key, Sweep.model_fields)}")
+    if isinstance(document.get("set"), dict):
+        nested = document["set"]
+        document["set"] = {
+            (f"{key}.{inner}" if inner else key): text
+            for key, value in nested.items()
+            for inner, text in (value.items() if isinstance(value, dict) else [("", value)])
+        }
+    return document
+
+
+def expand(sweep: Sweep, catalogue: Mapping[str, Any], *, device: str) -> tuple[list[Case], list[str]]:
+    """The cases of a sweep, backends still open, and warnings. Raises UsageError for names that do not exist.
+
+    A sweep that names no variants takes all but the floor. Exact variants have one case per n. A bottleneck m ≥ n is
+    none: such pairs are left out with a warning, and are an error when a variant has no other.
+    """
+    _check_axes(sweep)
+    dtypes = _unique(("float32" if device == "cpu" else "bfloat16") if d == "auto" else d for d in sweep.dtype)
+    asked = sweep.attention or tuple(name for name, entry in catalogue.items() if not entry.get("floor"))
+    if sweep.sequence_parallel > 1:
+        asked = sharable(sweep.attention, catalogue, ranks=sweep.sequence_parallel, scope=sweep.scope, n=sweep.n)
+    for name in asked:
+        variant, _, backend = name.partition(":")
+        if variant not in catalogue:
+            raise UsageError(unknown("attention", variant, catalogue))
+        if backend not in ("", *catalogue[variant]["backends"]) or name.endswith(":"):
+            raise UsageError(unknown(f"backend of {variant}", backend, catalogue[variant]["backends"]))
+    options = _options(sweep, catalogue, asked)
+    shapes = {scope: _shapes(sweep, scope) for scope in sweep.scope}
+    lengths = map(len, (asked, sweep.m, sweep.phase, dtypes, sweep.batch))
+    count = math.prod(lengths) * sum(map(len, shapes.values()))
+    if count > MOST_CASES:
+        raise UsageError(f"the axes multiply to {count} cases; at most {MOST_CASES}: give fewer values")
+    ns = _unique(n for found in shapes.values() for _, _, n, _ in found)
+    cases, dropped = [], set()
+    for name in asked:
+        variant, _, backend = name.partition(":")
+        bottlenecked = bool(catalogue[variant]["bottleneck"])
+        ms = sweep.m if bottlenecked else (None,)
+        impossible = {(n, m) for n in ns for m in ms if m is not None and m >= n}
+        if len(impossible) == len(ns) * len(ms):
+            raise UsageError(
+                f"m must be below n for {variant}: m = {_list(sweep.m)} against n = {_list(ns)}; "
+                f"choose a smaller --m or a larger --{'resolution' if sweep.scope == ('model',) else 'n'}"
+            )
+        dropped |= impossible
+        for scope, phase, dtype, b in product(sweep.scope, sweep.phase, dtypes, sweep.batch):
+            for (h, d, n, told), m in product(shapes[scope], ms):
+                if (n, m) not in impossible:
+                    cases.append(
+                        Case(
+                            attention=variant, backend=backend, scope=scope, phase=phase, b=b, h=h, n=n, d=d, m=m,
+                            dtype=dtype, device=device, options=canonical_options({**options[variant], **told}),
+                            seed=sweep.seed,
+                        )
+                    )  # fmt: skip
+    warnings = [f"left out m >= n: {_list(f'n={n} m={m}' for n, m in sorted(dropped))}"] if dropped else []
+    return cases, warnings
+
+
+def _check_axes(sweep: Sweep) -> None:
+    """Raise UsageError for an axis that was set and that no scope of the sweep has."""
+    lacking, instead = ("model", "resolution"), "add --scope model"
+    if sweep.scope == ("model",):
+        lacking, instead = ("n", "heads", "head_dim"), "give --model and --resolution instead"
+    elif "model" in sweep.scope:
+        return
+    for name in lacking:
+        if getattr(sweep, name) != Sweep.model_fields[name].default:
+            option = f"--{name.replace('_', '-')} {_list(getattr(sweep, name))}"
+            raise UsageError(f"{option} means nothing in scope {', '.join(sweep.scope)}; {instead}")
+
+
+def _shapes(sweep: Sweep, scope: str) -> list[tuple[int, int, int, dict[str, Any]]]:
+    """(h, d, n, what options hold beside the variant's) of every size of a scope."""
+    if scope != "model":
+        return [(h, d, n, {}) for h, d, n in product(sweep.heads, sweep.head_dim, sweep.n)]
+    found = [(architecture(name), side) for name, side in product(sweep.model, sweep.resolution)]
+    return [
+        (model.heads, model.head_dim, model.tokens(side), dict(zip(MODEL_KEYS, (model.name, side), strict=True)))
+        for model, side in found
+    ]
+
+
+def _options(sweep: Sweep, catalogue: Mapping[str, Any], asked: Sequence[str]) -> dict[str, dict[str, str]]:
+    chosen: dict[str, dict[str, str]] = {name.partition(":")[0]: {} for name in asked}
+    for key, value in sweep.set.items():
+        variant, option = key.split(".")
+        if variant not in catalogue:
+            raise UsageError(f"--set {key}: " + unknown("attention", variant, catalogue))
+        if option not in catalogue[variant]["options"]:
+            raise UsageError(f"--set {key}: " + unknown(f"option of {variant}", option, catalogue[variant]["options"]))
+        if variant not in chosen:
+            raise UsageError(f"--set {key}: {variant} is not part of this sweep; add it to --attention")
+        if any(c in value for c in ";\n\r"):
+            raise UsageError(f"--set {key}: {value!r} holds a ';' or a line break")
+        if option in MODEL_KEYS and "model" in sweep.scope:
+            raise UsageError(f"--set {key}: {option} is the model's own in scope model; measure it in another scope")
+        chosen[variant][option] = value
+    return chosen
+
+
+def _encodable(texts: Iterable[str]) -> None:
+    for text in texts:
+        if any("\ud800" <= letter <= "\udfff" for letter in text):  # how Python takes in bytes that are no UTF-8
+            raise ValueError(f"{text!r} is not valid UTF-8")
+
+
+def _toml(value: Any) -> str:
+    """JSON is TOML but for two things: letters stand for themselves, and DEL is escaped."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _words(value: Any) -> Iterable[Any]:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def _unique(values: Iterable[Any]) -> tuple[Any, ...]:
+    return tuple(dict.fromkeys(values))
+
+
+def _list(values: Iterable[Any], most: int = 6) -> str:
+    texts = [str(value) for value in values]
+    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")

@@ -1,0 +1,53 @@
+"""bytes_moved (MiB): the least a call must move; roofline_fraction (1): the least time it could take over its latency.
+
+The least time is the larger of FLOPs over the measured matrix rate and bytes over the measured copy bandwidth of this
+device, both measured once a run and kept in environment.json under `ceilings`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from harness.measuring.metrics import Settings
+from harness.measuring.metrics.flops import declared_flops
+from harness.measuring.subject import Subject
+from harness.store.record import Reading
+
+PROVIDES = ("bytes_moved", "roofline_fraction")
+NEEDS = ("latency",)
+
+
+def measure(subject: Subject, readings: dict[str, Reading], settings: Settings) -> Iterator[Reading]:
+    """From the cost model and the ceilings."""
+    moved, flops = minimal_bytes(subject), declared_flops(subject, executed=False)
+    if moved is None or flops is None:
+        note = "the variant declares no cost model"
+        yield Reading(metric="bytes_moved", status="unsupported", note=note)
+        yield Reading(metric="roofline_fraction", status="unsupported", note=note)
+        return
+    yield Reading(metric="bytes_moved", value=moved / 2**20, samples=1)
+    copy = settings.ceilings.get("copy_gb_per_s")
+    product = settings.ceilings.get("matmul_tflops", {}).get(subject.case.dtype)
+    if not copy or not product:
+        note = f"no measured ceilings for {subject.case.dtype} on {subject.case.device}"
+        yield Reading(metric="roofline_fraction", status="unsupported", note=note)
+        return
+    by_bytes, by_flops = moved / copy / 1e6, flops / product / 1e9  # ms
+    least = max(by_bytes, by_flops)
+    bound = "memory" if by_bytes > by_flops else "arithmetic"
+    note = f"bound by {bound}: least {least:.4g} ms"
+    yield readings["latency"].per(least, metric="roofline_fraction", note=note)
+
+
+def minimal_bytes(subject: Subject) -> int | None:
+    """Inputs, parameters and results of one call, each once. A model's images have no gradient."""
+    if subject.spec.model is None:
+        return None
+    if subject.case.scope == "core":
+        return subject.spec.model(subject.work).bytes
+    x, out = subject.inputs[0].numel(), math.prod(subject.output_shape)
+    known = x + out + sum(p.numel() for p in subject.module.parameters())
+    found = (x if subject.inputs[0].requires_grad else 0) + sum(p.numel() for p in subject.module.parameters())
+    elements = {"forward": known, "backward": known + found, "train": known + out + found}
+    return elements[subject.case.phase] * subject.dtype.itemsize

@@ -1,0 +1,135 @@
+"""What a worker does for the regression gate (harness.check): timing in turns, deterministic figures, the definition.
+
+hold({"key": "a", "case": {...}})                        # builds the case and warms it up
+turn({"key": "a", "seconds": 0.04})                      # milliseconds of single calls
+release({})                                              # forgets every case that is held
+probe({"case": {...}})                                   # flops, peak_memory, kernels, numeric_error; nothing timed
+definition({"case": {...}})                              # what the variant computes, whatever its source looks like
+
+Imports torch. Deterministic figures are taken on one thread, so that they are the same on a machine with more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import attentions
+from harness.measuring import calibrate
+from harness.measuring.metrics import Settings, flops, kernels, latency, memory
+from harness.measuring.metrics import error as errors
+from harness.measuring.subject import Subject
+from harness.store.record import Case, Reading, canonical_options
+
+PROJECTIONS = 4
+HELD: dict[str, Callable[[int], list[float]]] = {}
+SMALL = {"n": 96, "m": 24, "h": 2, "d": 32}
+
+
+def load(request: dict[str, Any]) -> dict[str, Any]:
+    """Load plugins that are not loaded yet; tell which variants they define and where the measured code lies.
+
+    `threads`, where it is given, is how many the process computes with from here on.
+    """
+    if request.get("threads"):
+        torch.set_num_threads(request["threads"])
+    defined = {path: attentions.load_plugin(path) for path in request["plugins"]}
+    plugins = [Path(path).resolve() for path in request["plugins"]]
+    origin = [str(Path(attentions.__file__).resolve().parent), *map(str, plugins)]
+    return {"variants": [name for names in defined.values() for name in names], "origin": origin}
+
+
+def hold(request: dict[str, Any]) -> None:
+    """Make the case ready to be timed in turns under its key, warmed up; the canary where the case is None."""
+    device = request["device"]
+    if request["case"] is None:
+        HELD[request["key"]] = lambda count: [calibrate.canary_sample(device) for _ in range(count)]
+    else:
+        HELD[request["key"]] = latency.sampler(Subject(Case(**request["case"])))
+
+
+def turn(request: dict[str, Any]) -> list[float]:
+    """Milliseconds of single calls for `seconds`, at least one, after one that is not counted: another process has
+    used the caches since."""
+    sample = HELD[request["key"]]
+    sample(1)
+    samples: list[float] = []
+    started = time.perf_counter()
+    while not samples or time.perf_counter() - started < request["seconds"]:
+        samples += sample(1)
+    return samples
+
+
+def release(request: dict[str, Any]) -> None:
+    """Forget every case that is held."""
+    HELD.clear()
+
+
+def probe(request: dict[str, Any]) -> list[dict[str, Any]]:
+    """Readings of what is the same in every run; raises what the case raises. kernels' note tells the output too."""
+    torch.set_num_threads(1)
+    subject, settings = Subject(Case(**request["case"])), Settings()
+    subject.call()
+    found: list[Reading] = []
+    if not request.get("scaling"):
+        found.append(next(iter(errors.measure(subject, {}, settings))))
+    found.append(next(iter(flops.measure(subject, {}, settings))))  # its rate needs a latency and is not asked for
+    found += memory.measure(subject, {}, settings)
+    found += kernels.measure(subject, {}, settings)
+    return [asdict(reading) for reading in found]
+
+
+def definition(request: dict[str, Any]) -> dict[str, Any]:
+    """The declared fields, the parameters' shapes, and projections of the float64 reference's output and gradients.
+
+    Taken at a small size on inputs and parameters that are the same on every machine, so a refactoring that computes
+    the same has the same definition to 1e-9.
+    """
+    torch.set_num_threads(1)
+    asked = Case(**request["case"])
+    sizes = {name: min(getattr(asked, name) or SMALL[name], SMALL[name]) for name in ("n", "h", "d")}
+    m = min(asked.m, SMALL["m"], sizes["n"] // 2) if asked.m is not None else None
+    if asked.scope == "model":
+        asked = replace(asked, scope="core", options=canonical_options(asked.variant_options))
+    case = replace(asked, b=1, m=m, dtype="float64", device="cpu", backend="reference", phase="train", **sizes)
+    subject = Subject(case)
+    spec = subject.spec
+    fields = {
+        "exact": spec.exact, "bottleneck": spec.bottleneck, "shares": spec.shares_query_key,
+        "options": [[o.name, o.default, list(o.choices), o.minimum] for o in spec.options],
+        "exponents": asdict(spec.exponents) if spec.exponents else None,
+        "parameters": {name: list(p.shape) for name, p in subject.module.named_parameters()},
+    }  # fmt: skip
+    generator = torch.Generator().manual_seed(20)
+    with torch.no_grad():
+        for parameter in subject.module.parameters():
+            parameter.copy_(_exact(parameter.shape, generator) / math.sqrt(parameter.shape[-1]))
+        for tensor in (*subject.inputs, subject.gradient):
+            tensor.copy_(_exact(tensor.shape, generator))
+    out = subject.call()
+    results = [out, *(t.grad for t in (*subject.inputs, *subject.module.parameters()) if t.grad is not None)]
+    values = torch.cat([t.detach().double().flatten() / t.numel() ** 0.5 for t in results])
+    views = [float(values @ _exact(values.shape, generator)) for _ in range(PROJECTIONS)]
+    digest = hashlib.sha256(json.dumps(fields, sort_keys=True, default=str).encode()).hexdigest()[:12]
+    return {"fields": digest, "size": float(values.norm()), "projections": views}
+
+
+def toolchain(request: dict[str, Any]) -> str:
+    """What peak memory and kernels depend on beside the code: torch's build, and the kind of device or the GPU."""
+    device = torch.device(request["device"])
+    kind = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return f"torch {torch.__version__} {(torch.version.git_version or '')[:8]} {kind}"
+
+
+def _exact(shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
+    """Uniform in ±√3 (variance 1) from integers: the same bits everywhere, unlike normal samples."""
+    whole = torch.randint(-(1 << 20), 1 << 20, shape, generator=generator)
+    return whole.double() * (math.sqrt(3) / (1 << 20))

@@ -1,0 +1,205 @@
+"""The case and the row: what is measured, and one measured figure. No torch here.
+
+    case = Case(attention="anchor", backend="sdpa", scope="core", phase="forward", b=1, h=6, n=4096, d=64, m=64, ...)
+    row = Row.of(case, metric="latency", value=1.7, ...)      # one line of measurements.csv
+
+The columns of measurements.csv are the fields of Row, in order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+SCHEMA = 1
+PHASES = ("forward", "backward", "train")
+SCOPES = ("core", "layer", "model")
+MODEL_KEYS = ("model", "resolution")  # what `options` holds in scope model beside the variant's own
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+STATUSES = ("ok", "oom", "timeout", "unsupported", "unavailable", "error")
+
+UNITS = {
+    "latency": "ms",
+    "host": "ms",
+    "first_call": "ms",
+    "throughput": "tokens/s",
+    "flops": "FLOP",
+    "flops_rate": "TFLOP/s",
+    "peak_memory": "MiB",
+    "bytes_moved": "MiB",
+    "roofline_fraction": "1",
+    "kernels": "1",
+    "energy": "J",
+    "numeric_error": "1",
+    "approximation_error": "1",
+    "params": "1",
+}
+# Of cases that several processes share (harness.cases.sharing); no other sweep asks for them.
+RANK_UNITS = {"bytes_sent": "MiB", "scaling_efficiency": "1"}
+# Of trained models (harness.vision): shares in 0 … 1, so no sweep asks for them. map_small … large: COCO's areas.
+TASK_UNITS = dict.fromkeys(
+    ("top1", "top5", "map", "map50", "map75", "map_small", "map_medium", "map_large", "miou", "loss"), "1"
+)
+
+FORMULA_STARTS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
+CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One point of a sweep: a variant's backend at one size, in one phase, on one device.
+
+    backend is empty while it has not been resolved; m is None for exact variants; options is canonical text.
+    """
+
+    attention: str
+    backend: str
+    scope: str
+    phase: str
+    b: int
+    h: int
+    n: int
+    d: int
+    m: int | None
+    dtype: str
+    device: str
+    options: str = ""
+    seed: int = 0
+
+    @property
+    def case_id(self) -> str:
+        """Twelve hexadecimal digits that name this case in every run: a hash of its fields."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def variant_options(self) -> dict[str, str]:
+        """The variant's own options, as text."""
+        given = parse_options(self.options)
+        return {k: v for k, v in given.items() if self.scope != "model" or k not in MODEL_KEYS}
+
+    @property
+    def model_options(self) -> dict[str, str]:
+        """The model and resolution of a case of scope model; empty for the others."""
+        given = parse_options(self.options)
+        return {k: v for k, v in given.items() if self.scope == "model" and k in MODEL_KEYS}
+
+    @property
+    def label(self) -> str:
+        """`anchor:sdpa`, or `anchor` while the backend is open."""
+        return f"{self.attention}:{self.backend}" if self.backend else self.attention
+
+    def __str__(self) -> str:
+        m = f" m={self.m}" if self.m is not None else ""
+        options = f" {self.options}" if self.options else ""
+        shape = f"n={self.n}{m} b={self.b} h={self.h} d={self.d}"
+        return f"{self.label} {shape} {self.dtype} {self.phase} {self.scope} {self.device}{options}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """One metric of one case as measured: a value with its interval and spread, or a status that says why not."""
+
+    metric: str
+    value: float | int | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    p20: float | None = None
+    p80: float | None = None
+    samples: int | None = None
+    status: str = "ok"
+    note: str = ""
+
+    def per(self, amount: float, *, metric: str, note: str = "") -> Reading:
+        """`amount` divided by this reading, as a rate: the ends of its interval and spread change places."""
+
+        def over(figure: float | None) -> float | None:
+            return amount / figure if figure else None
+
+        return Reading(
+            metric=metric, value=over(self.value), ci_low=over(self.ci_high), ci_high=over(self.ci_low),
+            p20=over(self.p80), p80=over(self.p20), samples=self.samples, note=note,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of measurements.csv: one metric of one case. None is written as an empty cell: not applicable."""
+
+    run_id: str
+    case_id: str
+    time_utc: str
+    machine: str
+    commit: str
+    attention: str
+    backend: str
+    scope: str
+    phase: str
+    b: int
+    h: int
+    n: int
+    d: int
+    m: int | None
+    dtype: str
+    device: str
+    options: str
+    seed: int
+    metric: str
+    unit: str
+    value: float | int | None
+    ci_low: float | None
+    ci_high: float | None
+    p20: float | None
+    p80: float | None
+    samples: int | None
+    status: str
+    note: str
+
+    @classmethod
+    def of(
+        cls, case: Case, reading: Reading, *, run_id: str, machine: str, commit: str, time_utc: str
+    ) -> Row:  # fmt: skip
+        """The row of one reading of one case."""
+        return cls(
+            run_id=run_id, case_id=case.case_id, time_utc=time_utc, machine=machine, commit=commit,
+            unit=unit_of(reading.metric, case.scope), **asdict(case), **asdict(reading),
+        )  # fmt: skip
+
+    def cells(self) -> list[str]:
+        """The row as CSV cells: full precision, empty for None, text that a spreadsheet would run made inert."""
+        return [cell(getattr(self, name)) for name in COLUMNS]
+
+
+COLUMNS = tuple(field.name for field in fields(Row))
+SAMPLE_COLUMNS = ("case_id", "metric", "index", "value")
+
+
+def unit_of(metric: str, scope: str) -> str:
+    """The unit of a metric: UNITS', but a whole model's throughput is in images."""
+    return "img/s" if (metric, scope) == ("throughput", "model") else (UNITS | RANK_UNITS | TASK_UNITS).get(metric, "1")
+
+
+def cell(value: Any) -> str:
+    """One CSV cell: repr for floats (shortest text that reads back equal), '' for None, formulas quoted by a '.
+
+    Line breaks and other control characters become spaces, so that a row is a line for every reader.
+    """
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return repr(float(value))
+    text = CONTROLS.sub(" ", str(value)).encode("utf-8", "replace").decode()
+    return f"'{text}" if isinstance(value, str) and text.lstrip().startswith(FORMULA_STARTS) else text
+
+
+def canonical_options(options: Mapping[str, Any]) -> str:
+    """Options as sorted `key=value;key=value`: equal options give equal text."""
+    return ";".join(f"{key}={options[key]}" for key in sorted(options))
+
+
+def parse_options(text: str) -> dict[str, str]:
+    """The inverse of canonical_options, values as text."""
+    return dict(part.split("=", 1) for part in text.split(";") if part)

@@ -1,0 +1,147 @@
+"""Runs a sweep: resolve, order, measure case by case, append rows, and leave a complete run folder. No torch.
+
+result = run(sweep, Path("results/mine"), engine=Engine(plugins=[], device="auto"), listener=listener)
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from harness.cases.catalogue import Resolution, cached
+from harness.cases.space import Sweep, expand, read_toml
+from harness.engines.place import Engine, Task, memory_refusal
+from harness.errors import UsageError
+from harness.store.record import Case, Reading
+from harness.store.runs import SWEEP, Store, StoreFull
+from harness.sweep.crew import Alone, Crew
+from harness.sweep.journal import Journal
+
+__all__ = [
+    "Listener", "Result", "check_names", "check_same_sweep", "memory_refusal", "prepare", "run", "stored_sweep",
+]  # fmt: skip
+
+CANARY_EVERY_S = 5.0
+CEILINGS_FOR = {"roofline_fraction", "flops_rate", "bytes_moved"}  # what is read against the device's ceilings
+
+
+UNLIKE = (
+    "unlike machines share this sweep: each case is measured on one of them, and tables and figures keep them apart"
+)
+
+
+class Resolver(Protocol):
+    """What knows the variants here and which backend a case takes."""
+
+    def open(self) -> dict[str, Any]: ...
+    def resolve(self, cases: Sequence[Case]) -> list[Resolution]: ...
+
+
+class Listener(Protocol):
+    """Who is told how a sweep goes."""
+
+    def warn(self, text: str) -> None: ...
+    def begin(self, total: int, done: int) -> None: ...
+    def start(self, case: Case) -> None: ...
+    def finish(self, case: Case, readings: Sequence[Reading]) -> None: ...
+
+
+@dataclass(kw_only=True)
+class Result:
+    """What a session of a sweep did: its folder, the cases it measured by status, and where its time went."""
+
+    folder: Path
+    statuses: Counter[str] = field(default_factory=Counter)
+    wall_s: float = 0.0
+    measuring_s: float = 0.0
+
+
+def prepare(sweep: Sweep, engine: Resolver) -> tuple[dict[str, Any], list[Resolution], list[str]]:
+    """Open the engine and resolve the sweep's cases: the session, each case once, and warnings."""
+    session = engine.open()
+    cases, warnings = expand(sweep, session["catalogue"], device=session["device"])
+    unique = {resolution.case.case_id: resolution for resolution in engine.resolve(cases)}
+    return session, list(unique.values()), warnings
+
+
+def check_names(sweep: Sweep) -> None:
+    """Raise UsageError for names that do not exist at once, where the catalogue is known: a worker takes seconds."""
+    known = cached(sweep.plugin, compute=False)
+    if known:
+        expand(sweep, known["attentions"], device="cpu")
+
+
+def run(
+    sweep: Sweep, folder: Path, *, engine: Engine | Crew, listener: Listener, resume: bool = False
+) -> Result:  # fmt: skip
+    """Measure what the folder lacks of the sweep. Raises StoreError, UsageError and Failure; rows written stay."""
+    started = time.monotonic()
+    crew = engine if isinstance(engine, Crew) else Alone(engine)
+    session, resolutions, warnings = prepare(sweep, crew)
+    with Store.open(folder, metrics=sweep.metrics, resume=resume, sweep=sweep.to_toml()) as store:
+        for text in (*warnings, *store.warnings):
+            listener.warn(text)
+        todo = [r for r in resolutions if r.case.case_id not in store.done]
+        random.Random(sweep.seed).shuffle(todo)
+        listener.begin(len(resolutions), len(resolutions) - len(todo))
+        journal = Journal(store, sweep, session, name=crew.first)
+        result = Result(folder=folder)
+        try:
+            for served in crew.serve(todo, _task(sweep, todo), listener):
+                if served.name not in journal.places and journal.join(served.name, served.session):
+                    listener.warn(UNLIKE)
+                outcome = served.visit.outcome
+                store.append(journal.rows(served), outcome.samples)
+                journal.note(served)
+                result.statuses[outcome.status] += 1
+                listener.finish(served.resolution.case, outcome.readings)
+            if todo:
+                journal.look(crew.looks())
+                for text in journal.drifted():
+                    listener.warn(text)
+        except BaseException:
+            with suppress(StoreFull):  # what ended the sweep is the news, not that its log cannot be written either
+                journal.close(time.monotonic() - started)
+            raise
+        result.wall_s, result.measuring_s = time.monotonic() - started, journal.measuring_s
+        journal.close(result.wall_s)
+    return result
+
+
+def stored_sweep(folder: Path) -> Sweep:
+    """The sweep that a run folder was made from. Raises UsageError when it has none."""
+    return Sweep.parse(read_toml(folder / SWEEP), source=str(folder / SWEEP))
+
+
+def check_same_sweep(stored: Sweep, given: Mapping[str, Any]) -> None:
+    """Raise UsageError when a key given for a resumed run differs from the one it was started with."""
+    wanted = Sweep.parse({**stored.model_dump(), **given})
+    for name in given:
+        asked, known = (_text(getattr(sweep, name)) for sweep in (wanted, stored))
+        if asked != known and name not in ("budget", "timeout"):
+            raise UsageError(
+                f"--{name.replace('_', '-')} {asked} differs from the run being resumed, which has {known or 'none'}; "
+                "leave it out, or start a new run with another --out"
+            )
+
+
+def _task(sweep: Sweep, todo: Sequence[Resolution]) -> Task:
+    """How its cases are measured; with ceilings where a figure is read against them."""
+    dtypes = sorted({r.case.dtype for r in todo if r.status == "ok"}) if CEILINGS_FOR & set(sweep.metrics) else []
+    return Task(
+        metrics=sweep.metrics, budget_s=sweep.budget, timeout_s=sweep.timeout, ceilings=tuple(dtypes),
+        canary_every_s=CANARY_EVERY_S,
+    )  # fmt: skip
+
+
+def _text(value: Any) -> str:
+    """A key's value as it would be typed."""
+    if isinstance(value, Mapping):
+        return ",".join(f"{key}={value[key]}" for key in sorted(value))
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,176 @@
+"""environment.json of a run: what measured, where, when, how long, and how steady each machine was. No torch.
+
+    journal = Journal(store, sweep, session, name="")     # the first place: a run on one device has no other
+    journal.join("node 3f2c54", session)                  # another, which may be another machine
+    journal.note(served)                                  # a case's seconds, the ceilings and canary of its place
+    rows = journal.rows(served)
+    journal.close(wall_s)
+
+A run over several places has two more keys: `machines` (the environment of each machine) and `places` (the machine,
+device and ceilings of each place); `machine`, `environment` and `ceilings` are then those of the first.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from harness import stats
+from harness.cases.catalogue import kinds
+from harness.cases.space import Sweep
+from harness.store.record import SCHEMA, Reading, Row
+from harness.store.runs import ENVIRONMENT, Store, read_environment
+from harness.sweep.crew import Served
+
+CANARY_TOLERANCE = 0.05
+CHECKS = ("numeric_error",)
+
+
+class Journal:
+    """What a session of a sweep writes beside its rows."""
+
+    def __init__(self, store: Store, sweep: Sweep, session: Mapping[str, Any], *, name: str = "") -> None:
+        self.store = store
+        earlier = read_environment(store.folder)
+        self.run_id = earlier.get("run_id") or f"{_now():%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+        self.measuring_s, self._begun, self._first = 0.0, time.monotonic(), name
+        declared = {name: entry["exponents"] for name, entry in session["catalogue"].items()}
+        self.document: dict[str, Any] = {
+            "schema": SCHEMA,
+            "run_id": self.run_id,
+            "machine": session["machine"],
+            "commit": session["commit"],
+            "device": session["device"],
+            "order_seed": sweep.seed,
+            "kinds": kinds(session["catalogue"]),
+            "declared": {name: exponents for name, exponents in declared.items() if exponents},
+            "environment": session["environment"],
+            "ceilings": earlier.get("ceilings", {}) if earlier.get("machine") == session["machine"] else {},
+            "sessions": earlier.get("sessions", []),
+        }
+        self.document |= {key: earlier[key] for key in ("machines", "places") if key in earlier}
+        self.places: dict[str, Mapping[str, Any]] = {}
+        self._looks: dict[str, list[list[float]]] = {}
+        self._cases: Counter[str] = Counter()
+        self.seconds: Counter[str] = Counter()  # of seconds, by what they went to
+        self.log: dict[str, Any] = {"started_utc": f"{_now():%Y-%m-%dT%H:%M:%SZ}"}
+        self.join(name, session)
+
+    def join(self, name: str, session: Mapping[str, Any]) -> bool:
+        """Take in a place. Whether its machine is unlike those that measured in this session before it."""
+        machines = {known["machine"] for known in self.places.values()}
+        self.places[name] = session
+        self._looks[name] = []
+        if name:
+            self.document.setdefault("machines", {})[session["machine"]] = session["environment"]
+            place = self.document.setdefault("places", {}).setdefault(name, {"ceilings": {}})
+            place |= {"machine": session["machine"], "device": session["device"]}
+        self.store.write_json(ENVIRONMENT, self.document)
+        return bool(machines) and session["machine"] not in machines
+
+    def note(self, served: Served) -> None:
+        """Take in what a place did for a case and for itself."""
+        visit = served.visit
+        self._cases[served.name] += 1
+        for seconds in (visit.seconds, visit.outcome.seconds):
+            self.seconds.update(seconds)
+            self.measuring_s += sum(seconds.values())
+        if visit.canary_ms is not None:
+            self._looks[served.name].append([self._now(), visit.canary_ms])
+        if visit.ceilings is not None:
+            self._keep(served.name, visit.ceilings)
+
+    def look(self, looks: Iterable[tuple[str, float]]) -> None:
+        """Take in one more canary (name, ms) of each place that measured something."""
+        started = time.monotonic()
+        for name, milliseconds in looks:
+            if name in self._looks:
+                self._looks[name].append([self._now(), milliseconds])
+        spent = time.monotonic() - started
+        self.seconds.update({"canary": spent})
+        self.measuring_s += spent
+
+    def rows(self, served: Served) -> list[Row]:
+        """The rows of a case: the first figure's note tells the variant's remark and, of several places, the one."""
+        session = self.places[served.name]
+        remarks = [served.resolution.note, f"on {served.name}" if served.name else ""]
+        rows = []
+        for at, reading in enumerate(served.visit.outcome.readings):
+            if at == 0:
+                reading = _remarked(reading, remarks)
+            rows.append(
+                Row.of(
+                    served.resolution.case, reading, run_id=self.run_id, machine=session["machine"],
+                    commit=session["commit"], time_utc=f"{_now():%Y-%m-%dT%H:%M:%SZ}",
+                )
+            )  # fmt: skip
+        return rows
+
+    def drifted(self) -> list[str]:
+        """A warning for each place that ended more than CANARY_TOLERANCE from where it began."""
+        return [
+            f"{name or 'the machine'} drifted during this run: a fixed matrix product took {100 * moved:+.1f} % "
+            "at the end against the start; repeat on a quiet machine (harness doctor tells why)"
+            for name, moved in self._drifts().items()
+            if abs(moved) > CANARY_TOLERANCE
+        ]
+
+    def close(self, wall_s: float) -> None:
+        """Write how the session went."""
+        drifts = self._drifts()
+        log = {
+            **self.log,
+            **_canary(self._looks[self._first], drifts.get(self._first)),
+            "wall_s": wall_s,
+            "measuring_s": self.measuring_s,
+            "checking_s": sum(self.seconds[name] for name in CHECKS),
+            "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
+        }
+        if any(self.places):
+            log["places"] = {
+                name: {"cases": self._cases[name], **_canary(looks, drifts.get(name))}
+                for name, looks in self._looks.items()
+            }
+        self.document["sessions"].append(log)
+        for key in ("wall_s", "measuring_s"):
+            self.document[key] = sum(entry[key] for entry in self.document["sessions"])
+        self.store.write_json(ENVIRONMENT, self.document)
+
+    def _drifts(self) -> dict[str, float]:
+        """How far each place's canary moved from the start to the end, as a share; where it was seen often enough."""
+        return {
+            name: stats.drift([value for _, value in looks]) for name, looks in self._looks.items() if len(looks) >= 3
+        }
+
+    def _now(self) -> float:
+        """Seconds since the session began."""
+        return round(time.monotonic() - self._begun, 3)
+
+    def _keep(self, name: str, ceilings: Mapping[str, Any]) -> None:
+        """The ceilings of a place; dtypes that an earlier session measured stay."""
+        device = self.places[name]["device"]
+        places = [self.document["places"][name]] if name else []
+        for holder in ([self.document] if name == self._first else []) + places:
+            known = holder["ceilings"].get(device, {"matmul_tflops": {}})
+            merged = {**known["matmul_tflops"], **ceilings["matmul_tflops"]}
+            holder["ceilings"][device] = {**ceilings, "matmul_tflops": merged}
+        self.store.write_json(ENVIRONMENT, self.document)
+
+
+def _remarked(reading: Reading, remarks: list[str]) -> Reading:
+    """The reading with remarks added to its note, none twice."""
+    wanted = [remark for remark in remarks if remark and remark != reading.note]
+    return replace(reading, note="; ".join(filter(None, [reading.note, *wanted]))) if wanted else reading
+
+
+def _canary(looks: list[list[float]], moved: float | None) -> dict[str, Any]:
+    return {"canary_ms": looks} | ({"canary_drift": moved} if moved is not None else {})
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
