@@ -65,7 +65,7 @@ class _Online(torch.autograd.Function):
         largest = q.new_full((*q.shape[:-1], 1), -math.inf, dtype=wide)
         total, out = torch.zeros_like(largest), torch.zeros_like(q, dtype=wide)
         for keys, values in zip(k.split(BLOCK, dim=-2), v.split(BLOCK, dim=-2), strict=True):
-            weights = (q @ keys.transpose(-2, -1)).to(wide).mul_(scale)
+            weights = (q @ (keys * scale).transpose(-2, -1)).to(wide)  # before the product: float16 ends at 65504
             seen, largest = largest, torch.maximum(largest, weights.amax(dim=-1, keepdim=True))
             weights.sub_(largest).exp_()
             shrink = (seen - largest).exp_()
@@ -87,7 +87,7 @@ class _Online(torch.autograd.Function):
         for start in range(0, k.shape[-2], BLOCK):
             block = slice(start, start + BLOCK)
             keys, values = k[..., block, :], v[..., block, :]
-            weights = (q @ keys.transpose(-2, -1)).to(lse.dtype).mul_(scale).sub_(lse).exp_()
+            weights = (q @ (keys * scale).transpose(-2, -1)).to(lse.dtype).sub_(lse).exp_()
             dv[..., block, :] = weights.to(q.dtype).transpose(-2, -1) @ grad
             weights.mul_((grad @ values.transpose(-2, -1)).to(lse.dtype).sub_(mean)).mul_(scale)
             dscores = weights.to(q.dtype)

@@ -45,13 +45,11 @@ SCALE = 60  # of queries and keys: q kᵀ has entries of some 10⁵, beyond 6550
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
-def test_large_queries_and_keys_stay_in_range(variant: Any, dtype: torch.dtype, request: pytest.FixtureRequest) -> None:
+def test_large_queries_and_keys_stay_in_range(variant: Any, dtype: torch.dtype) -> None:
     """Finite where float64 is, and a mean of the values: no weight is negative or adds up to more than one.
 
     Weights of a 16-bit logit of 10⁴ are not float64's: it is known to 8 there. float32 has them to a thousandth.
     """
-    if variant.spec.name == "flash" and dtype == torch.float16:
-        request.applymarker(pytest.mark.xfail(strict=True, reason="flash:reference scales after a product in float16"))
     core, exact = (variant.build(2, N, D, M, dtype=each) for each in (dtype, torch.float64))
     q, k, v = (x.detach().double() for x in variant.inputs(2, 2, N, D))
     with torch.no_grad():
