@@ -27,8 +27,9 @@ from harness.machine import system
 from harness.machine.nvml import Gpu, NoGpu
 
 PACKAGES = (
-    "attention-harness", "torch", "triton", "numpy", "pandas", "xformers", "flash-attn", "torchvision", "timm",
-    "accelerate", "ray", "nvidia-ml-py", "nvidia-cudnn-cu13", "nvidia-cudnn-cu12", "nvidia-cublas",
+    "attention-harness", "torch", "triton", "numpy", "pandas", "xformers", "flash-attn", "flash-attn-3", "fa3-fwd",
+    "flash-attn-4", "torchvision", "timm", "accelerate", "ray", "nvidia-ml-py", "nvidia-cudnn-cu13",
+    "nvidia-cudnn-cu12", "nvidia-cublas",
 )  # fmt: skip
 VARIABLES = (
     "OMP_", "GOMP_", "KMP_", "MKL_", "DNNL_", "ONEDNN_", "OPENBLAS_", "BLIS_", "NVPL_", "MALLOC_", "THP_MEM_ALLOC_",

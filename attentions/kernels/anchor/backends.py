@@ -33,8 +33,8 @@ def rank(work: Work, dtype: torch.dtype, device: torch.device) -> tuple[str, ...
     """
     if device.type == "cuda":
         return "triton", "reference", "sdpa"
-    m, eager = work.m or 0, not torch.compiler.is_compiling()
-    if device.type == "cpu" and eager and m > work.d and work.tokens * m >= OUTGROWN:
+    m = work.m or 0
+    if device.type == "cpu" and not work.compiled and m > work.d and work.tokens * m >= OUTGROWN:
         return "chunked", "reference", "sdpa"
     return "reference", "sdpa"
 

@@ -175,6 +175,13 @@ def _autocast(tensor: Tensor) -> Tensor:
 
 def _default_precision(k: Tensor) -> str:
     """Of products in float32; in 16 bits there is but one."""
-    if k.dtype != torch.float32 or torch.get_float32_matmul_precision() == "highest":
-        return "ieee"
-    return "tf32"
+    return "ieee" if k.dtype != torch.float32 else _float32_precision()
+
+
+def _float32_precision() -> str:
+    return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+
+
+# torch.compile cannot trace that question: it asks once and takes the answer for a constant, guarding the setting.
+# What torch.compiler.assume_constant_result sets, which would import the compiler here.
+_float32_precision._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]

@@ -269,6 +269,15 @@ def test_operators_are_registered_correctly() -> None:
     torch.library.opcheck(torch.ops.attentions.anchor_fused.default, (kv, leaves[2], "", "ieee"))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_torch_compile_makes_one_graph_of_a_call(dtype: torch.dtype) -> None:
+    k, v, anchors, g = Problem(1, 2, 20, 32, 5, dtype).tensors()
+    torch.compiler.reset()
+    found = gradients(torch.compile(anchor_attention, backend="aot_eager", fullgraph=True), k, v, anchors, g)
+    plain = gradients(anchor_attention, k, v, anchors, g)
+    assert all(torch.equal(found[name], plain[name]) for name in plain)
+
+
 @pytest.mark.parametrize(("m", "forward", "backward"), [(20, 8, 16), (80, 10, 30)])  # 80: in blocks of anchors
 def test_flops_are_counted(m: int, forward: int, backward: int) -> None:
     k, v, anchors, g = Problem(1, 2, 20, 32, m).tensors()
