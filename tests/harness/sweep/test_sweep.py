@@ -15,6 +15,7 @@ from harness.cases.catalogue import Resolution
 from harness.cases.space import Sweep
 from harness.engines.local import Outcome
 from harness.errors import UsageError
+from harness.measuring.metrics import Settings
 from harness.store import runs as store
 from harness.store.record import Case, Reading
 from harness.store.runs import StoreError, StoreFull
@@ -32,7 +33,7 @@ class Script:
         self.answer, self.looks = answer or well, list(canary)
         self.measured: list[Case] = []
         self.asked: list[str] = []
-        self.settings: list[dict[str, Any]] = []
+        self.settings: list[Settings] = []
 
     def open(self) -> dict[str, Any]:
         catalogue = dict.fromkeys(("one", "two", "huge", "absent"), VARIANT)
@@ -53,7 +54,7 @@ class Script:
     def canary(self) -> float:
         return self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
 
-    def measure(self, case: Case, *, metrics: Sequence[str], settings: dict[str, Any], timeout_s: float) -> Outcome:
+    def measure(self, case: Case, *, metrics: Sequence[str], settings: Settings, timeout_s: float) -> Outcome:
         self.measured.append(case)
         self.settings.append(settings)
         return self.answer(case)
@@ -249,13 +250,13 @@ def test_ceilings_are_measured_where_figures_are_read_against_them(tmp_path: Pat
     engine = Script()
     run(tmp_path / "a", engine)
     assert engine.asked == []
-    assert engine.settings[0] == {"budget_s": 2.0, "ceilings": {}}
+    assert engine.settings[0] == Settings(budget_s=2.0)
     wanted = WANTED.model_copy(update={"metrics": ("latency", "roofline_fraction"), "dtype": ("float32", "bfloat16")})
     engine = Script()
     run(tmp_path / "b", engine, wanted)
     assert engine.asked == ["ceilings bfloat16 float32"]
     ceilings = {"copy_gb_per_s": 10.0, "matmul_tflops": {"bfloat16": 0.1, "float32": 0.1}}
-    assert engine.settings[0]["ceilings"] == ceilings
+    assert engine.settings[0].ceilings == ceilings
     assert environment(tmp_path / "b")["ceilings"] == {"cpu": ceilings}
 
 
