@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +26,7 @@ from harness.errors import Failure, UsageError
 from harness.machine.memory import oom_kills, volunteer
 from harness.measuring import requests, wire
 from harness.measuring.metrics import Settings
-from harness.measuring.requests import Answer
+from harness.measuring.requests import LOST, Answer
 from harness.store.record import Case, Reading
 
 START_TIMEOUT_S = 300.0
@@ -34,11 +34,15 @@ START_TIMEOUT_S = 300.0
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of one case: readings and raw samples, or one failed reading; seconds by metric."""
+    """What became of one case: readings and raw samples, or one failed reading; seconds by metric.
+
+    ceilings: the device's, where the case showed that those it was measured with were too low.
+    """
 
     readings: list[Reading]
     samples: dict[str, list[float]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    ceilings: dict[str, Any] | None = None
 
     @property
     def status(self) -> str:
@@ -65,7 +69,8 @@ class Engine:
         self._log: Any = None
         self._pending = b""
         self._oom_kills = 0
-        self._used = self._abandoned = False
+        self._used = self._abandoned = self._known = False
+        self._starting_s = 0.0  # since the last case
         self.restarts = 0
 
     def __enter__(self) -> Engine:
@@ -76,12 +81,8 @@ class Engine:
 
     def open(self) -> dict[str, Any]:
         """Start the worker; its device, catalogue, environment, machine name and commit. Raises UsageError, Failure."""
-        try:
-            session = self._ask(requests.Open(plugins=tuple(self.plugins), device=self.device), START_TIMEOUT_S)
-        except WorkerLost as lost:
-            self.stop(kill=True)
-            raise Failure(f"the measuring process failed as it started: {lost.note}") from None
-        self.device = session.device
+        session = self._first(requests.Open(plugins=tuple(self.plugins), device=self.device))
+        self.device, self._known = session.device, True
         return vars(session)
 
     def resolve(self, cases: Sequence[Case]) -> list[Resolution]:
@@ -109,24 +110,33 @@ class Engine:
         self._ensure()
         request = requests.Measure(case=case, metrics=tuple(metrics), settings=settings)
         used, self._used = self._used, True
+        begun = time.monotonic()
         try:
             answer = self._ask(request, timeout_s)
         except WorkerLost as lost:
             self.stop(kill=True)
             if used and lost.status == "error":
                 return self.measure(case, metrics=metrics, settings=settings, timeout_s=timeout_s)
-            return _failed(metrics, lost.status, lost.note)
+            return _failed(metrics, lost.status, lost.note, self._spent({LOST: time.monotonic() - begun}))
         except Failure as failure:  # the worker could not even answer: its own fault, not the case's
             self.stop(kill=True)
-            return _failed(metrics, "error", str(failure))
+            return _failed(metrics, "error", str(failure), self._spent({LOST: time.monotonic() - begun}))
         if isinstance(answer, requests.CaseFailure):
-            self.stop(kill=True)
-            if used and answer.status == "error" and "CUDA error" in answer.note:
+            again = used and answer.status == "error" and "CUDA error" in answer.note
+            if again or not answer.fit:
+                self.stop(kill=True)
+            if again:
                 return self.measure(case, metrics=metrics, settings=settings, timeout_s=timeout_s)
-            return _failed(metrics, answer.status, answer.note)
+            return _failed(metrics, answer.status, answer.note, self._spent(answer.seconds))
         return Outcome(
-            readings=list(answer.readings), samples=dict(answer.samples), seconds=dict(answer.seconds)
+            readings=list(answer.readings), samples=dict(answer.samples), seconds=self._spent(answer.seconds),
+            ceilings=answer.ceilings,
         )  # fmt: skip
+
+    def _spent(self, seconds: Mapping[str, float]) -> dict[str, float]:
+        """A case's seconds, with those that starting workers took since the last one."""
+        starting, self._starting_s = self._starting_s, 0.0
+        return {**seconds, requests.START: starting} if starting else dict(seconds)
 
     def pair(
         self, cases: tuple[Case, Case], *, budget_s: float, timeout_s: float
@@ -181,7 +191,20 @@ class Engine:
             self.stop(kill=True)
         if self._process is None:
             self.restarts += 1
-            self.open()
+            begun = time.monotonic()
+            if self._known:
+                self._first(requests.Reopen(plugins=tuple(self.plugins), device=self.device))
+            else:
+                self.open()
+            self._starting_s += time.monotonic() - begun
+
+    def _first(self, request: requests.Request[Answer]) -> Answer:
+        """What a new worker is asked first. Raises Failure where it does not start."""
+        try:
+            return self._ask(request, START_TIMEOUT_S)
+        except WorkerLost as lost:
+            self.stop(kill=True)
+            raise Failure(f"the measuring process failed as it started: {lost.note}") from None
 
     def _request(self, request: requests.Request[Answer]) -> Answer:
         """Ask, once more in a fresh worker if it fails: what a case left behind in it may be the reason."""
@@ -273,8 +296,8 @@ class Engine:
         return next((line[:200] for line in reversed(lines) if line), "")
 
 
-def _failed(metrics: Sequence[str], status: str, note: str) -> Outcome:
-    return Outcome(readings=[Reading(metric=metrics[0], status=status, note=note)])
+def _failed(metrics: Sequence[str], status: str, note: str, seconds: dict[str, float]) -> Outcome:
+    return Outcome(readings=[Reading(metric=metrics[0], status=status, note=note)], seconds=seconds)
 
 
 def _import_path(first: Sequence[str]) -> dict[str, str]:

@@ -105,6 +105,8 @@ class Place:
             canary_ms = self.look()
             seconds["canary"] = time.monotonic() - started
         outcome = self._measure(resolution, task)
+        if outcome.ceilings is not None:
+            ceilings = self._ceilings = outcome.ceilings
         return Visit(outcome=outcome, ceilings=ceilings, canary_ms=canary_ms, seconds=seconds)
 
     def look(self) -> float:

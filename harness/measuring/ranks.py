@@ -29,7 +29,7 @@ from harness.measuring.requests import Join, MeasurePart, MeetingFile
 from harness.measuring.subject import Subject
 from harness.store.record import Case, Reading
 
-END, CALL, BACK, TIME, COUNT = range(5)  # what rank 0 orders; TIME with a number of samples
+END, CALL, BACK, TIME, COUNT, DEAL = range(6)  # what rank 0 orders; TIME with a number of samples
 WARM_UP_CALLS = 2
 MIB = 2**20
 
@@ -61,10 +61,7 @@ def _measure(request: MeasurePart) -> dict[str, Reading]:
     shards = parallel.split(case.n, ranks)
     part = Part(replace(case, device=request.device), shards[rank])
     whole = Subject(part.whole) if rank == 0 else None
-    held = (*part.inputs, *([part.gradient] if part.needs_graph else []))
-    sources = (*whole.inputs, whole.gradient) if whole else (None,) * len(held)
-    for tensor, source in zip(held, sources, strict=False):
-        _deal(tensor, source, shards)
+    _deal_all(part, whole, shards)
     parallel.parallelise(part.module, shards=shards)
     if whole is None:
         _follow(part)
@@ -126,6 +123,12 @@ class _Gathered(torch.autograd.Function):
         return None, *(_collect(g, ctx.whole.shards) if g is not None else None for g in found)
 
 
+def _tell(part: Part, whole: Subject, shards: tuple[int, ...]) -> None:
+    """The inputs of the whole are others now: deal them out again."""
+    order(DEAL)
+    _deal_all(part, whole, shards)
+
+
 def order(what: int, number: int = 0) -> None:
     """Rank 0 tells the others what comes next."""
     dist.broadcast(torch.tensor([what, number]), 0)
@@ -152,6 +155,8 @@ def _follow(part: Part) -> None:
             _time(part, number)
         elif what == COUNT:
             _count(part)
+        elif what == DEAL:
+            _deal_all(part, None, ())
 
 
 def _call(part: Part, graph: bool) -> Tensor:
@@ -195,6 +200,9 @@ def _conduct(
         p20=summary.p20, p80=summary.p80, samples=summary.samples,
         note=f"{note}; {latency.how_it_ended(stopped, summary)}",
     )  # fmt: skip
+    whole.module = Whole(part, shards)  # type: ignore[assignment]
+    error.check_again(whole, told=lambda: _tell(part, whole, shards))
+    whole.module = alone
     yield timed
     yield timed.per(1e3 * whole.case.b * whole.case.n, metric="throughput")
     yield _efficiency(whole, samples, len(shards), settings, one_process)
@@ -253,6 +261,15 @@ def _time(part: Part, count: int) -> list[float]:
     slowest = torch.tensor(mine, dtype=torch.float64)
     dist.all_reduce(slowest, op=dist.ReduceOp.MAX)
     return slowest.tolist()
+
+
+def _deal_all(part: Part, whole: Subject | None, shards: tuple[int, ...]) -> None:
+    """Give every rank its part of the whole's first inputs and of the gradient; only rank 0 has the whole."""
+    part.rewind()
+    held = (*part.inputs, *([part.gradient] if part.needs_graph else []))
+    sources = (*whole.inputs, whole.gradient) if whole else (None,) * len(held)
+    for tensor, source in zip(held, sources, strict=False):
+        _deal(tensor, source, shards)
 
 
 def _deal(part: Tensor, whole: Tensor | None, shards: tuple[int, ...]) -> None:

@@ -18,6 +18,7 @@ from harness.store.record import Case, Reading
 
 Answer = TypeVar("Answer", covariant=True)
 Document = dict[str, Any]  # goes into environment.json as it is
+START, SET_UP, LOST = OVERHEAD = ("start", "set-up", "lost")  # of the seconds of a case: those that measure nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,20 +39,28 @@ class Session:
 
 @dataclass(frozen=True, kw_only=True)
 class CaseFailure:
-    """Why a case has no figures: the row's status and note, and the seconds by metric that it took until then."""
+    """Why a case has no figures: the row's status and note, and the seconds by metric that it took until then.
+
+    fit: the worker is none the worse for it and may go on with the next case.
+    """
 
     status: str
     note: str
     seconds: Mapping[str, float] = field(default_factory=dict)
+    fit: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """The readings of a case, its raw samples, and the seconds spent in each metric."""
+    """The readings of a case, its raw samples, and the seconds spent in each metric.
+
+    ceilings: those of the device, where this case showed that the ones it was given were too low.
+    """
 
     readings: tuple[Reading, ...]
     samples: Mapping[str, list[float]]
     seconds: Mapping[str, float]
+    ceilings: Document | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +130,14 @@ class MeetingStore:
 @dataclass(frozen=True, kw_only=True)
 class Open(Request[Session]):
     """Load the plugins; tell the devices, the variants and the environment."""
+
+    plugins: tuple[str, ...]
+    device: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reopen(Request[None]):
+    """The same in a worker that takes another's place: what it would tell is known."""
 
     plugins: tuple[str, ...]
     device: str

@@ -243,6 +243,7 @@ def test_gradients_do_not_accumulate(phase: str, scope: str) -> None:
     subject = Subject(making.case(attention="anchor", m=8, phase=phase, scope=scope))
     seen = []
     for _ in range(3):
+        subject.rewind()  # to the same inputs
         subject.call()
         tensors = [*subject.inputs, *subject.module.parameters()]
         seen.append([None if t.grad is None else t.grad.clone() for t in tensors])

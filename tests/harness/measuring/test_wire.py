@@ -24,6 +24,7 @@ EXCHANGES: list[tuple[requests.Request[Any], list[Any]]] = [
         requests.Open(plugins=("a.py",), device="auto"),
         [requests.Session(device="cpu", catalogue={"a": {"b": None}}, environment={}, machine="m", commit="")],
     ),
+    (requests.Reopen(plugins=("a.py",), device="cpu"), [None]),
     (requests.Resolve(cases=(CASE,)), [(Resolution(case=CASE, status="oom", note="x", peak_bytes=1 << 60),)]),
     (requests.Free(device="cpu"), [1 << 40]),
     (requests.Ceilings(device="cpu", dtypes=("float32",)), [SETTINGS.ceilings]),

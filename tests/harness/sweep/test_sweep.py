@@ -248,7 +248,7 @@ def test_nothing_is_left_behind_by_what_was_not_begun(tmp_path: Path) -> None:
 
 def test_ceilings_are_measured_where_figures_are_read_against_them(tmp_path: Path) -> None:
     engine = Script()
-    run(tmp_path / "a", engine)
+    run(tmp_path / "a", engine, WANTED.model_copy(update={"metrics": ("flops", "kernels")}))
     assert engine.asked == []
     assert engine.settings[0] == Settings(budget_s=2.0)
     wanted = WANTED.model_copy(update={"metrics": ("latency", "roofline_fraction"), "dtype": ("float32", "bfloat16")})
