@@ -28,7 +28,7 @@ from harness.measuring.outputs import fingerprint
 from harness.measuring.subject import Subject
 
 SOFTMAX = "softmax attention"
-SHARE_KEPT = 1 / 64  # of the memory that is free as the first truth is kept
+SHARE_KEPT = 1 / 16  # of the memory that is free as the first truth is kept
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,11 @@ class Kept:
         self._truths[key] = truth
         while self.nbytes > bound:
             self._truths.popitem(last=False)
+
+    def make_room(self, device: str, needed: int | None) -> None:
+        """Forget all where a case that needs so many bytes, and as many for its comparison, would not fit beside it."""
+        if self._truths and 2 * (needed or 0) > free_bytes(device):
+            self._truths.clear()
 
     @property
     def nbytes(self) -> int:

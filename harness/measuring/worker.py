@@ -34,6 +34,7 @@ from harness.measuring.failing import Footing, classify, limit_memory
 from harness.measuring.metrics import latency
 from harness.measuring.metrics.error import check_again
 from harness.measuring.subject import Subject
+from harness.measuring.truth import KEPT
 from harness.store.record import Case, Reading
 
 Found = TypeVar("Found")
@@ -87,6 +88,7 @@ class _Taken:
     def measure(self) -> None:
         """Every metric that is wanted or needed. Raises what the case raises."""
         with self._at(requests.SET_UP):
+            KEPT.make_room(self.request.case.device, catalogue.resolve(self.request.case).peak_bytes)
             subject = Subject(self.request.case)
             planned = metrics.plan(self.request.metrics)
             if self.settings.ceilings and any("latency" in metric.PROVIDES for metric in planned):
@@ -164,8 +166,8 @@ def measure_part(request: requests.MeasurePart) -> requests.Measured | requests.
 
 
 def free(request: requests.Free) -> int:
-    """Bytes free on the device."""
-    return free_bytes(request.device)
+    """Bytes free on the device, those that are kept for as long as nobody needs them included."""
+    return free_bytes(request.device) + KEPT.nbytes
 
 
 def ceilings(request: requests.Ceilings) -> requests.Document:
