@@ -65,7 +65,7 @@ def estimate(
         if status == "ok":
             seconds = duration.of(resolution)
             if seconds > sweep.timeout:
-                told = f"would time out: about {seconds:.0f} s against --timeout {sweep.timeout:g}"
+                told = f"would time out: about {_spoken(seconds)} against --timeout {sweep.timeout:g}"
                 status, note, seconds = "timeout", f"{told}; {note}" if note else told, sweep.timeout + START_S[kind]
         cases.append(
             Planned(
@@ -75,6 +75,14 @@ def estimate(
         )  # fmt: skip
     total = START_S[kind] + sum(case.seconds for case in cases)
     return Plan(device=device, free_bytes=free, seconds=total, cases=cases, warnings=list(warnings))
+
+
+def _spoken(seconds: float) -> str:
+    """`430 s`, `43 h`, `12 days`: as long as it is told in few digits."""
+    for unit, length, most in (("s", 1, 1000), ("min", 60, 120), ("h", 3600, 100)):
+        if seconds < most * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds / 86400:.0f} days"
 
 
 def render(plan: Plan, *, as_json: bool) -> None:
@@ -88,7 +96,7 @@ def render(plan: Plan, *, as_json: bool) -> None:
     for case in plan.cases:
         needs = f"{case.needs_bytes / 1e9:8.2f} GB" if case.needs_bytes is not None else "       ? GB"
         note = f"  {case.note}" if case.note else ""
-        print(folded(f"{case.case_id}  {case.status:<11} {needs} {case.seconds:6.1f} s  {case.case}{note}", 14))
+        print(folded(f"{case.case_id}  {case.status:<11} {needs} {case.seconds:6.0f} s  {case.case}{note}", 14))
     ready = sum(case.status == "ok" for case in plan.cases)
     late = sum(case.status == "timeout" for case in plan.cases)
     minutes, seconds = divmod(round(plan.seconds), 60)

@@ -60,7 +60,7 @@ def test_each_case_has_its_status_memory_and_time(plan: Plan) -> None:
     assert plan.cases[1].note == "needs 2.0 GB, 1.0 GB free; predicted, not tried"
     assert plan.cases[3].note == "needs a GPU"
     assert plan.cases[4].note.startswith("would time out: about ")
-    assert plan.cases[4].note.endswith(" s against --timeout 60; a remark")
+    assert plan.cases[4].note.endswith(" days against --timeout 60; a remark")
     assert plan.seconds == START_S["cpu"] + sum(case.seconds for case in plan.cases)
     assert [case.case_id for case in plan.cases] == [r.case.case_id for r in RESOLUTIONS]
 
