@@ -162,6 +162,28 @@ def test_a_pair_is_sampled_in_turns_or_tells_which_of_the_two_failed(engine: Eng
     assert (failure.status, failure.which) == ("oom", 1)
 
 
+def test_a_worker_goes_on_after_a_failure_that_did_it_no_harm(engine: Engine) -> None:
+    assert measure(engine, "right", "kernels").status == "ok"
+    before, process = engine.restarts, engine._process
+    for attention in ("wrong", "nan", "fail"):
+        outcome = measure(engine, attention, "latency")
+        assert outcome.status == "error"
+        assert set(outcome.seconds) >= {"set-up", "first_call"}
+    assert measure(engine, "right", "kernels").status == "ok"
+    assert (engine.restarts, engine._process) == (before, process)
+    assert measure(engine, "too_much", "latency").status == "oom"
+    outcome = measure(engine, "right", "kernels")
+    assert engine.restarts == before + 1
+    assert outcome.seconds["start"] > 0
+
+
+def test_what_a_timeout_took_is_no_measuring(engine: Engine) -> None:
+    outcome = measure(engine, "hang", "latency", timeout_s=0.5)
+    assert outcome.status == "timeout"
+    assert outcome.seconds.keys() <= {"lost", "start"}
+    assert 0.5 <= outcome.seconds["lost"] < 30
+
+
 def test_a_worker_that_died_in_between_is_replaced_unnoticed(engine: Engine) -> None:
     engine.canary()
     assert engine._process is not None

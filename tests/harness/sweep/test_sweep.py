@@ -246,6 +246,30 @@ def test_nothing_is_left_behind_by_what_was_not_begun(tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
 
 
+def test_seconds_that_measure_nothing_are_told_apart(tmp_path: Path) -> None:
+    def slow_to_start(case: Case) -> Outcome:
+        seconds = {"start": 5.0, "set-up": 0.5, "lost": 2.0, "latency": 1.0}
+        return Outcome(readings=[Reading(metric=m, value=1.0) for m in METRICS], seconds=seconds)
+
+    run(tmp_path / "run", Script(slow_to_start))
+    (session,) = environment(tmp_path / "run")["sessions"]
+    assert [session["seconds"][name] for name in ("start", "set-up", "lost", "latency")] == [30, 3, 12, 6]
+    assert 6 <= session["measuring_s"] < 7
+
+
+def test_a_ceiling_that_a_case_showed_to_be_too_low_is_raised_for_all_after_it(tmp_path: Path) -> None:
+    raised = {"copy_gb_per_s": 10.0, "matmul_tflops": {"float32": 0.3}}
+
+    def quick(case: Case) -> Outcome:
+        found = raised if len(engine.measured) == 2 else None
+        return Outcome(readings=[Reading(metric=m, value=1.0) for m in METRICS], ceilings=found)
+
+    engine = Script(quick)
+    run(tmp_path / "run", engine)
+    assert [s.ceilings["matmul_tflops"]["float32"] for s in engine.settings] == [0.1, 0.1, 0.3, 0.3, 0.3, 0.3]
+    assert environment(tmp_path / "run")["ceilings"] == {"cpu": raised}
+
+
 def test_ceilings_are_measured_where_figures_are_read_against_them(tmp_path: Path) -> None:
     engine = Script()
     run(tmp_path / "a", engine, WANTED.model_copy(update={"metrics": ("flops", "kernels")}))
