@@ -17,11 +17,11 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.cases.catalogue import Resolution
+from harness.engines.outcome import Outcome, WorkerLost
 from harness.errors import Failure, UsageError
 from harness.machine.memory import oom_kills, volunteer
 from harness.measuring import requests, wire
@@ -29,33 +29,9 @@ from harness.measuring.metrics import Settings
 from harness.measuring.requests import LOST, Answer
 from harness.store.record import Case, Reading
 
+__all__ = ["START_TIMEOUT_S", "Engine", "Outcome", "WorkerLost"]
+
 START_TIMEOUT_S = 300.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What became of one case: readings and raw samples, or one failed reading; seconds by metric.
-
-    ceilings: the device's, where the case showed that those it was measured with were too low.
-    """
-
-    readings: list[Reading]
-    samples: dict[str, list[float]] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-    ceilings: dict[str, Any] | None = None
-
-    @property
-    def status(self) -> str:
-        """ok where any figure is, else the first reading's."""
-        return "ok" if any(reading.status == "ok" for reading in self.readings) else self.readings[0].status
-
-
-class WorkerLost(RuntimeError):
-    """The worker died or did not answer in time; `status` is the row's status."""
-
-    def __init__(self, status: str, note: str) -> None:
-        super().__init__(note)
-        self.status, self.note = status, note
 
 
 class Engine:

@@ -123,12 +123,6 @@ class _Gathered(torch.autograd.Function):
         return None, *(_collect(g, ctx.whole.shards) if g is not None else None for g in found)
 
 
-def _tell(part: Part, whole: Subject, shards: tuple[int, ...]) -> None:
-    """The inputs of the whole are others now: deal them out again."""
-    order(DEAL)
-    _deal_all(part, whole, shards)
-
-
 def order(what: int, number: int = 0) -> None:
     """Rank 0 tells the others what comes next."""
     dist.broadcast(torch.tensor([what, number]), 0)
@@ -201,7 +195,7 @@ def _conduct(
         note=f"{note}; {latency.how_it_ended(stopped, summary)}",
     )  # fmt: skip
     whole.module = Whole(part, shards)  # type: ignore[assignment]
-    error.check_again(whole, told=lambda: _tell(part, whole, shards))
+    error.check_again(whole, told=lambda: (order(DEAL), _deal_all(part, whole, shards)))
     whole.module = alone
     yield timed
     yield timed.per(1e3 * whole.case.b * whole.case.n, metric="throughput")

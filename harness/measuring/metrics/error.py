@@ -53,7 +53,7 @@ def measure(subject: Subject, readings: dict[str, Reading], settings: Settings) 
     yield _approximation(subject, rows, out)
 
 
-def check_again(subject: Subject, *, told: Callable[[], None] = lambda: None) -> None:
+def check_again(subject: Subject, *, told: Callable[[], object] = lambda: None) -> None:
     """Raise WrongResult where the call, now that it has been timed, is wrong on inputs that it has not seen.
 
     told: called once the inputs are the new ones, for whoever has to pass them on.
