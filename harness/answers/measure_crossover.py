@@ -11,6 +11,7 @@ from harness.cases.sharing import one_process
 from harness.cases.space import Sweep, expand, sizes
 from harness.engines.local import Engine, WorkerLost
 from harness.errors import Failure, UsageError
+from harness.measuring.requests import PairFailure
 from harness.store.record import Case
 from harness.sweep.conduct import check_names, memory_refusal
 
@@ -73,15 +74,16 @@ def _probe(
                 raise Failure(f"{resolution.case.label} cannot run here: {resolution.note}")
         return one_sided(n, a_runs=not reasons[0], b_runs=not reasons[1], note=notes)
     try:
-        answer = engine.pair([r.case for r in resolutions], budget_s=sweep.budget, timeout_s=sweep.timeout)
+        a, b = (r.case for r in resolutions)
+        answer = engine.pair((a, b), budget_s=sweep.budget, timeout_s=sweep.timeout)
     except WorkerLost as lost:
         raise Failure(f"at n = {n}: {lost.note}; a smaller --high may do") from None
-    if failure := answer.get("failure"):
-        which = failure["which"]
-        note = f"{pair[which].label}: {failure['note']}" if which is not None else failure["note"]
-        if failure["status"] in ("oom", "unsupported") and which is not None:
+    if isinstance(answer, PairFailure):
+        which = answer.which
+        note = f"{pair[which].label}: {answer.note}" if which is not None else answer.note
+        if answer.status in ("oom", "unsupported") and which is not None:
             return one_sided(n, a_runs=which == 1, b_runs=which == 0, note=note)
         raise Failure(f"at n = {n}: {note}")
-    probe = compare(*answer["samples"], n=n)
+    probe = compare(answer.a, answer.b, n=n)
     say(f"n={n}: {probe.ratio:.3f} ({probe.low:.3f} to {probe.high:.3f}), {probe.winner}")
     return probe

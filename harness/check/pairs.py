@@ -16,12 +16,13 @@ import math
 import random
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 from harness.check.decide import Pairs, pair_up, slots
 from harness.check.revisions import Side
 from harness.engines.local import START_TIMEOUT_S, Engine, WorkerLost
 from harness.errors import Failure, UsageError
+from harness.measuring.requests import CaseFailure, Hold, Load, Release, Samples, Turn
 from harness.store.record import Case
 
 CANARY = "canary"
@@ -151,11 +152,11 @@ def measure(members: Sequence[Member], groups: Sequence[Sequence[str]], how: Rou
         for group in groups:
             turns = [(seat, key) for seat in seats for key in group]
             for seat, key in turns:
-                case = seat.member.forms[key]
-                seat.ask("hold", key, case=asdict(case) if case else None)
+                seat.ask(Hold(key=key, device=how.device, case=seat.member.forms[key]))
             for number in range(TURNS):
                 for seat, key in turns if number % 2 == 0 else reversed(turns):
-                    seat.samples.setdefault(key, []).extend(seat.ask("turn", key, seconds=how.seconds / TURNS) or ())
+                    taken = seat.ask(Turn(key=key, seconds=how.seconds / TURNS))
+                    seat.samples.setdefault(key, []).extend(taken.milliseconds if taken else ())
             for seat in seats:
                 seat.release()
         return [seat.process() for seat in seats]
@@ -174,29 +175,30 @@ class _Seat:
         self.samples: dict[str, list[float]] = {}
         self.failures: dict[str, str] = {}
 
-    def ask(self, operation: str, key: str, **arguments: object) -> list[float] | None:
-        """The worker's answer, or None where the case has failed before or fails now."""
-        if key in self.failures:
+    def ask(self, request: Hold | Turn) -> Samples | None:
+        """The samples of a turn; None where the case has failed before or fails now."""
+        if request.key in self.failures:
             return None
         how = self.how
         if self.engine is None:
             self.engine = open_engine(self.member.side, how.device, threads=how.threads)
         try:
-            answer = self.engine.ask(operation, how.timeout + how.seconds, key=key, device=how.device, **arguments)
+            answer = self.engine.ask(request, how.timeout + how.seconds)
         except (WorkerLost, Failure) as error:
-            self.failures[key] = f"{getattr(error, 'status', 'error')}: {error}"
+            self.failures[request.key] = f"{getattr(error, 'status', 'error')}: {error}"
             self.engine.stop(kill=True)
             self.engine = None
             return None
-        if "failure" in answer:
-            self.failures[key] = f"{answer['failure']['status']}: {answer['failure']['note']}"
-        return answer.get("value")
+        if isinstance(answer, CaseFailure):
+            self.failures[request.key] = f"{answer.status}: {answer.note}"
+            return None
+        return answer
 
     def release(self) -> None:
         """Let go of the group's cases."""
         if self.engine is not None:
             try:
-                self.engine.ask("release", self.how.timeout)
+                self.engine.ask(Release(), self.how.timeout)
             except (WorkerLost, Failure):  # what follows is timed in a new one
                 self.engine.stop(kill=True)
                 self.engine = None
@@ -222,8 +224,8 @@ def make_engine(side: Side, device: str) -> Engine:
 def load(engine: Engine, side: Side, *, threads: int | None) -> None:
     """Load the side's plugins, and make sure that it is that side's code; end the worker and raise Failure if not."""
     try:
-        answer = engine.ask("load", START_TIMEOUT_S, plugins=list(side.plugins), threads=threads)
-        check_origin(side, answer["origin"])
+        answer = engine.ask(Load(plugins=tuple(side.plugins), threads=threads), START_TIMEOUT_S)
+        check_origin(side, answer.origin)
     except (WorkerLost, UsageError) as error:
         engine.stop(kill=True)
         raise Failure(f"the worker of {side.name} does not start: {error}") from None

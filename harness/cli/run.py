@@ -41,7 +41,7 @@ def command(
     """Measure attention variants over n and m; write rows, samples and the environment; compare them in a table."""
     import shlex
 
-    from harness.cases.sharing import torchrun
+    from harness.cases.sharing import is_follower
     from harness.door.engine import Choice
     from harness.door.measure import fresh, measured
     from harness.door.progress import Progress
@@ -50,7 +50,7 @@ def command(
 
     if sequence_parallel is not None:
         given["sequence_parallel"] = sequence_parallel
-    if (torchrun() or (0, 1))[0] > 0:  # another process of it writes; this one is a rank
+    if is_follower():  # another process of torchrun writes; this one is a rank
         from harness.engines.torchrun import serve
 
         return serve()

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from harness.cases.catalogue import Resolution
 from harness.engines.local import Outcome
+from harness.measuring.metrics import Settings
 from harness.store.record import Case, Reading
 
 
@@ -28,9 +29,7 @@ class Engine(Protocol):
     def free_bytes(self) -> int: ...
     def ceilings(self, dtypes: Sequence[str]) -> dict[str, Any]: ...
     def canary(self) -> float: ...
-    def measure(
-        self, case: Case, *, metrics: Sequence[str], settings: dict[str, Any], timeout_s: float
-    ) -> Outcome: ...  # fmt: skip
+    def measure(self, case: Case, *, metrics: Sequence[str], settings: Settings, timeout_s: float) -> Outcome: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +105,8 @@ class Place:
             canary_ms = self.look()
             seconds["canary"] = time.monotonic() - started
         outcome = self._measure(resolution, task)
+        if outcome.ceilings is not None:
+            ceilings = self._ceilings = outcome.ceilings
         return Visit(outcome=outcome, ceilings=ceilings, canary_ms=canary_ms, seconds=seconds)
 
     def look(self) -> float:
@@ -121,7 +122,7 @@ class Place:
         refused = memory_refusal(resolution, self.engine.free_bytes())
         if refused:
             return failed(task.metrics[0], "oom", refused)
-        settings = {"budget_s": task.budget_s, "ceilings": dict(self._ceilings or {})}
+        settings = Settings(budget_s=task.budget_s, ceilings=dict(self._ceilings or {}))
         case = replace(resolution.case, device=self._own) if self.device else resolution.case
         return self.engine.measure(case, metrics=task.metrics, settings=settings, timeout_s=task.timeout_s)
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -19,16 +20,52 @@ from harness.measuring.held import HostIsLate, Stopwatch
 
 REPEATS = 7
 SPEND_S = 0.5
+SIZES = {"cpu": (256, 512, 1024), "cuda": (1024, 2048, 4096, 8192)}
+MOST_CALLS = 200
+Pick = Callable[[list[float]], float]
+SMALLEST, MOST_S = 128, 1.0  # size of the first matrices tried; seconds that one product may take
 
 
 def ceilings(device: str, dtypes: Sequence[str]) -> dict[str, Any]:
-    """Copy bandwidth in GB/s, bytes read and written counted, and matrix-product rate in TFLOP/s for each dtype."""
+    """Copy bandwidth in GB/s, bytes read and written counted, and matrix-product rate in TFLOP/s for each dtype.
+
+    matmul_size: of the square matrices, where a dtype without arithmetic of its own made them smaller.
+    """
     place = torch.device(device)
     cuda = place.type == "cuda"
     found: dict[str, Any] = {"copy_gb_per_s": _copy(place, 1 << 30 if cuda else 1 << 28), "matmul_tflops": {}}
     for name in dtypes:
-        found["matmul_tflops"][name] = _product(place, 8192 if cuda else 2048, getattr(torch, name))
+        rate, size = _product(place, 8192 if cuda else 2048, getattr(torch, name))
+        found["matmul_tflops"][name] = rate
+        if size != (8192 if cuda else 2048):
+            found.setdefault("matmul_size", {})[name] = size
     return found
+
+
+def highest_copy(device: str) -> float:
+    """The best of many copies in GB/s: what an undisturbed moment allows."""
+    place = torch.device(device)
+    return _copy(place, 1 << 30 if place.type == "cuda" else 1 << 28, pick=min)
+
+
+def highest_product(device: str, dtype: str, *, tensor_float: bool = False) -> float:
+    """The best of many products of several sizes in TFLOP/s: short ones slip between the neighbours of a busy machine.
+
+    tensor_float: let float32 go through TF32, as a call may and an ordinary product does not.
+    """
+    place = torch.device(device)
+    best = 0.0
+    with _tensor_float(tensor_float):
+        for size in SIZES[place.type]:
+            left, right = (torch.randn(size, size, device=place).to(getattr(torch, dtype)) for _ in range(2))
+            multiply = partial(torch.mm, left, right, out=torch.empty_like(left))
+            once = _median_seconds(multiply, place, calls=1)
+            best = max(best, 2 * size**3 / once / 1e12)
+            if once > MOST_S / 8:
+                break
+            calls = max(1, min(MOST_CALLS, int(SPEND_S / len(SIZES[place.type]) / once)))
+            best = max(best, 2 * size**3 / _median_seconds(multiply, place, calls=calls, pick=min) / 1e12)
+    return best
 
 
 def canary(device: str) -> float:
@@ -43,16 +80,36 @@ def canary_sample(device: str) -> float:
     return 1e3 * _seconds(lambda: torch.mm(left, right, out=out), torch.device(device))
 
 
-def _copy(device: torch.device, size: int) -> float:
+def _copy(device: torch.device, size: int, *, pick: Pick = statistics.median) -> float:
     source = torch.randn(size // 4, device=device)
     target = torch.empty_like(source)
-    return 2 * source.nbytes / _median_seconds(lambda: target.copy_(source), device) / 1e9
+    return 2 * source.nbytes / _median_seconds(lambda: target.copy_(source), device, pick=pick) / 1e9
 
 
-def _product(device: torch.device, size: int, dtype: torch.dtype) -> float:
-    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    out = torch.empty_like(left)
-    return 2 * size**3 / _median_seconds(lambda: torch.mm(left, right, out=out), device) / 1e12
+def _product(device: torch.device, most: int, dtype: torch.dtype) -> tuple[float, int]:
+    """The rate in TFLOP/s of a product of square matrices, and their size: `most`, or one that takes MOST_S at most.
+
+    float16 on a CPU without arithmetic for it is a thousand times slower than float32: 2048 would take minutes.
+    """
+    size = SMALLEST
+    while True:
+        left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+        out = torch.empty_like(left)
+        multiply = partial(torch.mm, left, right, out=out)
+        if size == most or 8 * _median_seconds(multiply, device, calls=1) > MOST_S:
+            return 2 * size**3 / _median_seconds(multiply, device) / 1e12, size
+        size = min(2 * size, most)
+
+
+@contextmanager
+def _tensor_float(allowed: bool) -> Iterator[None]:
+    """Let float32 products of a GPU go by way of TF32, where that is allowed."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = before or allowed
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
 
 
 @cache
@@ -62,15 +119,17 @@ def _canary_matrices(device: str) -> tuple[torch.Tensor, ...]:
     return tuple(torch.randn(size, size, generator=generator).to(device) for _ in range(3))
 
 
-def _median_seconds(call: Callable[[], object], device: torch.device) -> float:
-    """Median of up to REPEATS calls after a warm-up, within SPEND_S; each taken alone."""
+def _median_seconds(
+    call: Callable[[], object], device: torch.device, *, calls: int = REPEATS, pick: Pick = statistics.median
+) -> float:
+    """Median, or what `pick` takes, of up to `calls` calls after a warm-up, within SPEND_S; each taken alone."""
     times: list[float] = []
     begun = time.perf_counter()
-    for _ in range(REPEATS + 1):
+    for _ in range(calls + 1):
         times.append(_seconds(call, device))
         if len(times) > 2 and time.perf_counter() - begun > SPEND_S:
             break
-    return statistics.median(times[1:])
+    return pick(times[1:])
 
 
 @dataclass(frozen=True)

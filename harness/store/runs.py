@@ -92,10 +92,16 @@ class Store:
         self._samples.append(
             (case_id, metric, i, repr(float(v))) for metric, values in samples.items() for i, v in enumerate(values)
         )
-        # A case's first row tells whether it was measured: only a failed one starts with a failure of the first metric
-        ordered = sorted(rows, key=lambda row: (row.status != "ok") * (1 + (row.metric == self.metrics[0])))
+        ordered = sorted(rows, key=self._rank)
         self._measurements.append(row.cells() for row in ordered)
         self.done.add(case_id)
+
+    def _rank(self, row: Row) -> int:
+        """Figures first, a failure of the first metric last: only a case that failed whole starts with that one, so
+        that a case's first row tells whether it was measured."""
+        if row.status == "ok":
+            return 0
+        return 2 if row.metric == self.metrics[0] else 1
 
     def write_json(self, name: str, document: Any) -> None:
         """Replace a JSON file of the folder atomically."""

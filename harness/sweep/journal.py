@@ -23,12 +23,14 @@ from typing import Any
 from harness import stats
 from harness.cases.catalogue import kinds
 from harness.cases.space import Sweep
+from harness.measuring.requests import OVERHEAD
 from harness.store.record import SCHEMA, Reading, Row
 from harness.store.runs import ENVIRONMENT, Store, read_environment
 from harness.sweep.crew import Served
 
 CANARY_TOLERANCE = 0.05
 CHECKS = ("numeric_error",)
+BY_DTYPE = ("matmul_tflops", "matmul_size")  # of a device's ceilings
 
 
 class Journal:
@@ -79,7 +81,7 @@ class Journal:
         self._cases[served.name] += 1
         for seconds in (visit.seconds, visit.outcome.seconds):
             self.seconds.update(seconds)
-            self.measuring_s += sum(seconds.values())
+            self.measuring_s += sum(spent for name, spent in seconds.items() if name not in OVERHEAD)
         if visit.canary_ms is not None:
             self._looks[served.name].append([self._now(), visit.canary_ms])
         if visit.ceilings is not None:
@@ -157,8 +159,10 @@ class Journal:
         places = [self.document["places"][name]] if name else []
         for holder in ([self.document] if name == self._first else []) + places:
             known = holder["ceilings"].get(device, {"matmul_tflops": {}})
-            merged = {**known["matmul_tflops"], **ceilings["matmul_tflops"]}
-            holder["ceilings"][device] = {**ceilings, "matmul_tflops": merged}
+            by_dtype = {
+                key: {**known.get(key, {}), **ceilings.get(key, {})} for key in BY_DTYPE if key in known | ceilings
+            }
+            holder["ceilings"][device] = {**ceilings, **by_dtype}
         self.store.write_json(ENVIRONMENT, self.document)
 
 

@@ -218,22 +218,23 @@ def test_a_probe_that_fails_is_a_win_or_the_end() -> None:
 
     from harness.cases.space import Sweep
     from harness.engines.local import WorkerLost
+    from harness.measuring.requests import PairFailure, Turns
 
     pair, sweep = [making.case(attention="a"), making.case(attention="b")], Sweep()
 
     def probe(answer: Any) -> Probe:
         return crossing._probe(Fake(answer), sweep, pair, 64)  # type: ignore[arg-type]
 
-    assert probe({"failure": {"status": "oom", "note": "no", "which": 1}}).winner == "A"
-    assert probe({"failure": {"status": "unsupported", "note": "no", "which": 0}}).winner == "B"
+    assert probe(PairFailure(status="oom", note="no", which=1)).winner == "A"
+    assert probe(PairFailure(status="unsupported", note="no", which=0)).winner == "B"
     for answer in (
-        {"failure": {"status": "error", "note": "wrong", "which": 1}},
-        {"failure": {"status": "oom", "note": "both at once", "which": None}},
+        PairFailure(status="error", note="wrong", which=1),
+        PairFailure(status="oom", note="both at once", which=None),
         WorkerLost("timeout", "no result"),
     ):
         with pytest.raises(Failure, match="at n = 64: "):
             probe(answer)
-    assert probe({"samples": [[1.0] * 8, [2.0] * 8]}).ratio == pytest.approx(0.5)
+    assert probe(Turns(a=[1.0] * 8, b=[2.0] * 8)).ratio == pytest.approx(0.5)
 
 
 def test_only_found_crossovers_have_an_interval() -> None:
