@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from attentions.kernels.anchor.choices import DEFAULT_SCHEDULE, class_of, default_choice, shape_class
+from attentions.kernels.anchor.choices import class_of, default_choice, shape_class
 from attentions.kernels.anchor.devices import H100, Device, device_of
 from attentions.kernels.anchor.plan import Plan, kept_places
 from attentions.kernels.anchor.plan_backward import backward
@@ -17,12 +17,10 @@ def sketch(
 ) -> Plan:  # fmt: skip
     """A forward or backward pass, untuned, on a device that need not be there.
 
-    schedule: None for the heuristic's; where a persistent one does not fit, the plan's choice says `split`.
+    schedule: None for the heuristic's; where one does not fit, the plan's choice says `split`.
     """
     k, anchors = torch.empty(b, h, n, d, dtype=dtype, device="meta"), torch.empty(m, d, device="meta")
-    choice = default_choice(
-        shape_class(k, anchors, phase), n=n, m=m, parts=b * h, device=device, schedule=schedule or DEFAULT_SCHEDULE
-    )
+    choice = default_choice(shape_class(k, anchors, phase), n=n, m=m, parts=b * h, device=device, schedule=schedule)
     if phase == "forward":
         return forward(k, k, anchors, device=device, choice=choice)
     return backward(k, k, k, anchors, device=device, choice=choice)

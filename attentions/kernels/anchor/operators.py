@@ -37,7 +37,7 @@ def anchor_attention(
         k, v: one dtype, float16, bfloat16 or float32; any batch, head and token strides (a last dimension that is not
             contiguous is copied). Under autocast they are cast to its dtype.
         anchors: any floating dtype; rounded to k's inside, its gradient summed in float32.
-        schedule: `split`, `persistent`, or None for what tuning or the heuristic says. A persistent schedule that the
+        schedule: `split`, `single`, `persistent`, or None for what tuning or the heuristic says. A schedule that the
             shape does not allow runs split.
         precision: of float32 products: `ieee`, `tf32`, `tf32x3`; None: tf32 if PyTorch was told to allow it
             (torch.set_float32_matmul_precision), else ieee.

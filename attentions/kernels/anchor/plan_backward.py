@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from attentions.kernels.anchor import backward as stages
-from attentions.kernels.anchor import blocked, persistent, sums
+from attentions.kernels.anchor import blocked, persistent, single, sums
 from attentions.kernels.anchor.choices import Choice, default_choice, span_of
 from attentions.kernels.anchor.devices import Device, device_of
 from attentions.kernels.anchor.plan import (
@@ -51,9 +51,18 @@ def backward(
         "grad_k": grad_k or strides_like(k), "grad_v": grad_v or strides_like(v),
     }  # fmt: skip
     filled = {"grad_k": Memory("grad_k", k.dtype), "grad_v": Memory("grad_v", v.dtype)}
-    grads = {"grad_sums": make.floats(make.parts, make.m, make.d), "grad_degree": make.floats(make.parts, make.m)}
-    given = tokens | filled | grads | {"means": means, "degree": degree, "root": make.root}
+    given = tokens | filled | {"means": means, "degree": degree, "root": make.root}
     given |= {f"{name}_strides": for_kernel(x) for name, x in strides.items()}
+    if choice.schedule == "single":
+        tile, shares = choice.tiles["single_backward"], make.floats(make.parts, make.m, make.d)
+        make.launch(
+            single.single_backward_kernel, tile, make.parts, given | {"grad_partial": shares},
+            WGMMA=make.wgmma,
+        )  # fmt: skip
+        _add_anchor_gradient(make, shares, anchors, make.parts)
+        return make.plan(TENSORS, choice)
+    grads = {"grad_sums": make.floats(make.parts, make.m, make.d), "grad_degree": make.floats(make.parts, make.m)}
+    given |= grads
     if choice.schedule == "persistent":
         return _persistent(make, choice, given, anchors)
 

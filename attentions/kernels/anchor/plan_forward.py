@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from attentions.kernels.anchor import blocked, persistent, sums, whole
+from attentions.kernels.anchor import blocked, persistent, single, sums, whole
 from attentions.kernels.anchor.choices import Choice, default_choice, span_of
 from attentions.kernels.anchor.devices import Device, device_of
 from attentions.kernels.anchor.plan import (
@@ -48,6 +48,14 @@ def forward(
     value, v_strides = Memory("v", v.dtype), for_kernel(strides_of(v))
     if choice.schedule == "persistent":
         return _persistent(make, choice, {**given, "v": value, "v_strides": v_strides})
+
+    if choice.schedule == "single":
+        tile = choice.tiles["single_forward"]
+        make.launch(
+            single.single_forward_kernel, tile, make.parts, given | {"v": value, "v_strides": v_strides},
+            WGMMA=make.wgmma,
+        )  # fmt: skip
+        return make.plan(TENSORS, choice)
 
     lse = add_denominators(make, choice, given)
     splits, partial, partial_degree = add_gather(

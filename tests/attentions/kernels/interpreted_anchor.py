@@ -87,13 +87,29 @@ def check(problem: Problem, **settings: Any) -> None:
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=str)
 def test_agrees_with_float64(problem: Problem) -> None:
-    check(problem)
+    check(problem, schedule="split")
+
+
+SHORT = [
+    Problem(2, 2, 100, 32, 10, torch.float16),  # ragged in n and m
+    Problem(1, 2, 128, 64, 64, torch.float16, "tokens"),  # whole tiles, nothing padded
+    Problem(1, 3, 70, 80, 30, torch.bfloat16, "tokens"),
+    Problem(2, 1, 1, 32, 1, torch.float16),
+    Problem(1, 1, 50, 128, 60, torch.bfloat16),
+    Problem(1, 2, 90, 40, 120, torch.float16),
+]
+
+
+@pytest.mark.parametrize("problem", SHORT, ids=str)
+def test_single_agrees_with_float64(problem: Problem) -> None:
+    assert _schedule(problem, "single") == "single"
+    check(problem, schedule="single")
 
 
 @pytest.mark.parametrize(("splits", "chunks"), [(2, 3), (10, 2)])  # sums in the next launch; in one of their own
 def test_splits_agree_with_float64(cut: Any, splits: int, chunks: int) -> None:
     cut(splits, chunks)
-    check(Problem(1, 2, 650, 32, 20, torch.float16))
+    check(Problem(1, 2, 650, 32, 20, torch.float16), schedule="split")
 
 
 def test_blocked_splits_agree_with_float64(cut: Any) -> None:
@@ -106,7 +122,8 @@ def test_products_by_single_warps_agree_with_float64(monkeypatch: pytest.MonkeyP
     """An A100 keeps the sums as AᵀV and the degrees as columns; Hopper, as VᵀA and rows."""
     monkeypatch.setattr(devices, "INTERPRETER", replace(devices.INTERPRETER, capability=80))
     devices.device_of.cache_clear()
-    check(Problem(1, 2, 100, 64, m, torch.float16))
+    for schedule in ("split", "single"):
+        check(Problem(1, 2, 100, 64, m, torch.float16), schedule=schedule)
     devices.device_of.cache_clear()
 
 
@@ -114,19 +131,21 @@ def test_products_by_single_warps_agree_with_float64(monkeypatch: pytest.MonkeyP
 def test_persistent_agrees_with_float64(cut: Any, group: int) -> None:
     cut(3, 3, group)
     problem = Problem(1, 5, 190, 32, 20, torch.float16, "tokens")
-    assert _persistent(problem)
+    assert _schedule(problem, "persistent") == "persistent"
     check(problem, schedule="persistent")
 
 
 def test_schedules_are_the_same_function(cut: Any) -> None:
-    """Equal tiles and splits make equal sums: the two schedules then differ in order only."""
+    """They add up in other orders, before a rounding to float16: no more than that tells them apart."""
     cut(3, 3, 1)
-    k, v, anchors, g = Problem(1, 2, 190, 32, 20, torch.float32).tensors()
-    split, persistent = (
+    problem = Problem(1, 2, 190, 32, 20, torch.float16)
+    k, v, anchors, g = problem.tensors()
+    assert [_schedule(problem, name) for name in choices.SCHEDULES] == list(choices.SCHEDULES)
+    split, *others = (
         gradients(lambda *x, s=s: anchor_attention(*x, schedule=s), k, v, anchors, g) for s in choices.SCHEDULES
     )
     for name in split:
-        assert distance(persistent[name], split[name].double()) < 1e-6, name
+        assert all(distance(other[name], split[name].double()) < 1e-3 for other in others), name
 
 
 @pytest.mark.parametrize("schedule", choices.SCHEDULES)
@@ -336,10 +355,11 @@ def test_tickets_cover_the_work_and_wait_only_for_lower_ones(parts: int, group: 
         assert all(ticket[wait] < place for wait in waits)
 
 
-def _persistent(problem: Problem) -> bool:
+def _schedule(problem: Problem, asked: str) -> str:
+    """What a backward pass, the more demanding one, runs when a schedule is asked for."""
     k, _, anchors, _ = problem.tensors()
-    kind = choices.shape_class(k, anchors, "backward")
-    parts = problem.b * problem.h
-    device = devices.INTERPRETER
-    choice = choices.default_choice(kind, n=problem.n, m=problem.m, parts=parts, device=device, schedule="persistent")
-    return choice.schedule == "persistent"
+    kind, parts = choices.shape_class(k, anchors, "backward"), problem.b * problem.h
+    found = choices.default_choice(
+        kind, n=problem.n, m=problem.m, parts=parts, device=devices.INTERPRETER, schedule=asked
+    )
+    return found.schedule

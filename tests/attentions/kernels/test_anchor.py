@@ -45,6 +45,8 @@ CLASSES = [
     (16384, 64, 64, BF16, "persistent", 90),
     (1000, 80, 30, BF16, "split", 80),
     (1000, 80, 30, BF16, "split", 90),
+    (198, 64, 30, BF16, "single", 80),
+    (198, 64, 30, BF16, "single", 90),
     (4096, 128, 512, BF16, "split", 90),
     (4096, 64, 64, FP32, "split", 80),
 ]
@@ -65,12 +67,13 @@ def test_compiles_without_spills_and_inside_shared_memory(shape: Any, phase: str
 @not_interpreted
 @pytest.mark.parametrize(("phase", "schedule", "m"), [
     ("forward", "split", 16), ("forward", "split", 30), ("forward", "persistent", 64), ("backward", "split", 30),
+    ("forward", "single", 30), ("backward", "single", 30),
     ("backward", "persistent", 64),
 ])  # fmt: skip
 def test_hopper_multiplies_by_warpgroups_only(phase: str, schedule: str, m: int) -> None:
     """With few anchors too: a product of fewer than 64 rows would fall back to single warps, and its operands would go
     through shared memory and barriers for that."""
-    for launch in launches(16384, 64, m, BF16, devices.H100, schedule, phase):
+    for launch in launches(1024 if schedule == "single" else 16384, 64, m, BF16, devices.H100, schedule, phase):
         found = ahead.compile_launch(launch, capability=90)
         assert found.warp_products == 0, found
         assert found.spilled_bytes == 0, found
@@ -146,6 +149,33 @@ def test_a_named_schedule_is_never_replaced(n: int, m: int, dtype: torch.dtype, 
     assert runs or f"anchor:split takes n={n}" in str(why)
 
 
+@pytest.mark.parametrize(
+    ("n", "m", "dtype", "why"),
+    [
+        (1024, 64, BF16, None),
+        (1025, 64, BF16, "up to 1024 tokens"),
+        (198, 30, FP32, "16-bit"),
+        (198, 512, BF16, "m × d"),
+    ],
+)
+def test_single_is_never_replaced(n: int, m: int, dtype: torch.dtype, why: str | None) -> None:
+    for phase in ("forward", "backward"):
+        said = choices.not_single(n=n, d=64, m=m, dtype=dtype, phase=phase)
+        assert (said is None) == (why is None)
+        assert why is None or (why in str(said) and "anchor:split takes" in str(said))
+        plan = cost.sketch(b=8, h=12, n=n, d=64, m=m, dtype=dtype, phase=phase, device=devices.H100, schedule="single")
+        assert (plan.choice.schedule == "single") == (why is None)
+
+
+def test_short_heads_run_single() -> None:
+    """However few there are, up to 512 tokens; to 1024, where there is one for each multiprocessor."""
+    found = {
+        (n, parts): choices.rule(n=n, parts=parts, device=devices.H100) for n in (198, 1024) for parts in (12, 192)
+    }
+    assert found == {(198, 12): "single", (198, 192): "single", (1024, 12): "split", (1024, 192): "single"}
+    assert choices.rule(n=1025, parts=768, device=devices.H100) == "split"
+
+
 def test_every_class_has_tiles_for_every_role() -> None:
     """Whatever `limits` lets through can be planned, on every generation."""
     for dtype in choices.DTYPES:
@@ -170,7 +200,7 @@ def test_tuning_keeps_the_fastest_and_remembers_it(cache: Path) -> None:
     k, _, anchors, _ = Problem(1, 2, 640, 64, 64, BF16).tensors()
 
     def measure(choice: choices.Choice) -> float:
-        if choice.schedule == "persistent":
+        if choice.schedule != "split":
             return 100.0
         if choice.tiles["gather"].warps == 8 and choice.tiles["gather"].tokens == 64:
             raise RuntimeError("out of resources")

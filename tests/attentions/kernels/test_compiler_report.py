@@ -12,7 +12,8 @@ from attentions.kernels.anchor.tiles import TILES, Tile
 REPORTS = sorted((Path(__file__).parents[3] / "results" / "compiler").glob("anchor_triton_*.csv"))
 KERNELS = {
     "gather": "gather_kernel", "gather_blocked": "gather_kernel", "scatter": "scatter_kernel",
-    "differentiate": "backward_kernel", "persistent_forward": "persistent_forward_kernel",
+    "differentiate": "backward_kernel", "single_forward": "single_forward_kernel",
+    "single_backward": "single_backward_kernel", "persistent_forward": "persistent_forward_kernel",
     "persistent_backward": "persistent_backward_kernel", "denominator": "denominator_kernel",
     "scatter_blocked": "scatter_blocked_kernel", "tokens": "backward_tokens_kernel",
     "anchors": "backward_anchors_kernel",
