@@ -33,7 +33,7 @@ ALIGNMENT = 128  # bytes, of the parts of a memory
 
 Strides = tuple[int, int, int]  # of batch, head and token, in elements
 
-allocate: Callable[..., Tensor] = torch.empty  # tests replace it to poison what is handed out
+allocate: Callable[..., Tensor] = torch.empty_strided  # tests replace it to poison what is handed out
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,15 @@ class Launch:
 
     def run(self, tensors: Mapping[str, Tensor]) -> Any:
         """Enqueue it on the current stream by Triton's own launcher; returns the compiled kernel, interpreted None."""
+        return self.kernel[(self.programs,)](**self._bound(tensors))
+
+    def compiled(self, tensors: Mapping[str, Tensor]) -> Any:
+        """The kernel that it launches, compiled and not launched."""
+        return self.kernel.warmup(grid=(self.programs,), **self._bound(tensors))
+
+    def _bound(self, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         given = {name: x.of(tensors) if isinstance(x, Memory) else x for name, x in self.arguments.items()}
-        return self.kernel[(self.programs,)](**given, **self.constants, **self.options)
+        return given | dict(self.constants) | self.options
 
     @property
     def options(self) -> dict[str, Any]:
@@ -88,7 +95,7 @@ class Plan:
 
     def workspace(self, device: torch.device) -> Tensor:
         """Memory for one run, from the caching allocator: it belongs to the stream that runs."""
-        return allocate((self.workspace_bytes // 4,), dtype=torch.float32, device=device)
+        return allocate((self.workspace_bytes // 4,), (1,), dtype=torch.float32, device=device)
 
     def clear(self, workspace: Tensor) -> None:
         """Set the counters to zero."""
@@ -118,7 +125,8 @@ class Builder:
         self.b, self.h, self.n, self.d = k.shape
         self.m, self.parts = anchors.shape[0], k.shape[0] * k.shape[1]
         self.kind: ShapeClass = shape_class(k, anchors, phase)
-        self.device, self.precision = device, "interpreted" if INTERPRETED else precision
+        self.device, self.precision = device, precision if k.dtype == torch.float32 else "ieee"
+        self.precision = "interpreted" if INTERPRETED else self.precision
         self.wgmma = device.capability == 90
         self.root = 1 / math.sqrt(self.d)
         self.scale = math.log2(math.e) * self.root
@@ -181,10 +189,7 @@ def strides_like(k: Tensor) -> Strides:
 
 def output_like(k: Tensor) -> Tensor:
     """An empty tensor of those strides."""
-    b, h, n, d = k.shape
-    if k.stride(1) < k.stride(2):
-        return allocate((b, n, h, d), dtype=k.dtype, device=k.device).transpose(1, 2)
-    return allocate((b, h, n, d), dtype=k.dtype, device=k.device)
+    return allocate(tuple(k.shape), (*strides_like(k), 1), dtype=k.dtype, device=k.device)
 
 
 def for_kernel(strides: Strides) -> tuple[int, int, tl.constexpr]:
@@ -195,6 +200,5 @@ def for_kernel(strides: Strides) -> tuple[int, int, tl.constexpr]:
 
 def kept_places(parts: int, m: int, d: int) -> tuple[Memory, Memory, int]:
     """W (b·h, m, d) and δ (b·h, m), which a forward pass leaves for the backward pass, in one tensor `kept` of float32,
-    and how many elements that has."""
-    degree = -(-4 * parts * m * d // ALIGNMENT) * ALIGNMENT
-    return Memory("kept", torch.float32), Memory("kept", torch.float32, degree), degree // 4 + parts * m
+    and how many elements that has: no gap, which would hold what nobody wrote."""
+    return Memory("kept", torch.float32), Memory("kept", torch.float32, 4 * parts * m * d), parts * m * (d + 1)

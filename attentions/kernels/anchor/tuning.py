@@ -45,6 +45,7 @@ from attentions.kernels.anchor.plan_forward import forward
 from attentions.kernels.anchor.tiles import Tile
 
 VERSION = 1
+generation = 0  # grows with every choice remembered: plans made before it may be other ones now
 SPLIT_FACTORS = (0.25, 0.5, 0.75, 1.5, 2.0, 4.0)
 # Tokens, warps and stages of the tiles tried: 32 tokens are half of what Hopper's tensor cores take at once, and need
 # twice the barriers.
@@ -65,9 +66,18 @@ def choose(k: Tensor, v: Tensor, anchors: Tensor, phase: str, schedule: str | No
         known = remembered().get(key(kind, n=n, parts=parts, device=device))
         if known is not None and _fits(known, kind, n=n, parts=parts):
             return known
-        if os.environ.get("ATTENTIONS_AUTOTUNE") == "1" and not torch.cuda.is_current_stream_capturing():
+        if _asked() and not torch.cuda.is_current_stream_capturing():
             return tune(k, v, anchors, phase=phase)
     return choices.default_choice(kind, n=n, m=m, parts=parts, device=device)
+
+
+def postponed(device: torch.device) -> bool:
+    """Whether tuning was asked for and has to wait: nothing can be timed while a CUDA graph is recorded."""
+    return device.type == "cuda" and _asked() and torch.cuda.is_current_stream_capturing()
+
+
+def _asked() -> bool:
+    return os.environ.get("ATTENTIONS_AUTOTUNE") == "1"
 
 
 def tune(
@@ -147,8 +157,10 @@ def remembered() -> dict[str, Choice]:
 
 def remember(name: str, choice: Choice) -> None:
     """Add one choice to the file, replacing it whole, so that a reader sees the old or the new one."""
+    global generation
     known = {**remembered(), name: choice}
     remembered.cache_clear()
+    generation += 1
     document = {"version": VERSION, "choices": {each: _to_json(known[each]) for each in sorted(known)}}
     target = path()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -211,7 +223,8 @@ def _attempt(time: Callable[[Choice], float], choice: Choice) -> float:
 
 def _runner(k: Tensor, v: Tensor, anchors: Tensor, phase: str) -> Callable[[Choice], object]:
     """Runs a choice on these tensors and fills results that are made once."""
-    kept = plan.allocate((plan.kept_places(k.shape[0] * k.shape[1], *anchors.shape)[2],), device=k.device)
+    size = plan.kept_places(k.shape[0] * k.shape[1], *anchors.shape)[2]
+    kept = plan.allocate((size,), (1,), dtype=torch.float32, device=k.device)
     out, grad_k, grad_v, grad_anchors = (plan.output_like(k), *(torch.empty_like(x) for x in (k, v, anchors)))
     first = dict(zip(FORWARD, (k, v, anchors, out, kept), strict=True))
     forward(k, v, anchors).run(first)

@@ -278,7 +278,7 @@ GPU_AGREEMENT = {FP32: 4.0, torch.float16: 1.5, BF16: 1.5}
 @pytest.fixture
 def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        plan, "allocate", lambda *shape, **keywords: torch.empty(*shape, **keywords).fill_(float("nan"))
+        plan, "allocate", lambda *shape, **keywords: torch.empty_strided(*shape, **keywords).fill_(float("nan"))
     )
 
 
