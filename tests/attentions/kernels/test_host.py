@@ -58,14 +58,15 @@ def addresses(launch: tuple[Any, ...]) -> list[int]:
     return [x for x in found if isinstance(x, int) and x > 2**31]
 
 
+@pytest.mark.parametrize("schedule", ["split", "single"])
 @pytest.mark.parametrize("layout", ["heads", "tokens"])
-def test_a_known_call_launches_what_triton_would(launched: list[Any], layout: str) -> None:
+def test_a_known_call_launches_what_triton_would(launched: list[Any], layout: str, schedule: str) -> None:
     """The first call goes through Triton's launcher, the second does not: same kernels, numbers and constants."""
     k, v, anchors = tensors(grad=True, layout=layout)
 
     def both() -> list[Any]:
         launched.clear()
-        out = anchor_attention(k, v, anchors)
+        out = anchor_attention(k, v, anchors, schedule=schedule)
         torch.autograd.grad(out, (k, v, anchors), torch.ones(out.shape, dtype=out.dtype))
         return list(launched)
 
@@ -277,9 +278,15 @@ def test_compiles_into_one_graph() -> None:
 
 
 @pytest.mark.usefixtures("driver")
+@pytest.mark.parametrize(("schedule", "launches"), [("split", (2, 3)), ("single", (1, 2))])
 @pytest.mark.parametrize("reentrant", [False, True])
-def test_checkpointing_runs_the_forward_pass_again(launched: list[Any], reentrant: bool) -> None:
+def test_checkpointing_runs_the_forward_pass_again(
+    launched: list[Any], reentrant: bool, schedule: str, launches: tuple[int, int]
+) -> None:
     leaves = tensors(grad=True)
+
+    def attend(*tensors: torch.Tensor) -> torch.Tensor:
+        return anchor_attention(*tensors, schedule=schedule)
 
     def steps(function: Callable[..., torch.Tensor]) -> tuple[int, int]:
         """Launches of the forward and of the backward pass."""
@@ -289,11 +296,10 @@ def test_checkpointing_runs_the_forward_pass_again(launched: list[Any], reentran
         torch.autograd.backward(out, torch.ones_like(out))
         return first, len(launched) - first
 
-    forward, backward = steps(anchor_attention)
-    assert forward >= 2
-    assert backward >= 2
+    forward, backward = steps(attend)
+    assert (forward, backward) == launches
     for _ in range(2):
-        again = steps(lambda *x: checkpoint(anchor_attention, *x, use_reentrant=reentrant))
+        again = steps(lambda *x: checkpoint(attend, *x, use_reentrant=reentrant))
         assert again == (forward, forward + backward)
     assert all(x.grad is not None for x in leaves)
 
