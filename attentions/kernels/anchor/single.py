@@ -36,7 +36,7 @@ def single_forward_kernel(
     total, counted = gather(
         k, v, k, ut, 0, n, n, k_strides, v_strides, scale, 0, m,
         BLOCK_N=BLOCK_N, BLOCK_M=BLOCK_M, D=D, D_PAD=D_PAD, EVEN=EVEN, PADDED=PADDED, BLOCKED=False, DEGREE=True,
-        PRECISION=PRECISION, WGMMA=WGMMA, KEEP_V="evict_first",
+        PRECISION=PRECISION, WGMMA=WGMMA, EVICT_V="evict_first",
     )  # fmt: skip
     w = means_of(total, counted)
     scatter(
