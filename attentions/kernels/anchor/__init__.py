@@ -28,7 +28,7 @@ Source: Shan et al. 2025, arXiv 2505.16463.
 
 Which file holds what, each importing only from those above it:
 - Triton code: `memory` (loading and storing: all that knows a tensor's layout), `algebra` (products, softmax),
-  `sums` (over splits), `whole`, `backward`, `blocked`, `persistent`;
+  `sums` (over splits), `whole`, `backward`, `single`, `blocked`;
 - which launches: `devices`, `tiles`, `choices` (heuristic), `plan` (what a plan is), `plan_forward`,
   `plan_backward`;
 - `cost` (FLOPs and peak), `tuning` (on a device, on request), `operators` (for PyTorch);

@@ -89,7 +89,7 @@ def _chunked_peak(work: Work) -> int:
 
 
 def _kernels(name: str, summary: str, schedule: str | None, *, automatic: bool) -> Backend:
-    """The Triton kernels; schedule: `split`, `persistent`, or None for what tuning or the heuristic says."""
+    """The Triton kernels; schedule: `split`, `single`, or None for what tuning or the heuristic says."""
 
     def compute(k: Tensor, v: Tensor, anchors: Tensor) -> Tensor:
         from attentions.kernels.anchor.operators import anchor_attention
@@ -105,10 +105,10 @@ def _kernels(name: str, summary: str, schedule: str | None, *, automatic: bool) 
         choices = _module("choices")
         size = {"n": work.n, "d": work.d, "m": work.m or 0, "dtype": dtype}
         reason = choices.limits(**size)
-        if reason or schedule != "persistent":
+        if reason or schedule in (None, "split"):
             return reason
-        passes, there = ("forward", "backward")[: 1 + (work.phase != "forward")], _module("devices").device_of(device)
-        return choices.not_persistent(**size, parts=work.b * work.h, passes=passes, device=there)
+        passes = ("forward", "backward")[: 1 + (work.phase != "forward")]
+        return next(filter(None, (choices.not_single(**size, phase=phase) for phase in passes)), None)
 
     def peak(work: Work) -> int:
         size = {"b": work.b, "h": work.h, "n": work.n, "d": work.d, "m": work.m or 0}
@@ -142,7 +142,7 @@ def _module(name: str) -> ModuleType:
 KERNELS = (
     _kernels("triton", "fused Triton kernels, nothing of size n × m stored", None, automatic=True),
     _kernels("split", "the same kernels, always a launch a stage, untuned", "split", automatic=False),
-    _kernels("persistent", "the same in one launch where a head fits in L2, untuned", "persistent", automatic=False),
+    _kernels("single", "the same in one launch, a program a head, n up to 1024, untuned", "single", automatic=False),
 )
 SDPA = Backend(
     "sdpa", two_softmax, "two calls of scaled_dot_product_attention",

@@ -14,18 +14,16 @@ from attentions.kernels.anchor.devices import Device
 from attentions.kernels.anchor.tiles import TILES, Tile
 
 HEAD_DIMS = (32, 64, 80, 96, 128)  # those with tests and reports; any from 1 to the last is taken
+# Elements of which a head's width and every stride are a multiple, as addresses are of 16 bytes: what Triton's hints
+# tell, so that it loads in vectors, asynchronously. Others would run kernels that load element after element; one of
+# those stopped with an illegal address on an H200 (Triton 3.6), though nothing is wrong with its PTX.
+UNIT = 16
 MAX_ANCHORS = 512
 MAX_TOKENS = 2**22
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
-SCHEDULES = ("split", "persistent")
-
-# While nobody has measured the persistent schedule on a device, the heuristic does not take it; tuning may.
-DEFAULT_SCHEDULE = "split"
-
-# Share of L2 that one group of heads may take with what is read twice. Two groups are in flight, beside streams that
-# are read once; and on Hopper and Ampere a line read from both halves of L2 is kept in both.
-GROUP_SHARE = 0.2
-LARGEST_SHARE = 0.4  # a single head beyond it would be gone before its second reading
+SCHEDULES = ("split", "single")
+MAX_SINGLE, SHORT = 1024, 512  # tokens of a head that one program takes whole: at most, and for any b·h
+FEW = 4  # times the heads, from which so many multiprocessors have `single` run larger programs
 
 # Roles (rows of tiles.TILES) of the second stage, and of the launches when the anchors are blocked.
 SECOND = {"forward": "scatter", "backward": "differentiate"}
@@ -39,17 +37,14 @@ BLOCKED = {
 class Choice:
     """What may be tuned about a pass. A split is part of a head's tokens and the work of one program at a time.
 
-    schedule: `split` (a launch a stage) or `persistent` (one launch, the second reading from L2);
-    tiles: by role, see tiles; splits: of the gather; chunks: of the second stage (persistent: the same splits);
-    group: heads in flight at once; programs: how many are launched (both persistent only).
+    schedule: `split` (a launch a stage) or `single` (one launch, a program a head);
+    tiles: by role, see tiles; splits: of the gather; chunks: of the second stage (single: one of each).
     """
 
     schedule: str
     tiles: Mapping[str, Tile]
     splits: int
     chunks: int
-    group: int = 0
-    programs: int = 0
 
 
 @dataclass(frozen=True)
@@ -63,9 +58,14 @@ class ShapeClass:
     phase: str
 
     @property
+    def key(self) -> tuple[int, int, int]:
+        """What the tables of tiles go by, beside the role."""
+        return self.bits, self.m_pad, self.d_pad
+
+    @property
     def whole(self) -> bool:
         """Whether one program holds all anchors, so that no launch for the denominators is needed."""
-        return (SECOND[self.phase], self.bits, self.m_pad, self.d_pad) in TILES
+        return (SECOND[self.phase], *self.key) in TILES
 
 
 def shape_class(k: Tensor, anchors: Tensor, phase: str) -> ShapeClass:
@@ -93,6 +93,11 @@ def unsupported(k: Tensor, v: Tensor, anchors: Tensor) -> str | None:
     return None
 
 
+def padded(d: int) -> int:
+    """The width that heads of width d are given to the kernels with."""
+    return -(-d // UNIT) * UNIT
+
+
 def limits(*, n: int, d: int, m: int, dtype: torch.dtype) -> str | None:
     """Why these kernels do not take a size, or None."""
     if dtype not in DTYPES:
@@ -106,30 +111,27 @@ def limits(*, n: int, d: int, m: int, dtype: torch.dtype) -> str | None:
     return None
 
 
-def not_persistent(
-    *, n: int, d: int, m: int, dtype: torch.dtype, parts: int, passes: tuple[str, ...], device: Device
-) -> str | None:  # fmt: skip
-    """Why a pass of this size, b·h = parts, would run split although persistent is asked for, or None."""
-    for phase in passes:
-        kind = class_of(d=d, m=m, dtype=dtype, phase=phase)
-        choice = default_choice(kind, n=n, m=m, parts=parts, device=device, schedule="persistent")
-        if choice.schedule != "persistent":
-            return (
-                f"takes 16-bit inputs, m × d that one tile holds, and heads whose {phase} pass fits in "
-                f"{LARGEST_SHARE:.0%} of L2 ({device.l2_bytes >> 20} MiB here); anchor:split takes n={n} d={d} m={m}"
-            )
+def not_single(*, n: int, d: int, m: int, dtype: torch.dtype, phase: str) -> str | None:
+    """Why a pass of this size would run split although single is asked for, or None."""
+    if n > MAX_SINGLE:
+        return f"takes a head of up to {MAX_SINGLE} tokens, not {n}; anchor:split takes any"
+    if (f"single_{phase}", *class_of(d=d, m=m, dtype=dtype, phase=phase).key) not in TILES:
+        size = f"m={m} d={d} in {str(dtype).removeprefix('torch.')}"
+        return f"takes 16-bit inputs and m × d that one tile holds, not {size}; anchor:split takes them"
     return None
 
 
 @cache
 def default_choice(
-    kind: ShapeClass, *, n: int, m: int, parts: int, device: Device, schedule: str = DEFAULT_SCHEDULE
+    kind: ShapeClass, *, n: int, m: int, parts: int, device: Device, schedule: str | None = None
 ) -> Choice:
-    """What to run without tuning; parts = b·h. A persistent schedule that does not fit becomes `split`."""
-    if schedule == "persistent":
-        choice = _persistent(kind, n=n, parts=parts, device=device)
-        if choice is not None:
-            return choice
+    """What to run without tuning; parts = b·h; schedule: None for the rule's. One that does not fit becomes `split`."""
+    schedule = schedule or rule(n=n, parts=parts, device=device)
+    role = f"single_{kind.phase}"
+    if schedule == "single" and n <= MAX_SINGLE and (role, *kind.key) in TILES:
+        few = FEW * parts <= device.processors and (f"{role}_few", *kind.key) in TILES
+        tile = tile_of(f"{role}_few" if few else role, kind, device)
+        return Choice(schedule="single", tiles={role: tile}, splits=1, chunks=1)
     if kind.whole:
         gather, second = tile_of("gather", kind, device), tile_of(SECOND[kind.phase], kind, device)
         tiles = {"gather": gather, SECOND[kind.phase]: second}
@@ -145,23 +147,14 @@ def default_choice(
     return Choice(schedule="split", tiles=tiles, splits=splits, chunks=chunks)
 
 
-def _persistent(kind: ShapeClass, *, n: int, parts: int, device: Device) -> Choice | None:
-    role = f"persistent_{kind.phase}"
-    if (role, kind.bits, kind.m_pad, kind.d_pad) not in TILES:
-        return None
-    tile = tile_of(role, kind, device)
-    read_twice = n * kind.d * (kind.bits // 8) * (2 if kind.phase == "backward" else 1)
-    if read_twice > LARGEST_SHARE * device.l2_bytes:
-        return None
-    group = max(1, min(parts, int(GROUP_SHARE * device.l2_bytes / read_twice)))
-    programs = device.processors * tile.resident
-    # A group's items number half the programs or more: the tickets in hand then span less than a step, so that what
-    # an item waits for was begun a step ago. Fewer, longer items would wait; more would write more partial sums.
-    span = max(2 * tile.tokens, 4 * kind.m_pad, -(-2 * group * n // programs))
-    splits = max(1, n // span)
-    return Choice(
-        schedule="persistent", tiles={role: tile}, splits=splits, chunks=splits, group=group, programs=programs
-    )
+def rule(*, n: int, parts: int, device: Device) -> str:
+    """The schedule of a shape that nobody tuned: `single` where heads are short, or as many as multiprocessors.
+
+    On an H200, bf16, d 64 (docs/performance.md): `single` took 0.71 to 0.92 of split's time at n 198 to 577, forward
+    and backward, with 12 to 768 heads; 1.04 of it backward at n 256; and 1.09 and 1.13 at n 1024 with 96 heads for 132
+    multiprocessors. From n 577 to 1024 with more heads nobody has measured.
+    """
+    return "single" if n <= SHORT or (n <= MAX_SINGLE and parts >= device.processors) else "split"
 
 
 def tile_of(role: str, kind: ShapeClass, device: Device) -> Tile:

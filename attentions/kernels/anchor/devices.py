@@ -14,17 +14,16 @@ LEAST_SHARED = 163 * 1024  # bytes of shared memory that the largest tiles take
 
 @dataclass(frozen=True)
 class Device:
-    """Multiprocessors, L2 in bytes, compute capability × 10."""
+    """Multiprocessors, and compute capability × 10."""
 
     name: str
     processors: int
-    l2_bytes: int
     capability: int
 
 
-H100 = Device("NVIDIA H100 80GB HBM3", 132, 50 * 2**20, 90)
-A100 = Device("NVIDIA A100-SXM4-80GB", 108, 40 * 2**20, 80)
-INTERPRETER = Device("interpreter", 4, 2**20, 90)
+H100 = Device("NVIDIA H100 80GB HBM3", 132, 90)
+A100 = Device("NVIDIA A100-SXM4-80GB", 108, 80)
+INTERPRETER = Device("interpreter", 4, 90)
 
 
 @cache
@@ -33,7 +32,7 @@ def device_of(device: torch.device) -> Device:
     if device.type != "cuda":
         return INTERPRETER
     found = torch.cuda.get_device_properties(device)
-    return Device(found.name, found.multi_processor_count, found.L2_cache_size, 10 * found.major + found.minor)
+    return Device(found.name, found.multi_processor_count, 10 * found.major + found.minor)
 
 
 def why_missing(device: torch.device) -> str | None:

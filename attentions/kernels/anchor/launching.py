@@ -6,7 +6,7 @@ the grid, the loaded function, every number and constant. `Prepared.launch` call
 arguments and other addresses.
 
 What makes that right: kernels are specialised by the numbers, which a plan fixes, and by which addresses are multiples
-of 16, which is part of the key under which passes.py keeps a plan. What was watched is compared with what the plan
+of 16 bytes, which passes.py sees to for all. What was watched is compared with what the plan
 says, so that another version of Triton, which launches otherwise, is an error when a plan is made, never a wrong
 result. ATTENTIONS_LAUNCHER=triton leaves every launch to Triton; so does a launch hook (a profiler's), while it is set.
 
@@ -85,7 +85,6 @@ def prepare(plan: Plan, given: Mapping[str, Tensor]) -> Prepared:
     names = (*plan.tensors, WORKSPACE)
     with _LOCK, torch.cuda.device_of(first):
         workspace = plan.workspace(first.device)
-        plan.clear(workspace)
         tensors = {**given, WORKSPACE: workspace}
         return Prepared(tuple(_watched(launch, tensors, names) for launch in plan.launches), first.device)
 

@@ -65,14 +65,12 @@ def store_tokens(
 
 
 @triton.jit
-def load_matrix(
-    pointer, first, m, BLOCK_M: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr, CACHE: tl.constexpr = PLAIN
-):
+def load_matrix(pointer, first, m, BLOCK_M: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr):
     """(BLOCK_M, D_PAD) of a compact (m, D) matrix from row `first`, zero outside."""
     rows = first + tl.arange(0, BLOCK_M)
     columns = tl.arange(0, D_PAD)
     mask = (rows < m)[:, None] & (columns < D)[None, :]
-    return tl.load(pointer + rows[:, None] * D + columns[None, :], mask=mask, other=0.0, cache_modifier=CACHE)
+    return tl.load(pointer + rows[:, None] * D + columns[None, :], mask=mask, other=0.0)
 
 
 @triton.jit

@@ -6,6 +6,9 @@
 
     A = softmax_j(k_i · u_j / √d),  O = A (Δ⁻¹ (Aᵀ v)),  Δ = diag(Aᵀ 1)
 
+A head_dim that is no multiple of 16 is padded to one, which copies k, v and their gradients; so are tensors copied that
+do not lie on 16 bytes, or whose strides are no multiples of 16 elements. All others are read in place.
+
 Forward executes 8·b·h·n·m·d FLOPs (A is formed twice), backward 16; beyond inputs and outputs they keep
 O(b·h·splits·m·d) floats, plus 2·b·h·n where m × d needs blocks of anchors. Both repeat bit for bit.
 
@@ -14,15 +17,17 @@ Source: Shan et al. 2025, arXiv 2505.16463; the algorithm is in attentions/kerne
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from attentions.kernels.anchor import cost, passes, plan
-from attentions.kernels.anchor.choices import DTYPES
+from attentions.kernels.anchor.choices import DTYPES, HEAD_DIMS, UNIT, padded
 from attentions.kernels.anchor.eager import attention, attention_fused, plain
 from attentions.kernels.anchor.passes import check, inner, views
 
@@ -34,10 +39,10 @@ def anchor_attention(
     """O = A (Δ⁻¹ (Aᵀ v)).
 
     Args:
-        k, v: one dtype, float16, bfloat16 or float32; any batch, head and token strides (a last dimension that is not
-            contiguous is copied). Under autocast they are cast to its dtype.
+        k, v: one dtype, float16, bfloat16 or float32; any batch, head and token strides. Under autocast they are cast
+            to its dtype.
         anchors: any floating dtype; rounded to k's inside, its gradient summed in float32.
-        schedule: `split`, `persistent`, or None for what tuning or the heuristic says. A persistent schedule that the
+        schedule: `split`, `single`, or None for what tuning or the heuristic says. A schedule that the
             shape does not allow runs split.
         precision: of float32 products: `ieee`, `tf32`, `tf32x3`; None: tf32 if PyTorch was told to allow it
             (torch.set_float32_matmul_precision), else ieee.
@@ -46,6 +51,9 @@ def anchor_attention(
     Raises: ValueError for a size or dtype that the kernels do not take, saying which they take.
     """
     k, v = _autocast(k), _autocast(v)
+    if k.shape == v.shape and _narrow(k, anchors):
+        wide = anchor_attention(_wide(k), _wide(v), _wide_anchors(anchors), schedule=schedule, precision=precision)
+        return wide[..., : k.shape[-1]]
     schedule, precision = schedule or "", precision or _default_precision(k)
     if not torch.compiler.is_compiling() and plain(k, v, anchors):
         return attention(k, v, anchors, schedule, precision)
@@ -64,6 +72,9 @@ def anchor_attention_fused(
     kv = _autocast(kv)
     if kv.dim() != 5 or kv.shape[2] != 2:
         raise ValueError(f"anchor:triton needs kv (b, n, 2, h, d), not {tuple(kv.shape)}")
+    if _narrow(kv, anchors):
+        wide = anchor_attention_fused(_wide(kv), _wide_anchors(anchors), schedule=schedule, precision=precision)
+        return wide[..., : kv.shape[-1]]
     schedule, precision = schedule or "", precision or _default_precision(kv)
     if not torch.compiler.is_compiling() and plain(kv, anchors):
         return attention_fused(kv, anchors, schedule, precision)
@@ -171,6 +182,24 @@ def _autocast(tensor: Tensor) -> Tensor:
     if torch.is_autocast_enabled(kind) and tensor.dtype in DTYPES:
         return tensor.to(torch.get_autocast_dtype(kind))
     return tensor
+
+
+def _narrow(tensor: Tensor, anchors: Tensor) -> bool:
+    """Whether heads are to be padded; what no kernel takes is not, so that its error tells of it as it is."""
+    d = tensor.shape[-1]
+    return d % UNIT != 0 and d < HEAD_DIMS[-1] and d == anchors.shape[-1]
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """Heads of zeros to the next multiple of 16."""
+    d = tensor.shape[-1]
+    return F.pad(tensor, (0, padded(d) - d))
+
+
+def _wide_anchors(anchors: Tensor) -> Tensor:
+    """The same of anchors, longer by what 1/√d then is smaller: the logits stay."""
+    d = anchors.shape[-1]
+    return _wide(anchors.to(torch.promote_types(anchors.dtype, torch.float32)) * math.sqrt(padded(d) / d))
 
 
 def _default_precision(k: Tensor) -> str:

@@ -1,9 +1,10 @@
 """The forward and the backward pass of one call: by the plan that is known for it, else by a new one.
 
-What decides a plan is in its key: shapes, strides, dtypes, devices, which addresses are multiples of 16 (Triton
-specialises kernels by that), what the caller asked for, and the state of tuning. A known call allocates its results and
-one workspace and launches; nothing else. Memory always comes from the caching allocator at the call, so that streams,
-CUDA graphs and threads each get their own; a plan holds none.
+What decides a plan is in its key: shapes, strides, dtypes, devices, what the caller asked for, and the state of tuning.
+All addresses are multiples of 16 bytes and all strides of 16 elements (Triton specialises kernels by that): what comes
+otherwise is copied. A known call allocates its results and one workspace and launches; nothing else. Memory always
+comes from the caching allocator at the call, so that streams, CUDA graphs and threads each get their own; a plan holds
+none.
 
 Thread safety: plans are looked up without a lock (a dict's get and set are atomic) and never change. Two threads that
 meet a new call at once plan it twice; either plan may stay.
@@ -18,11 +19,12 @@ import torch
 from torch import Tensor
 
 from attentions.kernels.anchor import plan, plan_backward, plan_forward, tuning
-from attentions.kernels.anchor.choices import SCHEDULES, unsupported
+from attentions.kernels.anchor.choices import SCHEDULES, UNIT, unsupported
 from attentions.kernels.anchor.launching import DIRECT, Prepared, hooked, prepare
 from attentions.kernels.anchor.plan import Plan
 
 PRECISIONS = ("ieee", "tf32", "tf32x3")
+ODD = 15  # bits that the address of what a kernel reads must not have
 MOST_KNOWN = 4096  # plans; forgotten all at once when there are more, as where every call has another n
 
 
@@ -37,8 +39,8 @@ class New(NamedTuple):
 class Known(NamedTuple):
     """A call that was planned: its launches and what it allocates.
 
-    kept, workspace: elements of float32; counters: the plan, where it has counters to set to zero; apart, apart_grad:
-    bytes from k to v in one tensor of both, and between their gradients.
+    kept, workspace: elements of float32; apart, apart_grad: bytes from k to v in one tensor of both, and between their
+    gradients.
     """
 
     prepared: Prepared
@@ -46,7 +48,6 @@ class Known(NamedTuple):
     results: tuple[New, ...]
     kept: int
     workspace: int
-    counters: Plan | None
     apart: int
     apart_grad: int
 
@@ -62,10 +63,9 @@ def forward(
     key = (
         "forward", k.shape, k.stride(), k.dtype, k.get_device(), v.shape, v.stride(), v.dtype, v.get_device(),
         anchors.shape, anchors.stride(), anchors.dtype, anchors.get_device(), schedule, precision, tuning.generation,
-        (at_k | at_v | at_u) & 15 and (at_k & 15, at_v & 15, at_u & 15),
     )  # fmt: skip
     known = _known.get(key)
-    if known is None or hooked():
+    if known is None or (at_k | at_v | at_u) & ODD or hooked():
         return _new_forward(key, k, v, anchors, schedule, precision)
     return _run_forward(known, at_k, at_v, at_u, save)
 
@@ -78,10 +78,9 @@ def forward_fused(
     key = (
         "forward_fused", kv.shape, kv.stride(), kv.dtype, kv.get_device(), anchors.shape, anchors.stride(),
         anchors.dtype, anchors.get_device(), schedule, precision, tuning.generation,
-        (at | at_u) & 15 and (at & 15, at_u & 15),
     )  # fmt: skip
     known = _known.get(key)
-    if known is None or hooked():
+    if known is None or (at | at_u) & ODD or hooked():
         return _new_forward_fused(key, kv, anchors, schedule, precision)
     return _run_forward(known, at, at + known.apart, at_u, save)
 
@@ -95,17 +94,16 @@ def backward(
         "backward", k.shape, k.stride(), k.dtype, k.get_device(), v.stride(), v.dtype, v.get_device(),
         g.stride(), g.dtype, g.get_device(), anchors.shape, anchors.stride(), anchors.dtype, anchors.get_device(),
         schedule, precision, tuning.generation,
-        (at_g | at_k | at_v | at_u) & 15 and (at_g & 15, at_k & 15, at_v & 15, at_u & 15),
     )  # fmt: skip
     known = _known.get(key)
-    if known is None or hooked():
+    if known is None or (at_g | at_k | at_v | at_u) & ODD or hooked():
         return _new_backward(key, g, k, v, anchors, kept, schedule, precision)
-    prepared, device, (new_k, new_v, new_u), _, _, _, _, _ = known
+    prepared, device, (new_k, new_v, new_u), _, floats, _, _ = known
     allocate = plan.allocate
     grad_k = allocate(new_k.shape, new_k.strides, dtype=new_k.dtype, device=device)
     grad_v = allocate(new_v.shape, new_v.strides, dtype=new_v.dtype, device=device)
     grad_u = allocate(new_u.shape, new_u.strides, dtype=new_u.dtype, device=device)
-    workspace = _workspace(known)
+    workspace = allocate((floats,), (1,), dtype=torch.float32, device=device)
     prepared.launch(
         (at_g, at_k, at_v, at_u, kept.data_ptr(), grad_k.data_ptr(), grad_v.data_ptr(), grad_u.data_ptr(),
          workspace.data_ptr())
@@ -121,15 +119,15 @@ def backward_fused(
     key = (
         "backward_fused", kv.shape, kv.stride(), kv.dtype, kv.get_device(), g.stride(), g.dtype, g.get_device(),
         anchors.shape, anchors.stride(), anchors.dtype, anchors.get_device(), schedule, precision, tuning.generation,
-        (at_g | at | at_u) & 15 and (at_g & 15, at & 15, at_u & 15),
     )  # fmt: skip
     known = _known.get(key)
-    if known is None or hooked():
+    if known is None or (at_g | at | at_u) & ODD or hooked():
         return _new_backward_fused(key, g, kv, anchors, kept, schedule, precision)
-    prepared, device, (new, new_u), _, _, _, apart, apart_grad = known
-    grad = plan.allocate(new.shape, new.strides, dtype=new.dtype, device=device)
-    grad_u = plan.allocate(new_u.shape, new_u.strides, dtype=new_u.dtype, device=device)
-    workspace, at_grad = _workspace(known), grad.data_ptr()
+    prepared, device, (new, new_u), _, floats, apart, apart_grad = known
+    allocate = plan.allocate
+    grad = allocate(new.shape, new.strides, dtype=new.dtype, device=device)
+    grad_u = allocate(new_u.shape, new_u.strides, dtype=new_u.dtype, device=device)
+    workspace, at_grad = allocate((floats,), (1,), dtype=torch.float32, device=device), grad.data_ptr()
     prepared.launch(
         (at_g, at, at + apart, at_u, kept.data_ptr(), at_grad, at_grad + apart_grad, grad_u.data_ptr(),
          workspace.data_ptr())
@@ -149,10 +147,25 @@ def views(kv: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def inner(tensor: Tensor) -> Tensor:
-    """The tensor itself, unless its last dimension is strided or its tokens lie too far apart for 32-bit offsets
-    inside a tile (an expanded gradient, a transposed view): then a copy."""
-    fits = tensor.stride(-1) == 1 and all(0 <= stride < 2**23 for stride in tensor.stride()[1:-1])
-    return tensor if fits or tensor.numel() == 0 else tensor.contiguous()
+    """The tensor itself if its strides are what kernels take; else a copy.
+
+    Copied is what has a strided last dimension or tokens too far apart for 32-bit offsets inside a tile (an expanded
+    gradient, a transposed view), and, with its dimensions in the same order in memory, what has a stride that is no
+    multiple of 16 elements (a slice of odd rows).
+    """
+    *strides, last = tensor.stride()
+    if tensor.numel() == 0:
+        return tensor
+    if last != 1 or not all(0 <= stride < 2**23 for stride in strides[1:]):
+        return tensor.contiguous()
+    even = all(size == 1 or stride % UNIT == 0 for size, stride in zip(tensor.shape[:-1], strides, strict=True))
+    return tensor if even else tensor.clone()
+
+
+def readable(tensor: Tensor) -> Tensor:
+    """The same, copied also where its address is no multiple of 16 bytes; not for tensors without memory."""
+    read = inner(tensor)
+    return read.clone() if read.data_ptr() & ODD else read
 
 
 def check(k: Tensor, v: Tensor, anchors: Tensor, schedule: str, precision: str) -> None:
@@ -162,16 +175,20 @@ def check(k: Tensor, v: Tensor, anchors: Tensor, schedule: str, precision: str) 
         raise ValueError(f"anchor:triton {problem}")
     if schedule and schedule not in SCHEDULES:
         raise ValueError(f"schedule is one of {', '.join(SCHEDULES)}, not {schedule!r}")
+    if k.shape[-1] % UNIT:
+        raise ValueError(f"these operators take a head_dim that is a multiple of {UNIT}, not {k.shape[-1]}; call "
+                         "anchor_attention or anchor_attention_fused, which pad it")  # fmt: skip
     if precision not in PRECISIONS:
         raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, not {precision!r}")
 
 
 def _run_forward(known: Known, at_k: int, at_v: int, at_u: int, save: bool) -> tuple[Tensor, Tensor | None]:
-    prepared, device, (new,), floats, workspace, counters, _, _ = known
+    prepared, device, (new,), floats, workspace, _, _ = known
     allocate = plan.allocate
     out = allocate(new.shape, new.strides, dtype=new.dtype, device=device)
-    if save or counters is not None:
-        kept, held = allocate((floats,), (1,), dtype=torch.float32, device=device), _workspace(known)
+    if save:
+        kept = allocate((floats,), (1,), dtype=torch.float32, device=device)
+        held = allocate((workspace,), (1,), dtype=torch.float32, device=device)
         prepared.launch((at_k, at_v, at_u, out.data_ptr(), kept.data_ptr(), held.data_ptr()))
         return out, kept
     floats = -(-floats // 32) * 32  # the workspace is aligned, alone or not
@@ -181,18 +198,11 @@ def _run_forward(known: Known, at_k: int, at_v: int, at_u: int, save: bool) -> t
     return out, None
 
 
-def _workspace(known: Known) -> Tensor:
-    held = plan.allocate((known.workspace,), (1,), dtype=torch.float32, device=known.device)
-    if known.counters is not None:
-        known.counters.clear(held)
-    return held
-
-
 def _new_forward(
     key: tuple[Any, ...], k: Tensor, v: Tensor, anchors: Tensor, schedule: str, precision: str
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     check(k, v, anchors, schedule, precision)
-    read = inner(k), inner(v), anchors.contiguous()
+    read = readable(k), readable(v), readable(anchors.contiguous())
     if any(ours is not theirs for ours, theirs in zip(read, (k, v, anchors), strict=True)):
         return forward(*read, schedule, precision, save=True)  # type: ignore[return-value]
     out, kept = plan.output_like(k), new_kept(k, anchors)
@@ -206,7 +216,7 @@ def _new_forward_fused(
     key: tuple[Any, ...], kv: Tensor, anchors: Tensor, schedule: str, precision: str
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     check(*views(kv), anchors, schedule, precision)
-    read = inner(kv), anchors.contiguous()
+    read = readable(kv), readable(anchors.contiguous())
     if read[0] is not kv or read[1] is not anchors:
         return forward_fused(*read, schedule, precision, save=True)  # type: ignore[return-value]
     (k, v), (b, n, _, h, d) = views(kv), kv.shape
@@ -222,7 +232,7 @@ def _new_backward(
     key: tuple[Any, ...], g: Tensor, k: Tensor, v: Tensor, anchors: Tensor, kept: Tensor,
     schedule: str, precision: str,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    read = inner(g), inner(k), inner(v), anchors.contiguous()
+    read = readable(g), readable(k), readable(v), readable(anchors.contiguous())
     if any(ours is not theirs for ours, theirs in zip(read, (g, k, v, anchors), strict=True)):
         return backward(*read, kept, schedule, precision)
     results = plan.output_like(k), plan.output_like(v), _like(anchors)
@@ -233,7 +243,7 @@ def _new_backward(
 def _new_backward_fused(
     key: tuple[Any, ...], g: Tensor, kv: Tensor, anchors: Tensor, kept: Tensor, schedule: str, precision: str
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    read = inner(g), inner(kv), anchors.contiguous()
+    read = readable(g), readable(kv), readable(anchors.contiguous())
     if any(ours is not theirs for ours, theirs in zip(read, (g, kv, anchors), strict=True)):
         return backward_fused(*read, kept, schedule, precision)
     results = _like(kv), _like(anchors)
@@ -260,7 +270,7 @@ def _run(planned: Plan, given: Mapping[str, Tensor], key: tuple[Any, ...], resul
     if not DIRECT or hooked() or tuning.postponed(device):
         planned.run(given)
         return
-    if any(x.data_ptr() % 16 for x in (*results, given["kept"])):
+    if any(x.data_ptr() & ODD for x in (*results, given["kept"])):
         raise RuntimeError("the allocator hands out addresses that are not multiples of 16, which the kernels count on")
     prepared = prepare(planned, given)
     if len(_known) >= MOST_KNOWN:
@@ -269,8 +279,7 @@ def _run(planned: Plan, given: Mapping[str, Tensor], key: tuple[Any, ...], resul
     _known[key] = Known(
         prepared, device, tuple(New(tuple(x.shape), x.stride(), x.dtype) for x in results),
         kept=given["kept"].numel(), workspace=planned.workspace_bytes // 4,
-        counters=planned if planned.counters else None, apart=given["v"].data_ptr() - given["k"].data_ptr(),
-        apart_grad=grads[1] - grads[0],
+        apart=given["v"].data_ptr() - given["k"].data_ptr(), apart_grad=grads[1] - grads[0],
     )  # fmt: skip
 
 

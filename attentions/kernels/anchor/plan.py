@@ -84,24 +84,16 @@ class Launch:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Launches in order. tensors: the names that a run is given, inputs first; counters: the part of the workspace
-    that must be zero before each run, (offset, bytes)."""
+    """Launches in order. tensors: the names that a run is given, inputs first."""
 
     launches: tuple[Launch, ...]
     tensors: tuple[str, ...]
     workspace_bytes: int
     choice: Choice
-    counters: tuple[int, int] | None = None
 
     def workspace(self, device: torch.device) -> Tensor:
         """Memory for one run, from the caching allocator: it belongs to the stream that runs."""
         return allocate((self.workspace_bytes // 4,), (1,), dtype=torch.float32, device=device)
-
-    def clear(self, workspace: Tensor) -> None:
-        """Set the counters to zero."""
-        if self.counters is not None:
-            offset, size = self.counters
-            workspace[offset // 4 : (offset + size) // 4].zero_()
 
     def run(self, given: Mapping[str, Tensor]) -> list[Any]:
         """Enqueue all launches on the current stream of the tensors' own device; returns the compiled kernels.
@@ -114,7 +106,6 @@ class Plan:
         first = given[self.tensors[0]]
         with torch.cuda.device_of(first):
             workspace = self.workspace(first.device)
-            self.clear(workspace)
             return [launch.run({**given, WORKSPACE: workspace}) for launch in self.launches]
 
 
@@ -135,15 +126,8 @@ class Builder:
 
     def floats(self, *shape: int) -> Memory:
         """Part of the workspace."""
-        return self._part(torch.float32, math.prod(shape))
-
-    def counters(self, count: int) -> Memory:
-        """The same for whole numbers that a run finds at zero."""
-        return self._part(torch.int32, count)
-
-    def _part(self, dtype: torch.dtype, count: int) -> Memory:
-        part = Memory(WORKSPACE, dtype, self.size)
-        self.size += -(-4 * count // ALIGNMENT) * ALIGNMENT
+        part = Memory(WORKSPACE, torch.float32, self.size)
+        self.size += -(-4 * math.prod(shape) // ALIGNMENT) * ALIGNMENT
         return part
 
     def launch(
@@ -166,18 +150,19 @@ class Builder:
         kind = self.kind
         return min(max(4, 256 // kind.d_pad, kind.m_pad // 8), 512 // kind.d_pad), 8
 
-    def plan(self, tensors: tuple[str, ...], choice: Choice, counters: tuple[int, int] | None = None) -> Plan:
+    def plan(self, tensors: tuple[str, ...], choice: Choice) -> Plan:
         """What was collected."""
         return Plan(
             launches=tuple(launch for launch in self.launches if launch.programs), tensors=tensors,
-            workspace_bytes=self.size, choice=choice, counters=counters,
+            workspace_bytes=self.size, choice=choice,
         )  # fmt: skip
 
 
 def strides_of(tensor: Tensor) -> Strides:
-    """Of a (b, h, n, d) tensor."""
+    """Of a (b, h, n, d) tensor; 0 where there is but one, whatever PyTorch says: Triton specialises kernels by them."""
+    b, h, n, _ = tensor.shape
     batch, head, token, _ = tensor.stride()
-    return batch, head, token
+    return batch if b > 1 else 0, head if h > 1 else 0, token if n > 1 else 0
 
 
 def strides_like(k: Tensor) -> Strides:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from attentions.kernels.anchor import backward as stages
-from attentions.kernels.anchor import blocked, persistent, sums
+from attentions.kernels.anchor import blocked, single, sums
 from attentions.kernels.anchor.choices import Choice, default_choice, span_of
 from attentions.kernels.anchor.devices import Device, device_of
 from attentions.kernels.anchor.plan import (
@@ -22,7 +22,7 @@ from attentions.kernels.anchor.plan import (
     strides_like,
     strides_of,
 )
-from attentions.kernels.anchor.plan_forward import add_denominators, add_gather, tickets
+from attentions.kernels.anchor.plan_forward import add_denominators, add_gather
 
 TENSORS: tuple[str, ...] = ("g", "k", "v", "anchors", "kept", "grad_k", "grad_v", "grad_anchors")
 
@@ -51,12 +51,18 @@ def backward(
         "grad_k": grad_k or strides_like(k), "grad_v": grad_v or strides_like(v),
     }  # fmt: skip
     filled = {"grad_k": Memory("grad_k", k.dtype), "grad_v": Memory("grad_v", v.dtype)}
-    grads = {"grad_sums": make.floats(make.parts, make.m, make.d), "grad_degree": make.floats(make.parts, make.m)}
-    given = tokens | filled | grads | {"means": means, "degree": degree, "root": make.root}
+    given = tokens | filled | {"means": means, "degree": degree, "root": make.root}
     given |= {f"{name}_strides": for_kernel(x) for name, x in strides.items()}
-    if choice.schedule == "persistent":
-        return _persistent(make, choice, given, anchors)
-
+    if choice.schedule == "single":
+        tile, shares = choice.tiles["single_backward"], make.floats(make.parts, make.m, make.d)
+        make.launch(
+            single.single_backward_kernel, tile, make.parts, given | {"grad_partial": shares},
+            WGMMA=make.wgmma,
+        )  # fmt: skip
+        _add_anchor_gradient(make, shares, anchors, make.parts)
+        return make.plan(TENSORS, choice)
+    grads = {"grad_sums": make.floats(make.parts, make.m, make.d), "grad_degree": make.floats(make.parts, make.m)}
+    given |= grads
     given["lse"] = add_denominators(make, choice, given)
     splits, partial, _ = add_gather(
         make, choice, {**given, "v": given["g"], "v_strides": given["g_strides"]}, degree=False
@@ -97,25 +103,6 @@ def backward(
         )  # fmt: skip
     _add_anchor_gradient(make, grad_partial, anchors, make.parts * chunks)
     return make.plan(TENSORS, choice)
-
-
-def _persistent(make: Builder, choice: Choice, given: Mapping[str, Any], anchors: Tensor) -> Plan:
-    rows, wide = make.reduction()
-    slices, tile = -(-make.m // rows), choice.tiles["persistent_backward"]
-    span, splits = span_of(make.n, choice.splits, tile.tokens)
-    places = choice.group * splits
-    count = 1 + 2 * make.parts + places
-    counters, grad_partial = make.counters(count), make.floats(places, make.m, make.d)
-    arguments = {**given,
-        "partial": make.floats(2 * places, make.m, make.d), "grad_partial": grad_partial, "counters": counters,
-        "parts": make.parts, "group": choice.group, "splits": splits, "slices": slices, "span": span,
-        "tickets": tickets(make.parts, choice.group, splits, slices),
-    }  # fmt: skip
-    make.launch(
-        persistent.persistent_backward_kernel, tile, choice.programs, arguments, ROWS=rows, WIDE=wide, WGMMA=make.wgmma
-    )
-    _add_anchor_gradient(make, grad_partial, anchors, places)
-    return make.plan(TENSORS, choice, (counters.offset, 4 * count))
 
 
 def _add_anchor_gradient(make: Builder, partial: Memory, anchors: Tensor, parts: int) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from attentions.kernels.anchor import blocked, persistent, sums, whole
+from attentions.kernels.anchor import blocked, single, sums, whole
 from attentions.kernels.anchor.choices import Choice, default_choice, span_of
 from attentions.kernels.anchor.devices import Device, device_of
 from attentions.kernels.anchor.plan import (
@@ -46,8 +46,13 @@ def forward(
         "k_strides": for_kernel(strides_of(k)), "out_strides": for_kernel(out or strides_like(k)),
     }  # fmt: skip
     value, v_strides = Memory("v", v.dtype), for_kernel(strides_of(v))
-    if choice.schedule == "persistent":
-        return _persistent(make, choice, {**given, "v": value, "v_strides": v_strides})
+    if choice.schedule == "single":
+        tile = choice.tiles["single_forward"]
+        make.launch(
+            single.single_forward_kernel, tile, make.parts, given | {"v": value, "v_strides": v_strides},
+            WGMMA=make.wgmma,
+        )  # fmt: skip
+        return make.plan(TENSORS, choice)
 
     lse = add_denominators(make, choice, given)
     splits, partial, partial_degree = add_gather(
@@ -105,25 +110,3 @@ def add_gather(
         BLOCKED=is_blocked, DEGREE=degree, WGMMA=make.wgmma,
     )  # fmt: skip
     return splits, partial, partial_degree
-
-
-def _persistent(make: Builder, choice: Choice, given: Mapping[str, Any]) -> Plan:
-    rows, wide = make.reduction()
-    slices, tile = -(-make.m // rows), choice.tiles["persistent_forward"]
-    span, splits = span_of(make.n, choice.splits, tile.tokens)
-    ring = 2 * choice.group * splits
-    counters = make.counters(1 + 2 * make.parts)
-    arguments = {**given,
-        "partial": make.floats(ring, make.m, make.d), "partial_degree": make.floats(ring, make.m),
-        "counters": counters, "parts": make.parts, "group": choice.group, "splits": splits, "slices": slices,
-        "span": span, "tickets": tickets(make.parts, choice.group, splits, slices),
-    }  # fmt: skip
-    make.launch(
-        persistent.persistent_forward_kernel, tile, choice.programs, arguments, ROWS=rows, WIDE=wide, WGMMA=make.wgmma
-    )
-    return make.plan(TENSORS, choice, (counters.offset, 4 * (1 + 2 * make.parts)))
-
-
-def tickets(parts: int, group: int, splits: int, slices: int) -> int:
-    """How many a persistent launch gives out; see persistent."""
-    return (-(-parts // group) + 1) * group * (2 * splits + slices)

@@ -10,13 +10,13 @@ import triton
 import triton.language as tl
 
 from attentions.kernels.anchor.algebra import mean_gradients_of, means_of
-from attentions.kernels.anchor.memory import PLAIN, load_matrix, store_matrix
+from attentions.kernels.anchor.memory import load_matrix, store_matrix
 
 
 @triton.jit
 def sum_splits(
     partial, partial_degree, head, splits, m,
-    BLOCK_M: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr, DEGREE: tl.constexpr, CACHE: tl.constexpr = PLAIN,
+    BLOCK_M: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr, DEGREE: tl.constexpr,
 ):  # fmt: skip
     """Sum of a head's partial (m, d) matrices and degrees, split after split: few splits, all rows at once."""
     rows = tl.arange(0, BLOCK_M)
@@ -26,25 +26,25 @@ def sum_splits(
     for split in range(0, splits, 2):  # two at a time, so that their loads are in flight together
         also = tl.where(split + 1 < splits, m, 0)
         here, there = (at + split) * m, (at + split + 1) * m
-        one = load_matrix(partial + here * D, 0, m, BLOCK_M, D, D_PAD, CACHE)
-        two = load_matrix(partial + there * D, 0, also, BLOCK_M, D, D_PAD, CACHE)
+        one = load_matrix(partial + here * D, 0, m, BLOCK_M, D, D_PAD)
+        two = load_matrix(partial + there * D, 0, also, BLOCK_M, D, D_PAD)
         total = total + one + two
         if DEGREE:
-            one_degree = tl.load(partial_degree + here + rows, mask=rows < m, other=0.0, cache_modifier=CACHE)
-            two_degree = tl.load(partial_degree + there + rows, mask=rows < also, other=0.0, cache_modifier=CACHE)
+            one_degree = tl.load(partial_degree + here + rows, mask=rows < m, other=0.0)
+            two_degree = tl.load(partial_degree + there + rows, mask=rows < also, other=0.0)
             degree = degree + one_degree + two_degree
     return total, degree
 
 
 @triton.jit
 def sum_slice(
-    partial, partial_degree, place, splits, first, m,
+    partial, partial_degree, head, splits, first, m,
     ROWS: tl.constexpr, WIDE: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr, DEGREE: tl.constexpr,
 ):  # fmt: skip
     """The same for ROWS anchors from `first`, WIDE splits at a time: many splits, so that many loads are in flight.
 
-    Lane l adds the splits l, l + WIDE, … in order, then the lanes are added in a tree. Reads through L2 (.cg), since
-    other programs of the same launch may have written.
+    Lane l adds the splits l, l + WIDE, … in order, then the lanes are added in a tree. What is read once need not pass
+    through L1 (.cg).
     """
     lane = tl.arange(0, WIDE)
     rows = first + tl.arange(0, ROWS)
@@ -54,8 +54,9 @@ def sum_slice(
     inside_degree = (lane * m)[:, None] + rows[None, :]
     total = tl.zeros((WIDE, ROWS, D_PAD), dtype=tl.float32)
     degree = tl.zeros((WIDE, ROWS), dtype=tl.float32)
-    base = partial + place * splits * m * D
-    base_degree = partial_degree + place * splits * m
+    at = head.to(tl.int64) * splits * m
+    base = partial + at * D
+    base_degree = partial_degree + at
     for start in range(0, splits, WIDE):
         there = lane < splits - start
         total += tl.load(base + inside, mask=there[:, None, None] & mask, other=0.0, cache_modifier=".cg")
@@ -68,39 +69,6 @@ def sum_slice(
 
 
 @triton.jit
-def reduce_means(
-    partial, partial_degree, means, degree, place, head, splits, first, m,
-    ROWS: tl.constexpr, WIDE: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr,
-):  # fmt: skip
-    """W and δ of a head for ROWS anchors from `first`; place: where its splits are in `partial`, in 64 bits."""
-    total, counted = sum_slice(
-        partial, partial_degree, place, splits, first, m, ROWS=ROWS, WIDE=WIDE, D=D, D_PAD=D_PAD, DEGREE=True
-    )
-    rows = first + tl.arange(0, ROWS)
-    at = head.to(tl.int64) * m
-    store_matrix(means + at * D, means_of(total, counted), first, m, ROWS, D, D_PAD)
-    tl.store(degree + at + rows, counted, mask=rows < m)
-
-
-@triton.jit
-def reduce_gradients(
-    partial, means, degree, grad_sums, grad_degree, place, head, splits, first, m,
-    ROWS: tl.constexpr, WIDE: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr,
-):  # fmt: skip
-    """dM and dδ of a head for ROWS anchors from `first`."""
-    total, _ = sum_slice(
-        partial, partial, place, splits, first, m, ROWS=ROWS, WIDE=WIDE, D=D, D_PAD=D_PAD, DEGREE=False
-    )
-    rows = first + tl.arange(0, ROWS)
-    at = head.to(tl.int64) * m
-    w = load_matrix(means + at * D, first, m, ROWS, D, D_PAD)
-    d = tl.load(degree + at + rows, mask=rows < m, other=0.0)
-    grad_sum, grad_d = mean_gradients_of(total, w, d)
-    store_matrix(grad_sums + at * D, grad_sum, first, m, ROWS, D, D_PAD)
-    tl.store(grad_degree + at + rows, grad_d, mask=rows < m)
-
-
-@triton.jit
 def means_kernel(
     partial, partial_degree, means, degree, splits, m: tl.constexpr,
     ROWS: tl.constexpr, WIDE: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr,
@@ -109,10 +77,13 @@ def means_kernel(
     slices = tl.cdiv(m, ROWS)
     head = tl.program_id(0) // slices
     first = (tl.program_id(0) % slices) * ROWS
-    reduce_means(
-        partial, partial_degree, means, degree, head.to(tl.int64), head, splits, first, m,
-        ROWS=ROWS, WIDE=WIDE, D=D, D_PAD=D_PAD,
-    )  # fmt: skip
+    total, counted = sum_slice(
+        partial, partial_degree, head, splits, first, m, ROWS=ROWS, WIDE=WIDE, D=D, D_PAD=D_PAD, DEGREE=True
+    )
+    rows = first + tl.arange(0, ROWS)
+    at = head.to(tl.int64) * m
+    store_matrix(means + at * D, means_of(total, counted), first, m, ROWS, D, D_PAD)
+    tl.store(degree + at + rows, counted, mask=rows < m)
 
 
 @triton.jit
@@ -124,10 +95,14 @@ def mean_gradients_kernel(
     slices = tl.cdiv(m, ROWS)
     head = tl.program_id(0) // slices
     first = (tl.program_id(0) % slices) * ROWS
-    reduce_gradients(
-        partial, means, degree, grad_sums, grad_degree, head.to(tl.int64), head, splits, first, m,
-        ROWS=ROWS, WIDE=WIDE, D=D, D_PAD=D_PAD,
-    )  # fmt: skip
+    total, _ = sum_slice(partial, partial, head, splits, first, m, ROWS=ROWS, WIDE=WIDE, D=D, D_PAD=D_PAD, DEGREE=False)
+    rows = first + tl.arange(0, ROWS)
+    at = head.to(tl.int64) * m
+    w = load_matrix(means + at * D, first, m, ROWS, D, D_PAD)
+    d = tl.load(degree + at + rows, mask=rows < m, other=0.0)
+    grad_sum, grad_d = mean_gradients_of(total, w, d)
+    store_matrix(grad_sums + at * D, grad_sum, first, m, ROWS, D, D_PAD)
+    tl.store(grad_degree + at + rows, grad_d, mask=rows < m)
 
 
 @triton.jit

@@ -44,7 +44,7 @@ from attentions.kernels.anchor.plan_forward import TENSORS as FORWARD
 from attentions.kernels.anchor.plan_forward import forward
 from attentions.kernels.anchor.tiles import Tile
 
-VERSION = 1
+VERSION = 2
 generation = 0  # grows with every choice remembered: plans made before it may be other ones now
 SPLIT_FACTORS = (0.25, 0.5, 0.75, 1.5, 2.0, 4.0)
 # Tokens, warps and stages of the tiles tried: 32 tokens are half of what Hopper's tensor cores take at once, and need
@@ -64,7 +64,7 @@ def choose(k: Tensor, v: Tensor, anchors: Tensor, phase: str, schedule: str | No
         return choices.default_choice(kind, n=n, m=m, parts=parts, device=device, schedule=schedule)
     if k.device.type == "cuda":
         known = remembered().get(key(kind, n=n, parts=parts, device=device))
-        if known is not None and _fits(known, kind, n=n, parts=parts):
+        if known is not None and _fits(known, n):
             return known
         if _asked() and not torch.cuda.is_current_stream_capturing():
             return tune(k, v, anchors, phase=phase)
@@ -86,11 +86,13 @@ def tune(
 ) -> Choice:  # fmt: skip
     """Measure candidates for these tensors' shape class, remember the fastest and return it.
 
-    One quantity is varied at a time, starting from the heuristic: splits, chunks and groups, which need no compilation;
-    then the tiles, those that differ least first; for both schedules. measure: milliseconds of a choice; by default
+    One quantity is varied at a time, starting from the heuristic: splits and chunks, which need no compilation; then
+    the tiles, those that differ least first; for both schedules. measure: milliseconds of a choice; by default
     triton.testing.do_bench of the plan. A candidate that does not compile or fit loses. After `seconds`, shared evenly
     by the schedules, what is fastest so far wins.
     """
+    if k.shape[-1] % choices.UNIT:
+        raise ValueError(f"heads of {k.shape[-1]} run padded: tune d={choices.padded(k.shape[-1])}")
     kind = choices.shape_class(k, anchors, phase)
     device = devices.device_of(k.device)
     n, parts = k.shape[2], k.shape[0] * k.shape[1]
@@ -99,14 +101,14 @@ def tune(
     begun, winner = perf_counter(), (math.inf, starts[0])
     for turn, best in enumerate(starts, 1):
         fastest = _attempt(time, best)
-        for vary in (_cuts, _groups, _tiles, _cuts):
-            for candidate in [x for x in vary(best, kind, n) if x.group <= parts]:
+        for vary in (_cuts, _tiles, _cuts):
+            for candidate in list(vary(best, n)):
                 if perf_counter() - begun > seconds * turn / len(starts):
                     break
                 took = _attempt(time, candidate)
                 if took < fastest:
                     best, fastest = candidate, took
-        if fastest < winner[0]:  # remembered at once: a later schedule may hang or be cut off
+        if fastest < winner[0]:  # remembered at once: a later schedule may be cut off
             winner = fastest, best
             remember(key(kind, n=n, parts=parts, device=device), best)
     return winner[1]
@@ -122,8 +124,8 @@ def compile_candidates(
     time.time() after which none is begun. Returns how many ran.
     """
     k, v, anchors = _tensors(shape, m, getattr(torch, dtype), device)
-    kind, ran = choices.shape_class(k, anchors, phase), 0
-    candidates = [choice for start in _starts(k, anchors, phase) for choice in (start, *_tiles(start, kind, shape[2]))]
+    ran = 0
+    candidates = [choice for start in _starts(k, anchors, phase) for choice in (start, *_tiles(start, shape[2]))]
     run = _runner(k, v, anchors, phase)
     for choice in candidates[share[0] :: share[1]]:
         if clock() > until:
@@ -169,9 +171,9 @@ def remember(name: str, choice: Choice) -> None:
     os.replace(file.name, target)
 
 
-def _fits(choice: Choice, kind: ShapeClass, *, n: int, parts: int) -> bool:
-    """Whether a choice made for a neighbour of the class may run here: a persistent group must not exceed b·h."""
-    return choice.schedule != "persistent" or (choice.group <= parts and choice.splits <= n)
+def _fits(choice: Choice, n: int) -> bool:
+    """Whether a choice made for a neighbour of the class is one here: `single` ends where no rule would take it."""
+    return choice.schedule != "single" or n <= choices.MAX_SINGLE
 
 
 def _starts(k: Tensor, anchors: Tensor, phase: str) -> list[Choice]:
@@ -185,7 +187,7 @@ def _starts(k: Tensor, anchors: Tensor, phase: str) -> list[Choice]:
     return [choice for choice, schedule in zip(found, choices.SCHEDULES, strict=True) if choice.schedule == schedule]
 
 
-def _tiles(choice: Choice, kind: ShapeClass, n: int) -> Iterator[Choice]:
+def _tiles(choice: Choice, n: int) -> Iterator[Choice]:
     for role, tile in choice.tiles.items():
         others = [Tile(tokens, tile.anchors, warps, stages, tile.resident) for tokens, warps, stages in SIZES]
         others.sort(key=lambda other: sum(a != b for a, b in zip(other, tile, strict=True)))
@@ -194,24 +196,14 @@ def _tiles(choice: Choice, kind: ShapeClass, n: int) -> Iterator[Choice]:
                 yield replace(choice, tiles={**choice.tiles, role: other})
 
 
-def _cuts(choice: Choice, kind: ShapeClass, n: int) -> Iterator[Choice]:
+def _cuts(choice: Choice, n: int) -> Iterator[Choice]:
+    if choice.schedule == "single":  # one split and one chunk by definition
+        return
     for name in ("splits", "chunks"):
         for factor in SPLIT_FACTORS:
             count = int(getattr(choice, name) * factor)
-            if 1 <= count <= n and not (choice.schedule == "persistent" and name == "chunks"):
+            if 1 <= count <= n:
                 yield replace(choice, **{name: count})
-
-
-def _groups(choice: Choice, kind: ShapeClass, n: int) -> Iterator[Choice]:
-    if choice.schedule == "persistent":
-        for factor in (0.5, 2.0):
-            group = round(choice.group * factor)
-            if group >= 1:
-                yield replace(choice, group=group)
-                splits = max(1, round(choice.splits * choice.group / group))  # as many items in flight as before
-                yield replace(choice, group=group, splits=splits, chunks=splits)
-        for factor in (0.34, 0.5, 0.67, 1.5):
-            yield replace(choice, programs=max(1, round(choice.programs * factor)))
 
 
 def _attempt(time: Callable[[Choice], float], choice: Choice) -> float:

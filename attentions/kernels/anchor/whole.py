@@ -29,7 +29,7 @@ def gather(
     k, v, lse, ut, low, high, n, k_strides, v_strides, scale, first, m,
     BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr, EVEN: tl.constexpr,
     PADDED: tl.constexpr, BLOCKED: tl.constexpr, DEGREE: tl.constexpr, PRECISION: tl.constexpr,
-    WGMMA: tl.constexpr, KEEP: tl.constexpr = PLAIN, KEEP_V: tl.constexpr = PLAIN,
+    WGMMA: tl.constexpr, EVICT_V: tl.constexpr = PLAIN,
 ):  # fmt: skip
     """AᵀV (BLOCK_M, D_PAD) and Aᵀ1 (BLOCK_M) over the tokens [low, high); ut: the anchors, transposed outside any loop.
 
@@ -54,8 +54,8 @@ def gather(
         ones = tl.full((BLOCK_N, 16), 1.0, dtype=tl.float32).to(k.dtype.element_ty)
         degree = tl.zeros((BLOCK_M, 16), dtype=tl.float32)
     for start in range(low, high, BLOCK_N):
-        tile_k = load_tokens(k, start, n, k_strides, BLOCK_N, D, D_PAD, EVEN, EVICT=KEEP)
-        tile_v = load_tokens(v, start, n, v_strides, BLOCK_N, D, D_PAD, EVEN, EVICT=KEEP_V)
+        tile_k = load_tokens(k, start, n, k_strides, BLOCK_N, D, D_PAD, EVEN)
+        tile_v = load_tokens(v, start, n, v_strides, BLOCK_N, D, D_PAD, EVEN, EVICT=EVICT_V)
         s = logits(tile_k, ut, first, m, PADDED, PRECISION)
         # A is zero for tokens beyond n, which are to have no part in the degrees.
         if BLOCKED:

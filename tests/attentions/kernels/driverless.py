@@ -14,7 +14,7 @@ from typing import Any
 from triton.backends.compiler import GPUTarget
 from triton.runtime import JITFunction, driver
 
-from attentions.kernels.anchor import backward, blocked, passes, persistent, sums, whole
+from attentions.kernels.anchor import backward, blocked, passes, single, sums, whole
 
 
 def nothing(*arguments: Any) -> None:
@@ -64,7 +64,7 @@ def without_device() -> Iterator[Driver]:
 
 def _forget() -> None:
     passes._known.clear()
-    for module in (whole, backward, blocked, persistent, sums):
+    for module in (whole, backward, blocked, single, sums):
         for kernel in vars(module).values():
             if isinstance(kernel, JITFunction):
                 kernel.device_caches.clear()

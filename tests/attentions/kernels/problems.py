@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +42,16 @@ class Problem:
         k, v, g = draw(), draw(), draw()
         anchors = torch.randn(self.m, self.d, generator=source).to(self.device) * self.spread
         return k, v, anchors, g
+
+    @property
+    def rounding(self) -> float:
+        """A relative error that sums over the tokens may have in this dtype, however exact PyTorch's are.
+
+        Kernels add tokens one after the other, PyTorch in a tree. Of N additions of independent values, each rounded by
+        up to u, with an rms of u/√3 relative to the sum so far, which grows as √i: u·√(Σ i / 3N) = u·√(N/6). Twice
+        that, since eps = 2u; with values of one sign it is less.
+        """
+        return torch.finfo(self.dtype).eps * math.sqrt(self.n / 6) if self.dtype == torch.float32 else 0.0
 
     def errors(self, compute: Compute) -> dict[str, tuple[float, float]]:
         """Of the output and each gradient: (relative error against float64, the reference's own in this dtype)."""

@@ -36,15 +36,15 @@ def launches(
     return cost.sketch(b=8, h=12, n=n, d=d, m=m, dtype=dtype, phase=phase, device=device, schedule=schedule).launches
 
 
-# A class of each kind: whole, persistent, ragged, blocked, float32. scripts/aot_report.py compiles all of them for both
-# generations; here those whose kernels take long are compiled for one.
+# A class of each kind: whole, ragged, a head a program, blocked, float32. scripts/aot_report.py compiles all of them
+# for both generations; here those whose kernels take long are compiled for one.
 CLASSES = [
     (16384, 64, 64, BF16, "split", 80),
     (16384, 64, 64, BF16, "split", 90),
-    (16384, 64, 64, BF16, "persistent", 80),
-    (16384, 64, 64, BF16, "persistent", 90),
     (1000, 80, 30, BF16, "split", 80),
     (1000, 80, 30, BF16, "split", 90),
+    (198, 64, 30, BF16, "single", 80),
+    (198, 64, 30, BF16, "single", 90),
     (4096, 128, 512, BF16, "split", 90),
     (4096, 64, 64, FP32, "split", 80),
 ]
@@ -64,13 +64,13 @@ def test_compiles_without_spills_and_inside_shared_memory(shape: Any, phase: str
 
 @not_interpreted
 @pytest.mark.parametrize(("phase", "schedule", "m"), [
-    ("forward", "split", 16), ("forward", "split", 30), ("forward", "persistent", 64), ("backward", "split", 30),
-    ("backward", "persistent", 64),
+    ("forward", "split", 16), ("forward", "split", 30), ("backward", "split", 30), ("forward", "single", 30),
+    ("backward", "single", 30),
 ])  # fmt: skip
 def test_hopper_multiplies_by_warpgroups_only(phase: str, schedule: str, m: int) -> None:
     """With few anchors too: a product of fewer than 64 rows would fall back to single warps, and its operands would go
     through shared memory and barriers for that."""
-    for launch in launches(16384, 64, m, BF16, devices.H100, schedule, phase):
+    for launch in launches(1024 if schedule == "single" else 16384, 64, m, BF16, devices.H100, schedule, phase):
         found = ahead.compile_launch(launch, capability=90)
         assert found.warp_products == 0, found
         assert found.spilled_bytes == 0, found
@@ -118,32 +118,42 @@ def test_plans_cover_every_token_and_stay_small(n: int, b: int, h: int) -> None:
             assert (count - 1) * span < n <= count * span
 
 
-def test_a_head_beyond_the_cache_runs_split() -> None:
-    k, anchors = torch.empty(1, 1, 2**20, 64, dtype=BF16, device="meta"), torch.empty(64, 64, device="meta")
-    kind = choices.shape_class(k, anchors, "forward")
-    choice = choices.default_choice(kind, n=2**20, m=64, parts=1, device=devices.H100, schedule="persistent")
-    assert choice.schedule == "split"
-
-
 @pytest.mark.parametrize(
-    ("n", "m", "dtype", "phase", "runs"),
+    ("n", "m", "dtype", "why"),
     [
-        (65536, 64, BF16, "train", True),
-        (131072, 64, BF16, "forward", True),
-        (131072, 64, BF16, "train", False),  # K and G of a head are twice K
-        (262144, 64, BF16, "forward", False),
-        (4096, 64, FP32, "forward", False),
-        (4096, 512, BF16, "forward", False),
+        (1024, 64, BF16, None),
+        (1025, 64, BF16, "up to 1024 tokens"),
+        (198, 30, FP32, "16-bit"),
+        (198, 512, BF16, "m × d"),
     ],
 )
-def test_a_named_schedule_is_never_replaced(n: int, m: int, dtype: torch.dtype, phase: str, runs: bool) -> None:
-    """anchor:persistent refuses what would run split; anchor:split and anchor:triton take it."""
-    passes = ("forward",) if phase == "forward" else ("forward", "backward")
-    why = choices.not_persistent(
-        n=n, d=64, m=m, dtype=dtype, parts=96, passes=passes, device=devices.H100
-    )  # fmt: skip
-    assert (why is None) == runs
-    assert runs or f"anchor:split takes n={n}" in str(why)
+def test_single_is_never_replaced(n: int, m: int, dtype: torch.dtype, why: str | None) -> None:
+    for phase in ("forward", "backward"):
+        said = choices.not_single(n=n, d=64, m=m, dtype=dtype, phase=phase)
+        assert (said is None) == (why is None)
+        assert why is None or (why in str(said) and "anchor:split takes" in str(said))
+        plan = cost.sketch(b=8, h=12, n=n, d=64, m=m, dtype=dtype, phase=phase, device=devices.H100, schedule="single")
+        assert (plan.choice.schedule == "single") == (why is None)
+
+
+def test_short_heads_run_single() -> None:
+    """However few there are, up to 512 tokens; to 1024, where there is one for each multiprocessor."""
+    found = {
+        (n, parts): choices.rule(n=n, parts=parts, device=devices.H100) for n in (198, 1024) for parts in (12, 192)
+    }
+    assert found == {(198, 12): "single", (198, 192): "single", (1024, 12): "split", (1024, 192): "single"}
+    assert choices.rule(n=1025, parts=768, device=devices.H100) == "split"
+
+
+@pytest.mark.parametrize("phase", ["forward", "backward"])
+def test_few_short_heads_run_in_larger_programs(phase: str) -> None:
+    """Where most multiprocessors have none, a program may take one for itself."""
+    found = {}
+    for h in (12, 33, 34, 96):
+        sizes = {"b": 1, "h": h, "n": 198, "d": 64, "m": 30, "dtype": BF16, "phase": phase}
+        (tile,) = cost.sketch(**sizes, device=devices.H100).choice.tiles.values()
+        found[h] = tile.tokens, tile.warps, tile.stages
+    assert found == {12: (128, 8, 3), 33: (128, 8, 3), 34: (64, 4, 3), 96: (64, 4, 3)}
 
 
 def test_every_class_has_tiles_for_every_role() -> None:
@@ -170,7 +180,7 @@ def test_tuning_keeps_the_fastest_and_remembers_it(cache: Path) -> None:
     k, _, anchors, _ = Problem(1, 2, 640, 64, 64, BF16).tensors()
 
     def measure(choice: choices.Choice) -> float:
-        if choice.schedule == "persistent":
+        if choice.schedule != "split":
             return 100.0
         if choice.tiles["gather"].warps == 8 and choice.tiles["gather"].tokens == 64:
             raise RuntimeError("out of resources")
@@ -185,12 +195,12 @@ def test_tuning_keeps_the_fastest_and_remembers_it(cache: Path) -> None:
     assert list(cache.parent.iterdir()) == [cache]
 
 
-def test_what_was_tuned_before_a_hang_is_remembered(cache: Path) -> None:
-    """The persistent schedule waits inside the kernel; a run cut off there keeps what the schedules before it gave."""
+def test_what_was_tuned_before_a_cut_is_remembered(cache: Path) -> None:
+    """A run that is cut off in one schedule keeps what the schedules before it gave."""
     k, _, anchors, _ = Problem(1, 2, 640, 64, 64, BF16).tensors()
 
     def measure(choice: choices.Choice) -> float:
-        if choice.schedule == "persistent":
+        if choice.schedule == "single":
             raise KeyboardInterrupt
         return 10.0
 
@@ -211,13 +221,15 @@ def test_a_candidate_that_the_assembler_refuses_loses(cache: Path) -> None:
     assert all(tile.tokens != 128 for tile in best.tiles.values())
 
 
-def test_tuning_takes_no_group_that_a_later_call_would_refuse(cache: Path) -> None:
-    k, _, anchors, _ = Problem(1, 2, 640, 64, 64, BF16).tensors()
-    best = tuning.tune(
-        k, k, anchors, phase="forward",
-        measure=lambda choice: 100.0 - choice.group if choice.schedule == "persistent" else 1000.0,
-    )  # fmt: skip
-    assert best.group == 2  # b·h; more heads in flight than there are would be faster by this measure
+def test_a_tuned_single_ends_where_single_does(cache: Path) -> None:
+    """Its class reaches to longer heads than the schedule is for."""
+    k, _, anchors, _ = Problem(1, 2, 1000, 64, 64, BF16).tensors()
+    best = tuning.tune(k, k, anchors, phase="forward", measure=lambda choice: 1.0 + (choice.schedule == "split"))
+    assert best.schedule == "single"
+    kind = choices.shape_class(k, anchors, "forward")
+    names = {tuning.key(kind, n=n, parts=2, device=devices.H100) for n in (1000, 1024, 1400)}
+    assert len(names) == 1
+    assert [tuning._fits(best, n) for n in (1000, 1024, 1400)] == [True, True, False]
 
 
 @not_interpreted
@@ -226,7 +238,7 @@ def test_values_under_the_interpreter(interpreted: Callable[[], None]) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"version": 99, "choices": {}}', '{"version": 1, "choices": {"a": {}}}']
+    "text", ["", "{", "[]", '{"version": 1, "choices": {}}', '{"version": 2, "choices": {"a": {}}}']
 )
 def test_an_unreadable_tuning_file_is_ignored(cache: Path, text: str) -> None:
     cache.write_text(text)
@@ -261,7 +273,8 @@ def test_agrees_with_float64_on_a_device(problem: Problem, schedule: str) -> Non
     from attentions.kernels.anchor.operators import anchor_attention
 
     for name, (error, eager) in problem.errors(lambda *x: anchor_attention(*x, schedule=schedule)).items():
-        assert error <= GPU_AGREEMENT[problem.dtype] * max(eager, torch.finfo(problem.dtype).eps), (name, error, eager)
+        allowed = GPU_AGREEMENT[problem.dtype] * max(eager, torch.finfo(problem.dtype).eps)
+        assert error <= max(allowed, problem.rounding), (name, error, eager)
 
 
 @pytest.mark.gpu
@@ -301,23 +314,33 @@ def test_offsets_beyond_32_bits_on_a_device() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_memory_on_a_device() -> None:
-    """Above inputs and outputs: under 1 % of the inputs, where they are many: each multiprocessor has its own sums."""
+    """Above inputs and output: what the cost model says, which is a matrix and its degrees for each split and one more;
+    3 % of the inputs of 12 heads on 132 multiprocessors, and under 1 % from 96 heads on."""
     from attentions.kernels.anchor.operators import anchor_attention
 
-    k, v, anchors, _ = Problem(8, 12, 65536, 64, 64, BF16, device="cuda").tensors()
+    size = {"b": 1, "h": 12, "n": 65536, "d": 64, "m": 64}
+    k, v, anchors, _ = Problem(**size, dtype=BF16, device="cuda").tensors()
     anchor_attention(k, v, anchors)
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     out = anchor_attention(k, v, anchors)
-    above = torch.cuda.max_memory_allocated() - before - out.numel() * out.element_size()
-    assert above < 0.01 * 2 * k.numel() * k.element_size()
+    above = torch.cuda.max_memory_allocated() - before - out.nbytes
+    declared = cost.peak(**size, dtype=BF16, phase="forward") - out.nbytes
+    assert declared <= above < declared + 1024  # the allocator's 512, and 128 between what is kept and the workspace
+    choice = tuning.choose(k, v, anchors, "forward", None)
+    assert above <= 4 * 12 * (choice.splits + 1) * 64 * (64 + 1) + 1024
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_layer_copies_nothing_on_a_device() -> None:
-    """The bare name takes the fused operators, and the layer is the one with the reference."""
-    found, g = {}, torch.randn(2, 1000, 192, device="cuda")  # of ones, the gradient of the anchors would be zero
+    """The bare name takes the fused operators, and the layer is the one with the reference.
+
+    A gradient of ones would not do: columns of the n × n matrix sum to one, so that the gradients of k and of the
+    anchors would be exactly zero, and both sides rounding.
+    """
+    found = {}
+    g = torch.randn(2, 1000, 192, generator=torch.Generator().manual_seed(0)).cuda()
     for attention in ("anchor", "anchor:reference"):
         torch.manual_seed(0)
         layer = MultiHeadAttention(192, 3, attention=attention, tokens=1000, anchors=30).cuda()

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 from triton import knobs
 
-from attentions.kernels.anchor import launching, passes, plan, tuning
+from attentions.kernels.anchor import cost, devices, launching, passes, plan, tuning
 from attentions.kernels.anchor.operators import anchor_attention, anchor_attention_fused
 
 pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="kernels are interpreted here")
@@ -58,14 +58,15 @@ def addresses(launch: tuple[Any, ...]) -> list[int]:
     return [x for x in found if isinstance(x, int) and x > 2**31]
 
 
+@pytest.mark.parametrize("schedule", ["split", "single"])
 @pytest.mark.parametrize("layout", ["heads", "tokens"])
-def test_a_known_call_launches_what_triton_would(launched: list[Any], layout: str) -> None:
+def test_a_known_call_launches_what_triton_would(launched: list[Any], layout: str, schedule: str) -> None:
     """The first call goes through Triton's launcher, the second does not: same kernels, numbers and constants."""
     k, v, anchors = tensors(grad=True, layout=layout)
 
     def both() -> list[Any]:
         launched.clear()
-        out = anchor_attention(k, v, anchors)
+        out = anchor_attention(k, v, anchors, schedule=schedule)
         torch.autograd.grad(out, (k, v, anchors), torch.ones(out.shape, dtype=out.dtype))
         return list(launched)
 
@@ -90,23 +91,54 @@ def test_a_fused_call_reads_and_writes_both_halves(launched: list[Any]) -> None:
     assert grad.shape == kv.shape
 
 
-def test_an_odd_address_has_a_plan_of_its_own(launched: list[Any]) -> None:
-    """Triton compiles kernels for addresses that are multiples of 16; another address must not meet one of those."""
-    functions = []
+def test_no_kernel_meets_an_odd_address(launched: list[Any]) -> None:
+    """Triton compiles kernels for addresses that are multiples of 16: another is copied, known call or not."""
+    g = torch.ones(B, H, N, D, dtype=torch.bfloat16)
     for shift in (0, 0, 1, 1, 0):
-        launched.clear()
-        k, v, anchors = tensors(shift=shift)
+        k, v, anchors = tensors(shift=shift, grad=True)
         assert (k.data_ptr() % 16 == 0) == (shift == 0)
-        anchor_attention(k, v, anchors)
-        functions.append(len(passes._known))
-    assert functions == [1, 1, 2, 2, 2]
-    plans = list(passes._known.values())
-    assert plans[0].prepared.calls[0].run is not plans[1].prepared.calls[0].run or (
-        plans[0].prepared.calls[0].metadata is not plans[1].prepared.calls[0].metadata
-    )
+        for leaves in ((k, v, anchors), (v, k, anchors)):
+            launched.clear()
+            torch.autograd.grad(anchor_attention(*leaves), leaves, g)
+            given = [address for launch in launched for address in addresses(launch)]
+            assert all(address % 16 == 0 for address in given)
+            assert (k.data_ptr() in given) == (shift == 0)
+            assert v.data_ptr() in given
+        launched.clear()
+        kv = torch.zeros(2 * B * N * H * D + 8, dtype=torch.bfloat16)[shift : shift + 2 * B * N * H * D]
+        kv = kv.view(B, N, 2, H, D).requires_grad_()
+        torch.autograd.grad(anchor_attention_fused(kv, anchors), kv, torch.ones(B, N, H, D, dtype=torch.bfloat16))
+        given = [address for launch in launched for address in addresses(launch)]
+        assert all(address % 16 == 0 for address in given)
+        assert (kv.data_ptr() in given) == (shift == 0)
+    assert len(passes._known) == 4  # forward and backward, apart and fused: the copies are known calls
 
 
-@pytest.mark.parametrize("schedule", ["split", "persistent"])
+def test_kernels_are_given_strides_that_triton_knows(launched: list[Any]) -> None:
+    """Of odd rows, of a lone head or batch, whatever their strides say, of heads that are padded."""
+    wide = torch.zeros(2, 3, 40, 72, dtype=torch.bfloat16)
+    odd = torch.zeros(1, 3, 40, 65, dtype=torch.bfloat16)[..., 1:]
+    one = wide[:1, :, :, :64], wide[:, 1:2, :, :64]
+    for k in (
+        wide[..., :64],
+        wide[..., 8:72],
+        *one,
+        wide[..., :33],
+        wide[..., :36],
+        odd,
+        wide.transpose(1, 2)[..., :40],
+    ):
+        launched.clear()
+        anchors = torch.zeros(30, k.shape[-1])
+        for _ in range(2):
+            out = anchor_attention(k, k, anchors)
+            assert out.shape == k.shape
+        strides = [x for launch in launched for x in launch[9:] if isinstance(x, tuple) and len(x) == 3]
+        assert len(strides) >= 3 * 2
+        assert all(getattr(each, "value", each) % 16 == 0 for x in strides for each in x)
+
+
+@pytest.mark.parametrize("schedule", ["split", "single"])
 def test_every_call_has_its_own_memory(driver: Driver, monkeypatch: pytest.MonkeyPatch, schedule: str) -> None:
     """Nothing that a kernel writes belongs to a plan: calls on other streams, and in CUDA graphs, cannot meet in it."""
     alive: list[torch.Tensor] = []
@@ -128,17 +160,25 @@ def test_every_call_has_its_own_memory(driver: Driver, monkeypatch: pytest.Monke
     assert len(seen[0]) > 4
 
 
-def test_counters_are_zero_at_every_launch(driver: Driver) -> None:
-    """A persistent schedule counts in its workspace, which comes from the allocator with whatever it held."""
+@pytest.mark.parametrize("schedule", ["split", "single"])
+def test_a_known_call_allocates_what_the_cost_model_says(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch, schedule: str
+) -> None:
+    allocated: list[int] = []
+
+    def allocate(*shape: Any, **keywords: Any) -> torch.Tensor:
+        tensor = torch.empty_strided(*shape, **keywords)
+        allocated.append(tensor.nbytes)
+        return tensor
+
     k, v, anchors = tensors()
-    anchor_attention(k, v, anchors, schedule="persistent")
-    (known,) = passes._known.values()
-    assert known.counters is not None
-    offset, size = known.counters.counters or (0, 0)
-    workspace = torch.full((known.workspace,), 7.0)
-    known.counters.clear(workspace)
-    zeros = (workspace == 0).nonzero().flatten().tolist()
-    assert zeros == list(range(offset // 4, (offset + size) // 4))
+    anchor_attention(k, v, anchors, schedule=schedule)
+    monkeypatch.setattr(plan, "allocate", allocate)
+    anchor_attention(k, v, anchors, schedule=schedule)
+    monkeypatch.setattr(cost, "H100", devices.INTERPRETER)  # what a plan takes the CPU for
+    size = {"b": B, "h": H, "n": N, "d": D, "m": M}
+    declared = cost.peak(**size, dtype=torch.bfloat16, phase="forward", schedule=schedule)
+    assert declared <= sum(allocated) < declared + plan.ALIGNMENT
 
 
 def python_calls(function: Function) -> tuple[int, int]:
@@ -277,9 +317,15 @@ def test_compiles_into_one_graph() -> None:
 
 
 @pytest.mark.usefixtures("driver")
+@pytest.mark.parametrize(("schedule", "launches"), [("split", (2, 3)), ("single", (1, 2))])
 @pytest.mark.parametrize("reentrant", [False, True])
-def test_checkpointing_runs_the_forward_pass_again(launched: list[Any], reentrant: bool) -> None:
+def test_checkpointing_runs_the_forward_pass_again(
+    launched: list[Any], reentrant: bool, schedule: str, launches: tuple[int, int]
+) -> None:
     leaves = tensors(grad=True)
+
+    def attend(*tensors: torch.Tensor) -> torch.Tensor:
+        return anchor_attention(*tensors, schedule=schedule)
 
     def steps(function: Callable[..., torch.Tensor]) -> tuple[int, int]:
         """Launches of the forward and of the backward pass."""
@@ -289,11 +335,10 @@ def test_checkpointing_runs_the_forward_pass_again(launched: list[Any], reentran
         torch.autograd.backward(out, torch.ones_like(out))
         return first, len(launched) - first
 
-    forward, backward = steps(anchor_attention)
-    assert forward >= 2
-    assert backward >= 2
+    forward, backward = steps(attend)
+    assert (forward, backward) == launches
     for _ in range(2):
-        again = steps(lambda *x: checkpoint(anchor_attention, *x, use_reentrant=reentrant))
+        again = steps(lambda *x: checkpoint(attend, *x, use_reentrant=reentrant))
         assert again == (forward, forward + backward)
     assert all(x.grad is not None for x in leaves)
 
