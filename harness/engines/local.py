@@ -25,6 +25,7 @@ from typing import Any
 from harness.cases.catalogue import Resolution
 from harness.errors import Failure, UsageError
 from harness.machine.memory import oom_kills, volunteer
+from harness.machine.quiet import Gpu, Moment
 from harness.store.record import Case, Reading
 
 START_TIMEOUT_S = 300.0
@@ -98,6 +99,16 @@ class Engine:
     def canary(self) -> float:
         """Milliseconds of the fixed matrix product."""
         return self._request("canary", START_TIMEOUT_S, device=self.device)
+
+    def moment(self) -> Moment:
+        """The machine's counters now, with the GPU's where the worker lives that can tell them."""
+        alive = self.device.startswith("cuda") and self._process is not None
+        gpu = self._request("gpu", START_TIMEOUT_S, device=self.device) if alive else None
+        return Moment.take(gpu=Gpu(**gpu) if gpu else None)
+
+    def examine(self, seconds: float) -> str:
+        """What doctor finds wrong with this machine in so many seconds, in one line."""
+        return self._request("examine", START_TIMEOUT_S + seconds, device=self.device, seconds=seconds)
 
     def measure(
         self, case: Case, *, metrics: Sequence[str], settings: dict[str, Any], timeout_s: float

@@ -1,4 +1,4 @@
-"""A place: one device that measures, with its engine, its ceilings and its canary. A visit is one case there. No torch.
+"""A place: one device that measures, with its engine and ceilings, under watch. A visit is one case there. No torch.
 
     place = Place(Engine(plugins=[], device="auto"))
     session = place.open()                             # device, catalogue, environment, machine, commit
@@ -17,7 +17,15 @@ from typing import Any, Protocol
 
 from harness.cases.catalogue import Resolution
 from harness.engines.local import Outcome
+from harness.engines.watch import Taken, Watch
+from harness.machine.quiet import Moment, Verdict
+from harness.machine.shown import Shown
+from harness.store.contention import contended
 from harness.store.record import Case, Reading
+
+ROOF = 1.0  # of roofline_fraction: what lies above it is an error of the ceiling
+ROOF_RETAKES = 3
+HIGHER = 1.01  # a ceiling taken again counts as higher from here on
 
 
 class Engine(Protocol):
@@ -28,6 +36,8 @@ class Engine(Protocol):
     def free_bytes(self) -> int: ...
     def ceilings(self, dtypes: Sequence[str]) -> dict[str, Any]: ...
     def canary(self) -> float: ...
+    def moment(self) -> Moment: ...
+    def examine(self, seconds: float) -> str: ...
     def measure(
         self, case: Case, *, metrics: Sequence[str], settings: dict[str, Any], timeout_s: float
     ) -> Outcome: ...  # fmt: skip
@@ -35,22 +45,30 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """How the cases of a sweep are measured. ceilings: the dtypes whose ceilings a place measures before its first."""
+    """How the cases of a sweep are measured. ceilings: the dtypes whose ceilings a place measures before its first;
+    patience_s: how long a place may wait, in all, for its machine to become quiet."""
 
     metrics: tuple[str, ...]
     budget_s: float
     timeout_s: float
     ceilings: tuple[str, ...] = ()
-    canary_every_s: float = 5.0
+    patience_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Visit:
-    """What came of one case, and what the place did for itself before it: ceilings, canary (ms), and the seconds."""
+    """What came of one case, and what the place did for itself: new ceilings, its canaries (ms), seconds.
+
+    verdict: on the moment in which the case was measured, None where it has no figure; tries: how often it was;
+    remarks: what the user should hear.
+    """
 
     outcome: Outcome
     ceilings: dict[str, Any] | None = None
-    canary_ms: float | None = None
+    canaries_ms: tuple[float, ...] = ()
+    verdict: Verdict | None = None
+    tries: int = 1
+    remarks: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -67,6 +85,7 @@ class Seat(Protocol):
     def resolve(self, cases: Sequence[Case]) -> list[Resolution]: ...
     def visit(self, resolution: Resolution, task: Task) -> Visit: ...
     def look(self) -> float: ...
+    def examine(self, seconds: float) -> str: ...
 
 
 class Place:
@@ -78,13 +97,19 @@ class Place:
     def __init__(self, engine: Engine, name: str = "", *, device: str = "") -> None:
         self.engine, self.name, self.device, self._own = engine, name, device, device
         self._ceilings: dict[str, Any] | None = None
-        self._looked: float | None = None
+        self._roof_retakes = 0
+        self._session: dict[str, Any] = {}
+        self._watch: Watch | None = None
 
     def open(self) -> dict[str, Any]:
         """Start it; what it is and has. Raises UsageError, Failure."""
-        session = self.engine.open()
+        session = self._session = self.engine.open()
         self._own = session["device"]
         return {**session, "device": self.device or self._own}
+
+    def examine(self, seconds: float) -> str:
+        """What is wrong with this machine now, in one line; "" where nothing is. Raises Failure."""
+        return self.engine.examine(seconds)
 
     def resolve(self, cases: Sequence[Case]) -> list[Resolution]:
         """Each case with its backend here. Raises UsageError."""
@@ -94,36 +119,103 @@ class Place:
         return [replace(r, case=replace(r.case, device=self.device)) for r in found]
 
     def visit(self, resolution: Resolution, task: Task) -> Visit:
-        """Measure one case; before the first the ceilings, and the canary now and then. Raises Failure."""
+        """Measure one case, again where the machine was not quiet; before the first the ceilings. Raises Failure."""
+        watch = self._watch = self._watch or self._begin(task)
+        remarks: list[str] = []
+        known, looked, spent = self._ceilings, len(watch.looks), dict(watch.seconds)
         seconds: dict[str, float] = {}
-        ceilings = canary_ms = None
         if task.ceilings and self._ceilings is None:
-            started = time.monotonic()
-            ceilings = self._ceilings = self.engine.ceilings(task.ceilings)
-            seconds["ceilings"] = time.monotonic() - started
-        if self._looked is None or time.monotonic() - self._looked >= task.canary_every_s:
-            started = time.monotonic()
-            canary_ms = self.look()
-            seconds["canary"] = time.monotonic() - started
-        outcome = self._measure(resolution, task)
-        return Visit(outcome=outcome, ceilings=ceilings, canary_ms=canary_ms, seconds=seconds)
+            remarks += self._raise_ceilings(task, watch, seconds)
+        taken = self._take(resolution, task, watch)
+        if _above_roof(taken.result) and self._ceilings and self._roof_retakes < ROOF_RETAKES:
+            self._roof_retakes += 1
+            if found := self._raise_ceilings(task, watch, seconds, above=str(resolution.case)):
+                remarks += found
+                taken = self._take(resolution, task, watch)
+        outcome, verdict = taken.result, taken.verdict
+        if verdict is not None and verdict.disturbed:
+            marked = [contended(one, verdict.reason, factor=verdict.factor) for one in outcome.readings]
+            outcome = replace(outcome, readings=marked)
+        seconds |= {name: watch.seconds[name] - spent[name] for name in spent}
+        return Visit(
+            outcome=outcome, ceilings=None if self._ceilings is known else self._ceilings, verdict=verdict,
+            canaries_ms=tuple(watch.looks[looked:]), tries=taken.tries, remarks=tuple(remarks),
+            seconds={name: value for name, value in seconds.items() if value},
+        )  # fmt: skip
 
     def look(self) -> float:
         """Milliseconds of the canary, a fixed matrix product."""
-        milliseconds = self.engine.canary()
-        self._looked = time.monotonic()
-        return milliseconds
+        return self._watch.look() if self._watch else self.engine.canary()
 
-    def _measure(self, resolution: Resolution, task: Task) -> Outcome:
-        """The case's known impossibility, its predicted lack of memory, or its measurement."""
+    def _begin(self, task: Task) -> Watch:
+        known = (self._session.get("environment") or {}).get("torch") or {}
+        threads = (known.get("threads") or 1) * self._session.get("processes", 1)
+        shown = Shown.open(self._session.get("machine", ""), self._own)
+        return Watch(
+            self.engine, shown, threads=threads, cuda=self._own.startswith("cuda"), patience_s=task.patience_s
+        )  # fmt: skip
+
+    def _take(self, resolution: Resolution, task: Task, watch: Watch) -> Taken[Outcome]:
+        """The case in a quiet moment; what cannot run is not tried, so that nobody looks."""
+        refused = self._refused(resolution, task)
+        if refused is not None:
+            return Taken(result=refused, verdict=None, tries=1)
+        return watch.quietly(lambda: self._measure(resolution, task), well=lambda outcome: outcome.status == "ok")
+
+    def _raise_ceilings(self, task: Task, watch: Watch, seconds: dict[str, float], *, above: str = "") -> list[str]:
+        """Take the ceilings, or take them again because a case lies above the roof; what is to be said of it."""
+        started = time.monotonic()
+        before = self._ceilings
+        taken = watch.quietly(lambda: self.engine.ceilings(task.ceilings), well=lambda found: True)
+        found = taken.result if before is None else _higher(before, taken.result)
+        seconds["ceilings"] = seconds.get("ceilings", 0.0) + time.monotonic() - started
+        if before is not None and found is before:
+            return []
+        self._ceilings = found
+        busy = f"; they were measured while {taken.verdict.reason}" if taken.verdict and taken.verdict.disturbed else ""
+        if before is not None:
+            return [
+                f"{above} lay above the roof, which is an error of the ceilings: taken again, "
+                f"{_told(before)} → {_told(found)}{busy}; shares of the roof measured before are too high"
+            ]
+        return [f"the ceilings may be too low{busy}"] if busy else []
+
+    def _refused(self, resolution: Resolution, task: Task) -> Outcome | None:
+        """The case's known impossibility or predicted lack of memory; None where it can be tried."""
         if resolution.status != "ok":
             return failed(task.metrics[0], resolution.status, resolution.note)
         refused = memory_refusal(resolution, self.engine.free_bytes())
-        if refused:
-            return failed(task.metrics[0], "oom", refused)
+        return failed(task.metrics[0], "oom", refused) if refused else None
+
+    def _measure(self, resolution: Resolution, task: Task) -> Outcome:
+        """The case's measurement."""
         settings = {"budget_s": task.budget_s, "ceilings": dict(self._ceilings or {})}
         case = replace(resolution.case, device=self._own) if self.device else resolution.case
         return self.engine.measure(case, metrics=task.metrics, settings=settings, timeout_s=task.timeout_s)
+
+
+def _above_roof(outcome: Outcome) -> bool:
+    """Whether a case came out quicker than the ceilings allow."""
+    return any(
+        reading.metric == "roofline_fraction" and reading.value is not None and reading.value > ROOF
+        for reading in outcome.readings
+    )
+
+
+def _higher(before: dict[str, Any], again: dict[str, Any]) -> dict[str, Any]:
+    """The higher of both takes of each ceiling; `before` itself where none rose."""
+    rates = {
+        name: max(rate, again["matmul_tflops"].get(name, rate)) for name, rate in before["matmul_tflops"].items()
+    }  # fmt: skip
+    found = {**before, "copy_gb_per_s": max(before["copy_gb_per_s"], again["copy_gb_per_s"]), "matmul_tflops": rates}
+    rises = [found["copy_gb_per_s"] / before["copy_gb_per_s"]]
+    rises += [rate / before["matmul_tflops"][name] for name, rate in rates.items()]
+    return found if max(rises) > HIGHER else before
+
+
+def _told(ceilings: dict[str, Any]) -> str:
+    rates = [f"{name} {rate:.3g} TFLOP/s" for name, rate in ceilings["matmul_tflops"].items()]
+    return ", ".join([f"copy {ceilings['copy_gb_per_s']:.3g} GB/s", *rates])
 
 
 def memory_refusal(resolution: Resolution, free: int) -> str | None:

@@ -27,6 +27,7 @@ from harness.engines.local import Engine as Worker
 from harness.engines.place import failed, memory_refusal
 from harness.errors import Failure, UsageError
 from harness.machine import system
+from harness.machine.quiet import Moment
 from harness.store.record import Case, Reading
 
 FEW = 16  # processes that any machine may start
@@ -116,7 +117,8 @@ class Engine:
     def open(self) -> dict[str, Any]:
         """Start a worker for each rank; the session of rank 0. Raises UsageError, Failure."""
         self._request(lambda: None)
-        return self._session
+        here = self.source.ranks if self.source.whole_machine else 1
+        return {**self._session, "processes": here}
 
     def resolve(self, cases: Sequence[Case]) -> list[Resolution]:
         """Each case as the ranks share it. What it needs is what its parts need, on a CPU all of them together."""
@@ -145,6 +147,14 @@ class Engine:
     def canary(self) -> float:
         """Milliseconds of the fixed matrix product on rank 0."""
         return self._request(lambda: self._first("canary", device=self._devices[0]))
+
+    def moment(self) -> Moment:
+        """The counters of this process' machine now."""
+        return Moment.take()
+
+    def examine(self, seconds: float) -> str:
+        """What doctor finds wrong on rank 0's device in so many seconds, in one line."""
+        return self._request(lambda: self._first("examine", device=self._devices[0], seconds=seconds))
 
     def measure(
         self, case: Case, *, metrics: Sequence[str], settings: dict[str, Any], timeout_s: float

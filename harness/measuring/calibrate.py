@@ -13,8 +13,12 @@ from typing import Any
 
 import torch
 
+from harness.machine import environment
+from harness.machine.nvml import NoGpu
+
 REPEATS = 7
 SPEND_S = 0.5
+CANARY_S, FEWEST_LOOKS = 0.012, 3
 
 
 def ceilings(device: str, dtypes: Sequence[str]) -> dict[str, Any]:
@@ -28,9 +32,15 @@ def ceilings(device: str, dtypes: Sequence[str]) -> dict[str, Any]:
 
 
 def canary(device: str) -> float:
-    """Milliseconds of a fixed float32 matrix product, the median of a few: it tells whether the machine drifts."""
-    left, right, out = _canary_matrices(device)
-    return 1e3 * _median_seconds(lambda: torch.mm(left, right, out=out), torch.device(device))
+    """Milliseconds of a fixed float32 matrix product on all threads: it tells what others leave of the machine.
+
+    The mean over CANARY_S, not a median: a neighbour takes a few milliseconds now and then, which a median leaves out.
+    """
+    samples = [canary_sample(device)]  # not counted: caches and threads are cold
+    begun = time.perf_counter()
+    while len(samples) <= FEWEST_LOOKS or time.perf_counter() - begun < CANARY_S:
+        samples.append(canary_sample(device))
+    return statistics.fmean(samples[1:])
 
 
 def canary_sample(device: str) -> float:
@@ -41,6 +51,17 @@ def canary_sample(device: str) -> float:
     torch.mm(left, right, out=out)
     _wait(torch.device(device))
     return (time.perf_counter_ns() - started) / 1e6
+
+
+def gpu(device: str) -> dict[str, Any] | None:
+    """The fields of quiet.Gpu: who holds the GPU, its clock and throttle mask now; None where NVML is mute."""
+    try:
+        with environment.open_gpu(device) as found:
+            now, holders = found.now(), found.processes()
+    except NoGpu:
+        return None
+    processes = None if holders is None else len(holders)
+    return {"processes": processes, "sm_mhz": now["sm_mhz"], "throttle_mask": now["throttle_mask"]}
 
 
 def _copy(device: torch.device, size: int) -> float:

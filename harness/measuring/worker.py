@@ -28,7 +28,7 @@ import torch
 import attentions
 from harness.cases import catalogue
 from harness.errors import UsageError
-from harness.machine import environment
+from harness.machine import doctor, environment
 from harness.machine.memory import free_bytes
 from harness.measuring import calibrate, metrics, probe
 from harness.measuring.metrics import latency
@@ -136,6 +136,8 @@ OPERATIONS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "definition": lambda request: _guarded(probe.definition, request),
     "toolchain": probe.toolchain,
     "canary": lambda request: calibrate.canary(request["device"]),
+    "gpu": lambda request: calibrate.gpu(request["device"]),
+    "examine": lambda request: doctor.opening(request["device"], seconds=request["seconds"]),
     "threads": lambda request: torch.set_num_threads(request["threads"]),
     "join": lambda request: _ranks().join(request),
     "measure_part": measure_part,

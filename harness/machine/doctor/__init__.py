@@ -23,6 +23,8 @@ from harness.machine.doctor._place import Snapshot as Snapshot
 from harness.machine.doctor._trial import Trial
 
 LEVELS = ("ok", "warn", "problem", "unknown")
+NEIGHBOURS = ("other work", "virtualisation", "neighbours")  # what a warning of says that others are there now
+MOST_NAMED = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +77,18 @@ def examine(
     place = attend(device, seconds=seconds, root=root, results=results, nvml=nvml)
     findings = tuple(finding for family in families() for finding in examine_family(family, place))
     return Diagnosis(device=device, findings=findings, trial=place.trial, verdict=verdict(place))
+
+
+def opening(device: str, *, seconds: float = 2.0) -> str:
+    """What a run should know before it begins, in one line: other work and real problems; "" where there are none."""
+    found = examine(device, seconds=seconds)
+    wrong = [f for f in found.findings if f.level == "problem" or (f.level == "warn" and f.check in NEIGHBOURS)]
+    if not wrong:
+        return ""
+    wrong.sort(key=lambda finding: finding.check not in NEIGHBOURS)
+    seen = "; ".join(f"{finding.check}: {finding.seen}" for finding in wrong[:MOST_NAMED])
+    more = f" and {len(wrong) - MOST_NAMED} more" if len(wrong) > MOST_NAMED else ""
+    return f"{seen}{more}. {found.verdict} Do: {wrong[0].do}; harness doctor tells all"
 
 
 def families() -> list[str]:
