@@ -59,13 +59,14 @@ class Task:
 class Visit:
     """What came of one case, and what the place did for itself: new ceilings, its canaries (ms), seconds.
 
-    verdict: on the moment in which the case was measured, None where it has no figure; tries: how often it was;
+    canaries_ms: (seconds before its end, ms). verdict: on the moment in which the case was measured, None where it has
+    no figure; tries: how often it was;
     remarks: what the user should hear.
     """
 
     outcome: Outcome
     ceilings: dict[str, Any] | None = None
-    canaries_ms: tuple[float, ...] = ()
+    canaries_ms: tuple[tuple[float, float], ...] = ()
     verdict: Verdict | None = None
     tries: int = 1
     remarks: tuple[str, ...] = ()
@@ -139,7 +140,7 @@ class Place:
         seconds |= {name: watch.seconds[name] - spent[name] for name in spent}
         return Visit(
             outcome=outcome, ceilings=None if self._ceilings is known else self._ceilings, verdict=verdict,
-            canaries_ms=tuple(watch.looks[looked:]), tries=taken.tries, remarks=tuple(remarks),
+            canaries_ms=tuple((time.monotonic() - when, ms) for when, ms in watch.looks[looked:]), tries=taken.tries, remarks=tuple(remarks),
             seconds={name: value for name, value in seconds.items() if value},
         )  # fmt: skip
 
@@ -164,11 +165,12 @@ class Place:
 
     def _raise_ceilings(self, task: Task, watch: Watch, seconds: dict[str, float], *, above: str = "") -> list[str]:
         """Take the ceilings, or take them again because a case lies above the roof; what is to be said of it."""
-        started = time.monotonic()
+        started, beside = time.monotonic(), sum(watch.seconds.values())
         before = self._ceilings
         taken = watch.quietly(lambda: self.engine.ceilings(task.ceilings), well=lambda found: True)
         found = taken.result if before is None else _higher(before, taken.result)
-        seconds["ceilings"] = seconds.get("ceilings", 0.0) + time.monotonic() - started
+        spent = time.monotonic() - started - (sum(watch.seconds.values()) - beside)
+        seconds["ceilings"] = seconds.get("ceilings", 0.0) + spent
         if before is not None and found is before:
             return []
         self._ceilings = found

@@ -44,22 +44,20 @@ class Taken(Generic[T]):
 
 
 class Watch:
-    """Looks at one device's machine. looks: every canary so far, in ms; seconds: what waiting and looking took."""
+    """Looks at one device's machine. looks: (when, ms) of every canary; seconds: what waiting and looking took."""
 
     def __init__(self, engine: Looked, shown: Shown, *, threads: int, cuda: bool, patience_s: float) -> None:
         self.engine, self.shown, self.threads, self.cuda = engine, shown, threads, cuda
         self.patient, self.left_s = patience_s > 0, patience_s
-        self.looks: list[float] = []
+        self.looks: list[tuple[float, float]] = []
         self.seconds = {"canary": 0.0, "waiting": 0.0}
-        self._looked = float("-inf")
 
     def look(self) -> float:
         """Milliseconds of the canary now."""
         started = time.monotonic()
         milliseconds = self.engine.canary()
-        self._looked = time.monotonic()
-        self.seconds["canary"] += self._looked - started
-        self.looks.append(milliseconds)
+        self.looks.append((time.monotonic(), milliseconds))
+        self.seconds["canary"] += self.looks[-1][0] - started
         self.shown.tell(milliseconds)
         return milliseconds
 
@@ -84,8 +82,8 @@ class Watch:
 
     def _once(self, call: Callable[[], T], well: Callable[[T], bool]) -> tuple[T, Verdict | None]:
         """One try between two looks; the last one stands for the first where it is fresh."""
-        fresh = self.looks and time.monotonic() - self._looked < FRESH_S
-        first = self.looks[-1] if fresh else self.look()
+        fresh = self.looks and time.monotonic() - self.looks[-1][0] < FRESH_S
+        first = self.looks[-1][1] if fresh else self.look()
         before = self.engine.moment()
         result = call()
         if not well(result):
@@ -99,7 +97,7 @@ class Watch:
             return False
         if self.left_s < SPENT_S:
             return tries == 1
-        started = time.monotonic()
+        started, looking = time.monotonic(), self.seconds["canary"]
         end = started + self.left_s / 2
         while True:
             before = self.engine.moment()
@@ -109,7 +107,7 @@ class Watch:
                 break
         waited = time.monotonic() - started
         self.left_s -= waited
-        self.seconds["waiting"] += waited
+        self.seconds["waiting"] += waited - (self.seconds["canary"] - looking)
         return True
 
     def _judge(self, span: Span, *canaries_ms: float) -> Verdict:

@@ -25,7 +25,6 @@ TIMED = (
     "host",
     "scaling_efficiency",
 )
-LATER = "seen afterwards in the canary"
 
 
 def contended(reading: Reading, why: str, *, factor: float) -> Reading:
@@ -45,13 +44,15 @@ def reason(note: str) -> str:
     return next((part.removeprefix(MARK) for part in parts if part.startswith(MARK)), "")
 
 
-def suspects(environment: Mapping[str, Any]) -> set[str]:
-    """The cases of a run beside which the canary turned out bad only afterwards, by what environment.json tells."""
+def suspects(environment: Mapping[str, Any]) -> dict[str, float]:
+    """The cases of a run beside which the canary turned out slow only afterwards, and by which factor, by what
+    environment.json tells."""
     sessions = environment.get("sessions")
-    found: set[str] = set()
+    found: dict[str, float] = {}
     for session in sessions if isinstance(sessions, list) else []:
         named = session.get("suspect_cases") if isinstance(session, dict) else None
-        found |= {case for case in named if isinstance(case, str)} if isinstance(named, list) else set()
+        known = named.items() if isinstance(named, dict) else ()
+        found |= {case: float(by) for case, by in known if isinstance(by, int | float) and by >= 1}
     return found
 
 
@@ -63,18 +64,24 @@ def mark_suspects(frame: Any, environment: Mapping[str, Any]) -> Any:
     frame = frame.copy()
     wanted = frame["case_id"].isin(named) & frame["metric"].isin(TIMED) & (frame["status"] == "ok")
     wanted &= ~frame["note"].map(lambda note: bool(reason(note)))
-    frame.loc[wanted, "note"] = [f"{MARK}{LATER}; {note}".rstrip("; ") for note in frame.loc[wanted, "note"]]
+    factors = frame.loc[wanted, "case_id"].map(named)
+    told = [f"{MARK}the canary took {by:.3g}× its best, as was seen afterwards" for by in factors]
+    frame.loc[wanted, "note"] = [
+        "; ".join(filter(None, [text, note])) for text, note in zip(told, frame.loc[wanted, "note"], strict=True)
+    ]
+    frame.loc[wanted, "ci_low"] = frame.loc[wanted, "ci_low"].fillna(frame.loc[wanted, "value"]) / factors
+    frame.loc[wanted, "ci_high"] = frame.loc[wanted, "ci_high"].fillna(frame.loc[wanted, "value"]) * factors
     return frame
 
 
-def banner(count: int, total: int, what: str = "row") -> str:
+def banner(found: int, total: int, what: str = "row") -> str:
     """What stands above whatever rests on marked rows; "" where none is."""
-    if not count:
+    if not found:
         return ""
-    verb = "was" if count == 1 else "were"
+    verb = "was" if found == 1 else "were"
     return (
-        f"CONTENDED: {count} of {total} {what}{'s' if total != 1 else ''} {verb} measured while the machine had other "
-        "work; their figures may be far off"
+        f"CONTENDED: {found} of {total} {what}{'s' if total != 1 else ''} {verb} measured while the machine had other "
+        "work; what is said of them may be far off"
     )
 
 

@@ -57,9 +57,8 @@ def told(besides: Sequence[Beside]) -> list[str]:
         *(b for b in marked if b.verdict.best_ms and max(b.verdict.canaries_ms) > CANARY_BAD * b.verdict.best_ms),
     ]
     if bad:
-        worst = max(bad, key=lambda b: max(b.verdict.canaries_ms) / (best_ms(besides, b.place) or 1))
-        best = best_ms(besides, worst.place) or 0.0
-        slower = max(worst.verdict.canaries_ms) / best
+        worst = max(bad, key=lambda b: _slower(besides, b))
+        slower, best = _slower(besides, worst), best_ms(besides, worst.place) or 0.0
         lines.append(
             f"a fixed matrix product took up to {slower:.3g}× the best that this machine has shown ({best:.3g} ms) "
             f"beside {_named(bad)}"
@@ -78,7 +77,7 @@ def told(besides: Sequence[Beside]) -> list[str]:
 
 
 def disturbance(besides: Sequence[Beside]) -> dict[str, Any]:
-    """How many cases were quiet at once, quiet later and disturbed; ids of those that turned out so afterwards."""
+    """How many cases were taken again and which were disturbed; which turned out so afterwards, and how slow."""
     marked = [beside for beside in besides if beside.verdict.disturbed]
     bests = {place: best for place in {b.place for b in besides} if (best := best_ms(besides, place)) is not None}
     return {
@@ -86,8 +85,13 @@ def disturbance(besides: Sequence[Beside]) -> dict[str, Any]:
         "cases": len(besides),
         "cases_taken_again": sum(beside.tries > 1 for beside in besides),
         "contended_cases": {beside.case.case_id: beside.verdict.reason for beside in marked},
-        "suspect_cases": [beside.case.case_id for beside in suspects(besides)],
+        "suspect_cases": {beside.case.case_id: _slower(besides, beside) for beside in suspects(besides)},
     }
+
+
+def _slower(besides: Sequence[Beside], beside: Beside) -> float:
+    """The worst canary beside a case over the best that is known by now."""
+    return max(beside.verdict.canaries_ms) / (best_ms(besides, beside.place) or 1.0)
 
 
 def _named(besides: Sequence[Beside]) -> str:

@@ -91,7 +91,8 @@ class Journal:
         for seconds in (visit.seconds, visit.outcome.seconds):
             self.seconds.update(seconds)
             self.measuring_s += sum(seconds.values())
-        self._looks[served.name] += [[self._now(), milliseconds] for milliseconds in visit.canaries_ms]
+        now = self._now()
+        self._looks[served.name] += [[round(now - ago, 3), milliseconds] for ago, milliseconds in visit.canaries_ms]
         if visit.ceilings is not None:
             self._keep(served.name, visit.ceilings)
         if visit.verdict is not None:

@@ -24,7 +24,7 @@ from harness.machine.doctor._trial import Trial
 
 LEVELS = ("ok", "warn", "problem", "unknown")
 NEIGHBOURS = ("other work", "virtualisation", "neighbours")  # what a warning of says that others are there now
-MOST_NAMED = 3
+MOST_NAMED = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +87,8 @@ def opening(device: str, *, seconds: float = 2.0) -> str:
         return ""
     wrong.sort(key=lambda finding: finding.check not in NEIGHBOURS)
     seen = "; ".join(f"{finding.check}: {finding.seen}" for finding in wrong[:MOST_NAMED])
-    more = f" and {len(wrong) - MOST_NAMED} more" if len(wrong) > MOST_NAMED else ""
-    return f"{seen}{more}. {found.verdict} Do: {wrong[0].do}; harness doctor tells all"
+    effect = f"; effects under {100 * found.trial.effect:.0f} % cannot be seen" if found.trial else ""
+    return f"{seen}{effect}. {wrong[0].do[:1].upper()}{wrong[0].do[1:]}; harness doctor tells all"
 
 
 def families() -> list[str]:

@@ -73,7 +73,7 @@ def test_a_disturbed_case_is_taken_again_once_it_is_quiet(watched: Any) -> None:
     assert (taken.tries, taken.verdict.disturbed) == (2, False)
     assert taken.result == machine.calls[-1] > 5
     assert 2.5 < watch.seconds["waiting"] < 4  # until it was quiet and no longer
-    assert watch.left_s == pytest.approx(20 - watch.seconds["waiting"])
+    assert 16 < watch.left_s < 20 - watch.seconds["waiting"]  # its looks count as well
 
 
 def test_a_case_that_stays_disturbed_is_told_so_after_three_more_tries(watched: Any) -> None:
@@ -81,7 +81,7 @@ def test_a_case_that_stays_disturbed_is_told_so_after_three_more_tries(watched: 
     taken = watch.quietly(machine.measure, well=lambda result: True)
     assert (taken.tries, len(machine.calls)) == (4, 4)
     assert taken.verdict.reason.startswith("the canary took 10× its best (40 ms against 4)")
-    assert 15 < watch.seconds["waiting"] < 21
+    assert 14 < watch.seconds["waiting"] < 21
     while watch.left_s > watching.SPENT_S:
         watch.quietly(machine.measure, well=lambda result: True)
     waited, before = watch.seconds["waiting"], len(machine.calls)

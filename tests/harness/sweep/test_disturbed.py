@@ -77,7 +77,7 @@ def test_a_quiet_run_says_nothing(tmp_path: Path) -> None:
     assert heard.warnings == []
     assert not contention.count(store.read(tmp_path / "run")["note"])
     (session,) = environment(tmp_path / "run")["sessions"]
-    assert (session["contended_cases"], session["suspect_cases"], session["cases_taken_again"]) == ({}, [], 0)
+    assert (session["contended_cases"], session["suspect_cases"], session["cases_taken_again"]) == ({}, {}, 0)
 
 
 def test_what_is_wrong_with_the_machine_is_told_before_the_first_case(tmp_path: Path) -> None:
@@ -197,17 +197,25 @@ def test_a_mark_is_read_where_it_was_written() -> None:
 
 @pytest.mark.parametrize(
     "document",
-    [{}, {"sessions": None}, {"sessions": ["?"]}, {"sessions": [{"suspect_cases": 7}]}, {"sessions": {"a": 1}}],
+    [
+        {},
+        {"sessions": None},
+        {"sessions": ["?"]},
+        {"sessions": [{"suspect_cases": {"a": "?"}}, {"suspect_cases": 7}]},
+        {"sessions": {"a": 1}},
+    ],
 )
 def test_a_strange_environment_marks_nothing(document: dict[str, Any]) -> None:
-    assert contention.suspects(document) == set()
+    assert contention.suspects(document) == {}
 
 
 def test_suspects_of_every_session_are_marked_once(tmp_path: Path) -> None:
     pandas = pytest.importorskip("pandas")
     rows = [*making.rows(making.case()), *making.rows(making.case(n=128), note="contended: a")]
     frame = pandas.DataFrame([{name: getattr(row, name) for name in store.COLUMNS} for row in rows])
-    sessions = [{"suspect_cases": [making.case().case_id]}, {"suspect_cases": [making.case(n=128).case_id]}]
+    sessions = [{"suspect_cases": {making.case().case_id: 2.0}}, {"suspect_cases": {making.case(n=128).case_id: 3}}]
     found = contention.mark_suspects(frame, {"sessions": sessions})
-    assert list(found["note"]) == [f"contended: {contention.LATER}", "", "contended: a", "contended: a"]
+    later = "contended: the canary took 2× its best, as was seen afterwards"
+    assert list(found["note"]) == [later, "", "contended: a", "contended: a"]
+    assert (found["ci_low"][0], found["ci_high"][0]) == (0.75, 3.0)
     assert list(frame["note"]) == ["", "", "contended: a", "contended: a"]
