@@ -21,6 +21,7 @@ def command(
 
     from harness.answers.compare import compare
     from harness.errors import NOTHING, OK
+    from harness.store.contention import banner
     from harness.store.table import folded, write
 
     lines = compare(a, b, metrics=tuple(name.strip() for name in metrics.split(",") if name.strip()))
@@ -30,11 +31,15 @@ def command(
         json.dump(document, sys.stdout, indent=2, allow_nan=False)
         print()
         return code
+    doubted = sum(bool(line.contended) for line in lines)
+    if doubted:
+        write(folded(banner(doubted, len(lines), "comparison"), 2) + "\n")
     for line in lines:
         figures = " → ".join("-" if value is None else f"{value:.4g}" for value in (line.a, line.b))
         ratio = "" if line.ratio is None else f"  ×{line.ratio:.3f}"
         interval = "" if line.low is None else f" ({line.low:.3f} to {line.high:.3f})"
         reason = f"  [{line.reason}]" if line.verdict in ("missing", "not comparable") else ""
+        reason += "  contended" if line.contended else ""
         text = f"{line.verdict:<14} {line.case}  {line.metric} {figures} {line.unit}{ratio}{interval}{reason}"
         write(folded(text, 15) + "\n")
     counted = Counter(line.verdict for line in lines)

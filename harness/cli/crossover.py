@@ -33,7 +33,7 @@ def command(
     from dataclasses import asdict
 
     from harness.answers import measure_crossover as crossing
-    from harness.errors import OK
+    from harness.errors import INCONCLUSIVE, OK
 
     def say(line: str) -> None:
         if not quiet:
@@ -46,10 +46,13 @@ def command(
             probe.update({k: None for k in ("ratio", "low", "high") if probe[k] in (0.0, float("inf"))})
         json.dump(document, sys.stdout, indent=2, allow_nan=False)
         print()
-        return OK
+        return INCONCLUSIVE if answer.kind == "refused" else OK
+    sentence = answer.sentence(a, b)
+    if answer.contended or answer.kind == "refused":  # before all else, since it says how far the rest can be trusted
+        print(f"{sentence}\n")
     for probe in answer.probes:
         figures = f"{probe.a_ms:10.4g} ms {probe.b_ms:10.4g} ms" if probe.a_ms and probe.b_ms else f"  {probe.note}"
         interval = f"{probe.ratio:8.3f} ({probe.low:.3f} to {probe.high:.3f})" if probe.a_ms else ""
-        print(f"n={probe.n:<8} {figures} {interval}  {probe.winner}")
-    print(f"\n{answer.sentence(a, b)} on {device}; times of {a} and {b}, their ratio and who wins above")
-    return OK
+        print(f"n={probe.n:<8} {figures} {interval}  {probe.winner}{' contended' if probe.contended else ''}")
+    print(f"\n{sentence} on {device}; times of {a} and {b}, their ratio and who wins above")
+    return INCONCLUSIVE if answer.kind == "refused" else OK

@@ -138,10 +138,11 @@ class Place:
             marked = [contended(one, verdict.reason, factor=verdict.factor) for one in outcome.readings]
             outcome = replace(outcome, readings=marked)
         seconds |= {name: watch.seconds[name] - spent[name] for name in spent}
+        now = time.monotonic()
         return Visit(
             outcome=outcome, ceilings=None if self._ceilings is known else self._ceilings, verdict=verdict,
-            canaries_ms=tuple((time.monotonic() - when, ms) for when, ms in watch.looks[looked:]), tries=taken.tries, remarks=tuple(remarks),
-            seconds={name: value for name, value in seconds.items() if value},
+            canaries_ms=tuple((now - when, ms) for when, ms in watch.looks[looked:]), tries=taken.tries,
+            remarks=tuple(remarks), seconds={name: value for name, value in seconds.items() if value},
         )  # fmt: skip
 
     def look(self) -> float:
