@@ -1,7 +1,7 @@
 """What a worker does for the regression gate (harness.check): timing in turns, deterministic figures, the definition.
 
 hold({"key": "a", "case": {...}})                        # builds the case and warms it up
-turn({"key": "a", "seconds": 0.04})                      # milliseconds of single calls
+turn({"key": "a", "seconds": 0.04})                      # single calls by each clock: {"wall": [ms], "cpu": [ms], …}
 release({})                                              # forgets every case that is held
 probe({"case": {...}})                                   # flops, peak_memory, kernels, numeric_error; nothing timed
 definition({"case": {...}})                              # what the variant computes, whatever its source looks like
@@ -16,13 +16,15 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import attentions
+from harness.machine.instructions import Instructions, NoCounter
 from harness.measuring import calibrate
 from harness.measuring.metrics import Settings, flops, kernels, latency, memory
 from harness.measuring.metrics import error as errors
@@ -30,8 +32,18 @@ from harness.measuring.subject import Subject
 from harness.store.record import Case, Reading, canonical_options
 
 PROJECTIONS = 4
-HELD: dict[str, Callable[[int], list[float]]] = {}
+HELD: dict[str, Callable[[], Sample]] = {}
 SMALL = {"n": 96, "m": 24, "h": 2, "d": 32}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One call: milliseconds that passed, milliseconds of this process' CPU time, and its instructions in user mode;
+    None where that is not counted, as no clock of the host counts what a GPU does."""
+
+    wall: float
+    cpu: float | None = None
+    instructions: float | None = None
 
 
 def load(request: dict[str, Any]) -> dict[str, Any]:
@@ -51,21 +63,24 @@ def hold(request: dict[str, Any]) -> None:
     """Make the case ready to be timed in turns under its key, warmed up; the canary where the case is None."""
     device = request["device"]
     if request["case"] is None:
-        HELD[request["key"]] = lambda count: [calibrate.canary_sample(device) for _ in range(count)]
-    else:
-        HELD[request["key"]] = latency.sampler(Subject(Case(**request["case"])))
+        HELD[request["key"]] = _clocked(lambda: calibrate.canary_sample(device), device)
+        return
+    subject = Subject(Case(**request["case"]))
+    take = latency.sampler(subject)  # which has warmed it up
+    HELD[request["key"]] = _clocked_call(subject) if device == "cpu" else lambda: Sample(take(1)[0])
 
 
-def turn(request: dict[str, Any]) -> list[float]:
-    """Milliseconds of single calls for `seconds`, at least one, after one that is not counted: another process has
-    used the caches since."""
+def turn(request: dict[str, Any]) -> dict[str, list[float]]:
+    """Single calls for `seconds`, at least one, by each clock that counts them, after one that is not counted: another
+    process has used the caches since."""
     sample = HELD[request["key"]]
-    sample(1)
-    samples: list[float] = []
+    sample()
+    samples: list[Sample] = []
     started = time.perf_counter()
     while not samples or time.perf_counter() - started < request["seconds"]:
-        samples += sample(1)
-    return samples
+        samples.append(sample())
+    found = {name: [getattr(one, name) for one in samples] for name in ("wall", "cpu", "instructions")}
+    return {name: values for name, values in found.items() if None not in values}
 
 
 def release(request: dict[str, Any]) -> None:
@@ -127,6 +142,52 @@ def toolchain(request: dict[str, Any]) -> str:
     device = torch.device(request["device"])
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return f"torch {torch.__version__} {(torch.version.git_version or '')[:8]} {kind}"
+
+
+def _clocked_call(subject: Subject) -> Callable[[], Sample]:
+    """A function that times one call, or the mean of as many as a clock's reading is nothing against."""
+    state = subject.prepare()
+    each = _clocked(lambda: subject.run(state), "cpu")().wall
+    repeats = 1 if subject.needs_graph else max(1, math.ceil(1e3 * latency.SHORTEST_SAMPLE_S / max(each, 1e-6)))
+
+    def repeated() -> None:
+        for _ in range(repeats):
+            subject.run(None)
+
+    def sample() -> Sample:
+        if subject.needs_graph:
+            state = subject.prepare()
+            return _clocked(lambda: subject.run(state), "cpu")()
+        taken = _clocked(repeated, "cpu")()
+        counted = None if taken.instructions is None else taken.instructions / repeats
+        return Sample(taken.wall / repeats, None if taken.cpu is None else taken.cpu / repeats, counted)
+
+    return sample
+
+
+def _clocked(call: Callable[[], object], device: str) -> Callable[[], Sample]:
+    """A function that makes one call between readings of every clock."""
+    counter = _counter() if device == "cpu" else None
+
+    def sample() -> Sample:
+        counted, used, started = counter.read() if counter else 0, time.process_time_ns(), time.perf_counter_ns()
+        call()
+        passed, took = time.perf_counter_ns() - started, time.process_time_ns() - used
+        instructions = float(counter.read() - counted) if counter else None
+        return Sample(passed / 1e6, took / 1e6 if device == "cpu" else None, instructions)
+
+    return sample
+
+
+@cache
+def _counter() -> Instructions | None:
+    """The instruction counter, None where the kernel gives none or torch computes with more threads than it counts."""
+    if torch.get_num_threads() > 1:
+        return None
+    try:
+        return Instructions.open()
+    except NoCounter:
+        return None
 
 
 def _exact(shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
