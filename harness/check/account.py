@@ -54,12 +54,12 @@ def text(
 
 
 def _by_rule(rates: Sequence[Rate]) -> Iterator[str]:
-    """Every rule that was tried: false regressions, and the share of real ones found at the least favourable variant."""
+    """Every rule that was tried: false regressions and the share of real ones found, each of the worst variant."""
     extras = sorted({rate.extra_percent for rate in rates} - {0})
     yield "## Every rule that was tried"
     yield ""
     yield (
-        "The share of decisions called *regressed*: of unchanged code the worst of the variants, of more work the least. "
+        "The share of decisions called *regressed*: of unchanged code the most of any variant, of more work the least. "
         f"`{CHOSEN}` is the gate's, `{BEFORE}` was before it."
     )
     yield ""

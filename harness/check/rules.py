@@ -1,4 +1,4 @@
-"""The rules that were tried for telling a slowdown, on the same recorded processes; CHOSEN is the one that the gate uses.
+"""The rules that were tried for telling a slowdown, on the same recorded processes; CHOSEN is the gate's.
 
     figures = RULES["cpu"].figures(process[key])           # logarithms, one a process or one a turn
     d = ratio(base_figures, head_figures)                  # log(head / base) of a pair of processes

@@ -170,10 +170,11 @@ def rate(
     low, high = clopper_pearson(verdicts["regressed"], trials)
     ratios = [float(np.median(process[extra] - process[0])) for process in figures[0]]
     return Rate(
-        rule=rule, setting=setting, specimen=name, extra_percent=extra, realised_percent=100 * math.expm1(statistics.median(ratios)),
-        trials=trials, regressed=verdicts["regressed"], inconclusive=verdicts["inconclusive"],
-        not_gateable=verdicts["not gateable"], ok=verdicts["ok"], regressed_rate=verdicts["regressed"] / trials,
-        regressed_at_least=low, regressed_at_most=high, second_rounds=seconds,
+        rule=rule, setting=setting, specimen=name, extra_percent=extra, trials=trials,
+        realised_percent=100 * math.expm1(statistics.median(ratios)), regressed=verdicts["regressed"],
+        inconclusive=verdicts["inconclusive"], not_gateable=verdicts["not gateable"], ok=verdicts["ok"],
+        regressed_rate=verdicts["regressed"] / trials, regressed_at_least=low, regressed_at_most=high,
+        second_rounds=seconds,
     )  # fmt: skip
 
 

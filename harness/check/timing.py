@@ -132,8 +132,9 @@ def _finding(name: str, found: Clocks, record: Record) -> Finding:
     beside = "" if counted is None else f"; instructions ×{counted:.4f}"
     return Finding(
         case=name, tier=0 if decision.verdict == "implausible" else 2, check="latency", verdict=decision.verdict,
-        reason=f"{SAYS[clock]}: {decision.reason}{beside}", clock=clock, base=record.milliseconds(name, "base"), head=record.milliseconds(name, "head"),
-        unit="ms", ratio=decision.ratio, low=decision.low, high=decision.high, variant=_variant(name),
+        reason=f"{SAYS[clock]}: {decision.reason}{beside}", clock=clock, base=record.milliseconds(name, "base"),
+        head=record.milliseconds(name, "head"), unit="ms", ratio=decision.ratio, low=decision.low, high=decision.high,
+        variant=_variant(name),
     )  # fmt: skip
 
 

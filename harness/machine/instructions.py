@@ -1,4 +1,4 @@
-"""Instructions that this process carries out in user mode, from Linux' perf_event: where the kernel gives them. No torch.
+"""Instructions that this process carries out in user mode, from Linux' perf_event, where there is one. No torch.
 
     counter = Instructions.open()          # raises NoCounter with the reason: most virtual machines have none
     before = counter.read(); ...; counter.read() - before
