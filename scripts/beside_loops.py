@@ -63,7 +63,7 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Way:
-    """One latency by one way of using threads: over the quiet median of the same way, and of all threads as they are."""
+    """One latency by a way of using threads: over the quiet median of that way, and of all threads as they are."""
 
     way: str
     loops: int

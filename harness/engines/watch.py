@@ -4,8 +4,9 @@
     taken = watch.quietly(lambda: engine.measure(...), well=lambda outcome: outcome.status == "ok")
     taken.result, taken.verdict, taken.tries
 
-What is disturbed is taken again at once, up to RETAKES times, with a wait for quiet before each: half of the patience
-that the run has left. Once that is spent it is taken again once only; without any patience, never.
+What is disturbed is taken again at once, up to RETAKES times, with a wait for quiet before each: of half the patience
+that the run has left, and no longer than WORTH times what the try took. Once patience is spent it is taken again once
+only; without any, never.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from harness.machine.quiet import Moment, Span, Verdict, judge
 from harness.machine.shown import Shown
 
 RETAKES = 3
+WORTH = 10.0
 POLL_S = 0.25
 SPENT_S = 0.5  # of patience: too little to wait for anything
 FRESH_S = 1.0  # how old the last look may be to stand for the machine before a case
@@ -67,13 +69,15 @@ class Watch:
         count = 0
         while True:
             count += 1
+            begun = time.monotonic()
             result, verdict = self._once(call, well)
+            took = time.monotonic() - begun
             if verdict is None and not tries:
                 return Taken(result=result, verdict=None, tries=count)
             if verdict is None:
                 break
             tries.append((result, verdict))
-            if not verdict.disturbed or not self._again(count):
+            if not verdict.disturbed or not self._again(count, took):
                 break
         result, verdict = tries[-1]
         if verdict.disturbed:
@@ -91,14 +95,14 @@ class Watch:
         span = Span.of(before, self.engine.moment())
         return result, self._judge(span, first, self.look())
 
-    def _again(self, tries: int) -> bool:
-        """Whether to try once more, after a wait for quiet."""
+    def _again(self, tries: int, took: float) -> bool:
+        """Whether to try once more, after a wait for quiet; took: seconds of the last try."""
         if not self.patient or tries > RETAKES:
             return False
         if self.left_s < SPENT_S:
             return tries == 1
         started, looking = time.monotonic(), self.seconds["canary"]
-        end = started + self.left_s / 2
+        end = started + min(self.left_s / 2, WORTH * took)
         while True:
             before = self.engine.moment()
             time.sleep(POLL_S)

@@ -91,7 +91,7 @@ def run(
         random.Random(sweep.seed).shuffle(todo)
         listener.begin(len(resolutions), len(resolutions) - len(todo))
         journal = Journal(store, sweep, session, name=crew.first)
-        if todo:
+        if any(resolution.status == "ok" for resolution in todo):
             for text in journal.examined(crew.examine(min(EXAMINED_S, max(0.1, sweep.budget)))):
                 listener.warn(text)
         result = Result(folder=folder)

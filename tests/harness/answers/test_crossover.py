@@ -183,6 +183,7 @@ def test_what_cannot_be_compared_is_one_line(
 def test_the_command_measures_and_answers_in_json(surroundings: dict[str, str], capsys: pytest.CaptureFixture) -> None:
     """`huge` is refused by its own cost model and `memory_error` as it runs: whoever runs wins at every n."""
     axes = ["--plugin", VARIANTS, "--heads", "2", "--head-dim", "16", "--low", "32", "--high", "64", "--budget", "0.01"]
+    axes += ["--patience", "0"]
     assert cli.main(["crossover", "right", "memory_error", *axes, "--json"]) == 0
     out, err = capsys.readouterr()
     document = json.loads(out, parse_constant=lambda text: pytest.fail(f"{text} is not JSON"))

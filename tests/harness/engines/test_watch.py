@@ -90,6 +90,17 @@ def test_a_case_that_stays_disturbed_is_told_so_after_three_more_tries(watched: 
     assert watch.seconds["waiting"] == waited <= 20.5
 
 
+def test_a_short_case_is_not_worth_a_long_wait(watched: Any) -> None:
+    machine, watch = watched(lambda now: True)
+
+    def short() -> float:
+        machine.pass_time(0.02, computing=True)
+        return machine.now
+
+    assert watch.quietly(short, well=lambda result: True).tries == 4
+    assert watch.seconds["waiting"] + watch.seconds["canary"] < 3 * (watching.WORTH * 0.2 + 1)
+
+
 def test_without_patience_nothing_is_taken_again(watched: Any) -> None:
     machine, watch = watched(lambda now: True, patience=0.0)
     taken = watch.quietly(machine.measure, well=lambda result: True)
