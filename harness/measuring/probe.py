@@ -11,9 +11,11 @@ Imports torch. Deterministic figures are taken on one thread, so that they are t
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import math
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -32,6 +34,7 @@ from harness.measuring.subject import Subject
 from harness.store.record import Case, Reading, canonical_options
 
 PROJECTIONS = 4
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 HELD: dict[str, Callable[[], Sample]] = {}
 SMALL = {"n": 96, "m": 24, "h": 2, "d": 32}
 
@@ -49,10 +52,11 @@ class Sample:
 def load(request: dict[str, Any]) -> dict[str, Any]:
     """Load plugins that are not loaded yet; tell which variants they define and where the measured code lies.
 
-    `threads`, where it is given, is how many the process computes with from here on.
+    `threads`, where it is given, is how many the process computes with from here on, to be timed.
     """
     if request.get("threads"):
         torch.set_num_threads(request["threads"])
+        _keep_memory()
     defined = {path: attentions.load_plugin(path) for path in request["plugins"]}
     plugins = [Path(path).resolve() for path in request["plugins"]]
     origin = [str(Path(attentions.__file__).resolve().parent), *map(str, plugins)]
@@ -142,6 +146,18 @@ def toolchain(request: dict[str, Any]) -> str:
     device = torch.device(request["device"])
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return f"torch {torch.__version__} {(torch.version.git_version or '')[:8]} {kind}"
+
+
+def _keep_memory() -> None:
+    """Let the allocator keep what is freed, where it is glibc's.
+
+    Else it gives large blocks back after some calls and not after others, by thresholds that move with a process'
+    history: of processes of identical code every third then takes twice the time, all of it page faults.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def _clocked_call(subject: Subject) -> Callable[[], Sample]:
