@@ -1,8 +1,10 @@
 # make run     a real comparison on whatever device is here, with figures
 # make test    all tests;  make check  format, lint, types, layers;  make gate  nothing deterministic got worse
 # make docs    the documentation site, into site/;  make audit  known vulnerabilities of the pinned packages (asks the network)
-# make gpu     what needs a GPU;  make bench  the sweep of results/cpu
-# The first call builds .venv from constraints.txt. PYTHON chooses the interpreter (3.11 or newer).
+# make gpu     what needs a GPU, in GPU_JOBS processes;  make bench  the sweep of results/cpu
+# make oldest  the kernels and anchor with the oldest versions that pyproject.toml allows;  make oldest ALL=1  every attention
+# The first call builds .venv from constraints.txt; the first `make oldest` builds .venv-oldest. PYTHON chooses the
+# interpreter (3.11 or newer).
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,8 +12,11 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 RUN ?= --n 4096 --m 64
 JOBS ?= 2
+GPU_JOBS ?= 4
+OLDEST := .venv-oldest
+OLDEST_TESTS := $(addprefix tests/attentions/,kernels test_contract.py test_compile.py variants/test_anchor_variant.py)
 
-.PHONY: run test check gate gpu bench docs audit clean
+.PHONY: run test check gate gpu bench oldest docs audit clean
 
 run: $(READY)
 	$(BIN)/harness run $(RUN)
@@ -30,7 +35,11 @@ gate: $(READY)
 	$(BIN)/harness check --baseline results/baseline.csv --quick
 
 gpu: $(READY)
-	$(BIN)/pytest -q -m gpu
+	$(BIN)/pytest -q -m gpu --tb=short -n $(GPU_JOBS) --maxschedchunk 1 tests/attentions $$(grep -rl 'mark\.gpu' tests/harness)
+
+oldest: $(OLDEST)/.ready
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/pytest -q -n $(JOBS) --dist loadfile \
+	  $(if $(ALL),tests/attentions,$(OLDEST_TESTS) -k 'kernels or anchor')
 
 bench: $(READY)
 	scripts/cpu_suite results/cpu
@@ -42,10 +51,17 @@ audit: $(READY)
 	scripts/audit $(BIN)
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist site
+	rm -rf $(VENV) $(OLDEST) .pytest_cache .ruff_cache .hypothesis build dist site
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --compile-bytecode --editable '.[dev]'
+	touch $@
+
+$(OLDEST)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --constraint constraints.txt uv
+	$(OLDEST)/bin/uv pip install --quiet --python $(OLDEST)/bin/python --resolution lowest-direct --compile-bytecode \
+	  --editable '.[dev]'
 	touch $@

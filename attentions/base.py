@@ -12,7 +12,6 @@ Shapes: b batch, h heads, n tokens, d head_dim, m the bottleneck (anchors, landm
 from __future__ import annotations
 
 import difflib
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -35,7 +34,10 @@ class Unavailable(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """One problem size: everything a cost model may depend on."""
+    """One problem size: everything that a cost model, a backend's limits or its place in the rank may depend on.
+
+    compiled: whether torch.compile traces the call.
+    """
 
     b: int
     h: int
@@ -45,6 +47,7 @@ class Work:
     phase: str = "forward"
     itemsize: int = 4
     options: Mapping[str, Any] = field(default_factory=dict)
+    compiled: bool = False
 
     @property
     def tokens(self) -> int:
@@ -113,8 +116,9 @@ class Backend:
     """One implementation of a variant.
 
     compute: called as the variant's module calls it (for a variant without parameters: `compute(q, k, v)`);
-    missing: why it cannot run on a device here, or None;
-    limits: why it cannot run one case (Work, dtype, device) although it is installed, or None;
+    missing: why it cannot run on a device here, or None; one that can do a forward pass alone is not missing;
+    limits: why it cannot run one case (Work, dtype, device) although it is installed, or None: a size, a precision, or
+        a phase, as with kernels that have no backward pass;
     automatic: whether the variant's bare name may take it;
     packed: the same from the output of a layer's projection, (b, n, parts, h, d) with parts 2 (k = q, v) or 3 (q, k,
         v), to (b, n, h, d), without copies; called as the variant's module calls it; None: it takes them apart only;
@@ -289,23 +293,3 @@ def traffic(work: Work, *, inputs: int = 3, parameters: int = 0) -> int:
 def matmuls(work: Work, forward: int, *, backward: float = 2.0) -> int:
     """FLOPs of a phase from those of forward; a matrix product's backward is two products, more with recomputation."""
     return int(forward * {"forward": 1.0, "backward": backward, "train": 1.0 + backward}[work.phase])
-
-
-def trial(compute: Callable[..., Tensor], device: torch.device, dtype: torch.dtype) -> str | None:
-    """Run a tiny case of exact attention, forward and backward; why it failed, or None.
-
-    For kernels that others ship: an installed package may not load, or hold nothing for this device.
-    """
-    q, k = (torch.randn(1, 2, 128, 64, dtype=dtype, device=device, requires_grad=True) for _ in range(2))
-    v = torch.ones_like(q)
-    with warnings.catch_warnings(record=True) as heard:
-        warnings.simplefilter("always")
-        try:
-            out = compute(q, k, v)
-            out.sum().backward()
-            wrong = (out - v).abs().max().item()  # weights that sum to one leave ones as they are
-        except Exception as error:  # whatever a third-party kernel raises, it is not usable here
-            lines = [str(error), *(str(warning.message) for warning in heard)]
-            why = "; ".join(line.splitlines()[0] for line in lines if line)
-            return f"is installed and fails on {device}: {type(error).__name__}: {why}"
-    return None if wrong < 0.02 else f"is installed and gives wrong results on {device}"

@@ -18,28 +18,38 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from attentions.base import AttentionError
+from attentions.base import AttentionError, unknown
 from attentions.layer import MultiHeadAttention
 
 ANSWERED = {"attn_mask", "is_causal"}  # what BlockAttention can be asked beside x
+GRIDS = ("refused", "joined", "rows")  # what BlockAttention makes of four dimensions
 
 
 class BlockAttention(MultiHeadAttention):
     """Called as timm's `Attention`: `attn(x, attn_mask=None, is_causal=False)`, (b, n, dim) → (b, n, dim).
 
-    proj_drop: dropout after `output`; the rest as in MultiHeadAttention.
+    proj_drop: dropout after `output`. grid: what (b, rows, columns, dim) is: "refused", "joined" (one sequence of
+    rows × columns tokens) or "rows" (each row a sequence of its own). The rest as in MultiHeadAttention.
     """
 
-    def __init__(self, dim: int, heads: int, *, proj_drop: float = 0.0, **layer: Any) -> None:
+    def __init__(self, dim: int, heads: int, *, proj_drop: float = 0.0, grid: str = "refused", **layer: Any) -> None:
+        if grid not in GRIDS:
+            raise AttentionError(unknown("grid", grid, GRIDS))
         super().__init__(dim, heads, **layer)
+        self.num_heads, self.grid = heads, grid
         self.drop = nn.Dropout(proj_drop) if proj_drop else nn.Identity()
 
     def forward(
-        self, x: Float[Tensor, "b n width"], attn_mask: Tensor | None = None, is_causal: bool = False
-    ) -> Float[Tensor, "b n width"]:
+        self, x: Float[Tensor, "b *n width"], attn_mask: Tensor | None = None, is_causal: bool = False
+    ) -> Float[Tensor, "b *n width"]:
         """(b, n, dim) → (b, n, dim). Raises AttentionError for a mask."""
         _refuse_masks(attn_mask=attn_mask is not None, is_causal=is_causal)
-        return self.drop(super().forward(x))
+        if x.dim() == 3:
+            return self.drop(super().forward(x))
+        if x.dim() < 3 or self.grid == "refused":
+            raise AttentionError(f"a swapped attention takes (b, n, dim), not a tensor of {x.dim()} dimensions")
+        sequences = x.flatten(1, -2) if self.grid == "joined" else x.flatten(0, -3)
+        return self.drop(super().forward(sequences).reshape(x.shape))
 
 
 class EncoderAttention(MultiHeadAttention):
@@ -50,13 +60,30 @@ class EncoderAttention(MultiHeadAttention):
     """
 
     # In eval mode torch.nn.TransformerEncoderLayer would call its own fused layer on the weights that
-    # MultiheadAttention keeps; a layer "without a bias" is one of its reasons to call the module instead.
-    in_proj_bias = None
-    _qkv_same_embed_dim = True
+    # MultiheadAttention keeps; widths that differ are one of its reasons to call the module instead.
+    _qkv_same_embed_dim = False
 
     def __init__(self, dim: int, heads: int, *, batch_first: bool = True, **layer: Any) -> None:
         super().__init__(dim, heads, **layer)
         self.batch_first, self.num_heads = batch_first, heads
+
+    # torch.nn.TransformerEncoder, given a padding mask in eval mode, looks at these before it asks the layer: where
+    # they are and whether they train, not what they hold. Then it hands over a nested tensor, which `forward` refuses.
+
+    @property
+    def in_proj_weight(self) -> Tensor:
+        """The weight of `projection`, which may hold the query's and key's rows as one."""
+        return self.projection.weight
+
+    @property
+    def in_proj_bias(self) -> Tensor:
+        """The bias of `projection`; where it has none, its weight: a tensor of that place."""
+        return self.projection.weight if self.projection.bias is None else self.projection.bias
+
+    @property
+    def out_proj(self) -> nn.Linear:
+        """`output`."""
+        return self.output
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, query: Tensor, key: Tensor, value: Tensor, key_padding_mask: Tensor | None = None,
@@ -69,7 +96,9 @@ class EncoderAttention(MultiHeadAttention):
         )
         if query is not key or key is not value:
             raise AttentionError("a swapped attention is self-attention: query, key and value must be one tensor")
-        if query.dim() != 3 or query.is_nested:
+        if query.is_nested:
+            _refuse_masks(**{"key_padding_mask (as a nested tensor)": True})
+        if query.dim() != 3:
             raise AttentionError(f"a swapped attention takes (b, n, dim), not a tensor of {query.dim()} dimensions")
         if self.batch_first:
             return super().forward(query), None
@@ -112,10 +141,23 @@ def read(module: nn.Module) -> Source | str | None:
     return None
 
 
+def crosses(model: nn.Module, name: str) -> str:
+    """Why the module of that name is no self-attention where it stands, or an empty text."""
+    parent, _, own = name.rpartition(".")
+    crossing = own == "multihead_attn" and isinstance(model.get_submodule(parent), nn.TransformerDecoderLayer)
+    return "attends from one sequence to another (cross-attention)" if crossing else ""
+
+
+def hooks(module: nn.Module) -> list[dict[int, Any]]:
+    """The tables of hooks on calls of a module and its parts: what listens to it, or changes what it computes."""
+    names = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+    return [getattr(part, name) for part in module.modules() for name in names]
+
+
 def _of_ours(module: MultiHeadAttention) -> Source:
     keywords: dict[str, Any] = {}
-    if isinstance(module, BlockAttention) and isinstance(module.drop, nn.Dropout):
-        keywords = {"proj_drop": module.drop.p}
+    if isinstance(module, BlockAttention):
+        keywords = {"proj_drop": getattr(module.drop, "p", 0.0), "grid": module.grid}
     if isinstance(module, EncoderAttention):
         keywords = {"batch_first": module.batch_first}
     return Source(
@@ -125,11 +167,14 @@ def _of_ours(module: MultiHeadAttention) -> Source:
 
 
 def _of_torch(module: nn.MultiheadAttention) -> Source | str:
+    further = _further(module, {"in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias"})
     weight = module.in_proj_weight
     if weight is None:
         return "takes keys or values of another width than the queries"
     if module.bias_k is not None or module.add_zero_attn:
         return "appends a key of its own to every input (add_bias_kv, add_zero_attn)"
+    if further:
+        return further
     return Source(
         heads=module.num_heads, projection=(weight, module.in_proj_bias), output=_linear(module.out_proj),
         shared=False, host=EncoderAttention, keywords={"batch_first": module.batch_first},
@@ -142,10 +187,9 @@ def _of_timm(module: Any) -> Source | str:
     heads, dim = getattr(module, "num_heads", None), module.qkv.in_features
     if not isinstance(heads, int):
         return "does not tell its heads as `num_heads`"
-    parts = {f"{layer}.{name}" for layer in ("qkv", "proj") for name in ("weight", "bias")}
-    further = [name for name, _ in module.named_parameters() if name not in parts]
+    further = _further(module, {f"{layer}.{name}" for layer in ("qkv", "proj") for name in ("weight", "bias")})
     if further:
-        return f"computes more than softmax attention, with the parameters {', '.join(further)}"
+        return further
     asked = [name for name in list(inspect.signature(module.forward).parameters)[1:] if name not in ANSWERED]
     if asked:
         return f"is called with more than x: {', '.join(asked)}"
@@ -159,6 +203,11 @@ def _of_timm(module: Any) -> Source | str:
         keywords={"proj_drop": getattr(getattr(module, "proj_drop", None), "p", 0.0)},
         lost=_dropout(getattr(getattr(module, "attn_drop", None), "p", 0.0)),
     )  # fmt: skip
+
+
+def _further(module: nn.Module, known: set[str]) -> str:
+    further = [name for name, _ in module.named_parameters() if name not in known]
+    return f"computes more than softmax attention, with the parameters {', '.join(further)}" if further else ""
 
 
 def _linear(layer: nn.Linear) -> tuple[Tensor, Tensor | None]:

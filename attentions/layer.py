@@ -57,7 +57,7 @@ class MultiHeadAttention(nn.Module):
         """(b, n, dim) → (b, n, dim)."""
         packed = self.projection(x).unflatten(-1, (-1, self.heads, x.shape[-1] // self.heads))
         take: Callable[[Tensor], Tensor | None] | None = getattr(self.core, "packed", None)
-        out = take(packed) if take else None  # (b, n, h, d)
+        out = None if take is None else take(packed)  # (b, n, h, d)
         if out is None:
             parts = packed.permute(2, 0, 3, 1, 4).unbind(0)  # each (b, h, n, d)
             q, k, v = (parts[0], *parts) if self.shared else parts

@@ -15,6 +15,7 @@ import importlib.util
 import pkgutil
 import sys
 from functools import cache
+from operator import index
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -39,6 +40,11 @@ def names() -> list[str]:
 def spec(name: str) -> Spec:
     """The definition called `name` (a `name:backend` is read as its name). Raises AttentionError with valid names."""
     return pick_named(split(name)[0], _specs().values(), what="attention")
+
+
+def installed(name: str) -> Spec | None:
+    """The variant of that name where it came with this package or another one, not from a user's file; else None."""
+    return _installed().get(name)
 
 
 def split(name: str) -> tuple[str, str | None]:
@@ -162,6 +168,10 @@ class _Named:
     def __init__(self, definition: Spec, backend: Backend) -> None:
         self.definition, self.backend = definition, backend
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By name: a definition is code, and is found again where the module is loaded (a plugin: once that is)."""
+        return _named, (self.definition.name, self.backend.name)
+
     def __call__(self, *tensors: Tensor | None, **keywords: Any) -> Tensor:
         return self.backend.compute(*tensors, **keywords)
 
@@ -174,7 +184,21 @@ class _Automatic:
 
     def __init__(self, definition: Spec, size: Size, options: dict[str, Any]) -> None:
         self.definition, self.size, self.options = definition, size, options
+        self.backends = {backend.name: backend for backend in definition.backends}
         self.chosen: dict[tuple[Any, ...], Backend] = {}
+
+        def best(device: torch.device, dtype: torch.dtype, **work: Any) -> str:
+            case = Work(m=size.anchors, options=options, **work)
+            return resolve(definition.name, device=device, dtype=dtype, work=case).name
+
+        # torch.compile calls it and takes the answer for a constant: looking for files and packages and trying kernels
+        # is not to be traced. What torch.compiler.assume_constant_result sets, which would import the compiler here.
+        best._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
+        self.best = best
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By name, as _Named; what was chosen here need not be what runs where the module is loaded."""
+        return _automatic, (self.definition.name, self.size, self.options)
 
     def __call__(self, first: Tensor, *others: Tensor | None, **keywords: Any) -> Tensor:
         b, h, n, d = first.shape
@@ -186,16 +210,27 @@ class _Automatic:
         return take(parts, *others, **keywords) if take else None
 
     def _choose(self, shape: tuple[int, int, int, int], first: Tensor, *others: Tensor | None) -> Backend:
+        b, h, n, d = map(index, shape)  # of a graph of any size too: the choice is for this one
         training = torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in (first, *others))
-        key = (shape, first.dtype, first.device, training, torch.compiler.is_compiling())  # rank may ask for all of it
+        compiled = torch.compiler.is_compiling()
+        key = (b, h, n, d, first.dtype, first.device, training, compiled)  # all that rank and limits may ask for
         if key not in self.chosen:
-            b, h, n, d = shape
-            work = Work(
-                b=b, h=h, n=n, d=d, m=self.size.anchors, phase="train" if training else "forward",
-                itemsize=first.element_size(), options=self.options,
+            phase = "train" if training else "forward"
+            name = self.best(
+                first.device, first.dtype, b=b, h=h, n=n, d=d, phase=phase, itemsize=first.element_size(),
+                compiled=compiled,
             )  # fmt: skip
-            self.chosen[key] = resolve(self.definition.name, device=first.device, dtype=first.dtype, work=work)
+            self.chosen[key] = self.backends[name]
         return self.chosen[key]
+
+
+def _named(name: str, backend: str) -> _Named:
+    definition = spec(name)
+    return _Named(definition, definition.backend(backend))
+
+
+def _automatic(name: str, size: Size, options: dict[str, Any]) -> _Automatic:
+    return _Automatic(spec(name), size, options)
 
 
 _SMALL = Work(b=1, h=1, n=64, d=64, m=16)

@@ -7,7 +7,8 @@
     attentions.swap(encoder, "flash", tokens=512, where="layers.*.self_attn")   # a name pattern; or where=SomeClass
 
 Recognised are timm's `Attention` (by its parts: nothing imports timm), torch.nn.MultiheadAttention used for
-self-attention, and this package's own layer. With `full` or `flash` the model computes what it did, up to rounding.
+self-attention, and this package's own layer. Each that is taken has first been run beside softmax attention with its
+weights and agreed (attentions.proof): with `full` or `flash` the model computes what it did, up to rounding.
 """
 
 from __future__ import annotations
@@ -19,40 +20,17 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from attentions.base import AttentionError, unknown
-from attentions.hosts import Source, read
+from attentions.hosts import Source, crosses, read
 from attentions.layer import MultiHeadAttention
-from attentions.merge import MERGES, shared_projection
+from attentions.merge import MERGES
+from attentions.proof import proven
+from attentions.standin import Swapped, fill, stand_in
 
 Where = str | re.Pattern[str] | type[nn.Module] | tuple[type[nn.Module], ...]
 MOST_NAMED = 6
-
-
-@dataclass(frozen=True, kw_only=True)
-class Swapped:
-    """What became of one attention.
-
-    was: its class. kept: parts with their trained weights; merged: parts made one; copied: parts started from one;
-    fresh: new parameters with their shapes; lost: what it did that no variant does.
-    """
-
-    name: str
-    was: str
-    kept: tuple[str, ...] = ()
-    merged: tuple[str, ...] = ()
-    copied: tuple[str, ...] = ()
-    fresh: tuple[str, ...] = ()
-    lost: tuple[str, ...] = ()
-
-    @property
-    def facts(self) -> str:
-        """Everything but the name, as a sentence."""
-        words = ("kept", "merged", "copied", "fresh", "lost")
-        said = [f"{word} {', '.join(getattr(self, word))}" for word in words if getattr(self, word)]
-        return f"{self.was}: {'; '.join(said)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,15 +75,15 @@ def swap(
     """
     if merge not in MERGES:
         raise AttentionError(unknown("merge", merge, MERGES))
-    chosen, left = _choose(model, where)
     if tokens is None:
         tokens = _tokens(model)
+    chosen, left = _choose(model, where, tokens)
     before = _size(model)
     made: dict[int, tuple[MultiHeadAttention, Swapped]] = {}
     for name, (module, source) in chosen.items():
         if id(module) not in made:  # one module in two places stays one
-            layer = _layer(source, attention, anchors=anchors, tokens=tokens, options=options)
-            made[id(module)] = layer, _fill(layer, module, source, name=name, merge=merge)
+            layer = stand_in(source, attention, anchors=anchors, tokens=tokens, options=options)
+            made[id(module)] = layer, fill(layer, module, source, name=name, merge=merge)
     for name, (module, _) in chosen.items():
         parent, _, own = name.rpartition(".")
         setattr(model.get_submodule(parent), own, made[id(module)][0])
@@ -117,13 +95,16 @@ def swap(
     )
 
 
-def _choose(model: nn.Module, where: Where | None) -> tuple[dict[str, tuple[nn.Module, Source]], list[tuple[str, str]]]:
+def _choose(
+    model: nn.Module, where: Where | None, tokens: int | None
+) -> tuple[dict[str, tuple[nn.Module, Source]], list[tuple[str, str]]]:
     """The attentions to replace by name, and those that cannot be, with the reason. Raises AttentionError."""
     chooses = _chooser(where)
     chosen: dict[str, tuple[nn.Module, Source]] = {}
     known: dict[str, str] = {}
     refused: list[tuple[str, str]] = []
     matched: list[str] = []
+    tried: dict[int, Source | str] = {}
     inside = None  # the attention whose parts are being passed: they are no attentions of their own
     for name, module in model.named_modules(remove_duplicate=False):
         source = None if inside is not None and name.startswith(inside) else read(module)
@@ -132,7 +113,12 @@ def _choose(model: nn.Module, where: Where | None) -> tuple[dict[str, tuple[nn.M
         if not chooses(name, module):
             continue
         matched.append(f"{name or '(the model itself)'} ({type(module).__name__})")
+        if isinstance(source, Source):
+            if id(module) not in tried:
+                tried[id(module)] = crosses(model, name) or proven(module, source, tokens=tokens)
+            source = tried[id(module)]
         if isinstance(source, str):
+            known.pop(name, None)
             refused.append((name, f"{type(module).__name__} {source}"))
         elif source is not None:
             chosen[name] = module, source
@@ -161,66 +147,6 @@ def _chooser(where: Where | None) -> Callable[[str, nn.Module], bool]:
     if not classes or not all(isinstance(each, type) for each in classes):
         raise AttentionError(f"where={where!r}: give a pattern of names, a compiled expression, a class or classes")
     return lambda name, module: isinstance(module, classes)
-
-
-def _layer(
-    source: Source, attention: str, *, anchors: int | None, tokens: int | None, options: dict[str, Any]
-) -> MultiHeadAttention:
-    if tokens is None:
-        raise AttentionError("tokens: this model does not tell its number of tokens; give the longest input's")
-    layer = source.host(
-        source.dim, source.heads, attention=attention, tokens=tokens, anchors=anchors,
-        qkv_bias=source.projection[1] is not None, **source.keywords, **options,
-    )  # fmt: skip
-    if source.output[1] is None:
-        layer.output = nn.Linear(source.dim, source.dim, bias=False)
-    return layer
-
-
-def _fill(layer: MultiHeadAttention, module: nn.Module, source: Source, *, name: str, merge: str) -> Swapped:
-    """Give the layer the source's weights, place, precision and mode."""
-    parts = _parts(source)
-    value = parts[-1]
-    kept: tuple[str, ...] = ("value", "output")
-    merged: tuple[str, ...] = ()
-    copied: tuple[str, ...] = ()
-    if layer.shared == source.shared:
-        kept = ("query/key" if layer.shared else "query, key", *kept)
-    elif layer.shared:
-        parts = [shared_projection(parts[0], parts[1], heads=source.heads, how=merge), value]
-        merged = (f"query and key ({merge})",)
-    else:
-        parts = [parts[0], *parts]
-        copied = ("query and key from the shared projection",)
-    layer.to(device=value[0].device, dtype=value[0].dtype)
-    with torch.no_grad():
-        for linear, (weight, bias) in (
-            (layer.projection, (torch.cat([w for w, _ in parts]), _joined([b for _, b in parts]))),
-            (layer.output, source.output),
-        ):
-            linear.weight.copy_(weight)
-            if bias is not None:
-                linear.bias.copy_(bias)
-    layer.projection.requires_grad_(source.projection[0].requires_grad)
-    layer.output.requires_grad_(source.output[0].requires_grad)
-    layer.train(module.training)
-    fresh = tuple(f"{part} {tuple(p.shape)}" for part, p in layer.core.named_parameters())
-    return Swapped(
-        name=name, was=type(module).__name__, kept=kept, merged=merged, copied=copied, fresh=fresh, lost=source.lost
-    )  # fmt: skip
-
-
-def _parts(source: Source) -> list[tuple[Tensor, Tensor | None]]:
-    """(weight, bias) of query, key and value; of the shared one and value where query and key are one."""
-    weight, bias = source.projection
-    count = 2 if source.shared else 3
-    biases = bias.chunk(count) if bias is not None else [None] * count
-    return list(zip(weight.chunk(count), biases, strict=True))
-
-
-def _joined(biases: list[Tensor | None]) -> Tensor | None:
-    present = [bias for bias in biases if bias is not None]
-    return torch.cat(present) if present else None
 
 
 def _tokens(model: nn.Module) -> int | None:

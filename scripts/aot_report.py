@@ -1,7 +1,7 @@
 """Registers, spills and shared memory of every Triton kernel and shape class, compiled for GPUs that need not be here.
 
     python scripts/aot_report.py                                 # → aot_report.csv, and a table of what is tight
-    python scripts/aot_report.py --capability 90 --dtype bfloat16 --d 64 --m 64,256 --schedule persistent
+    python scripts/aot_report.py --capability 90 --dtype bfloat16 --d 64 --m 64,256 --schedule single
 
 Exit code 1 if a kernel spills or exceeds the shared memory of its GPU.
 """
@@ -21,18 +21,20 @@ from typing import Any
 import torch
 import triton
 
-from attentions.kernels import ahead, anchor_plan
+from attentions.kernels import ahead
+from attentions.kernels.anchor import choices, cost, devices
+from attentions.kernels.anchor.plan import Launch
 
-GPUS = {80: anchor_plan.A100, 90: anchor_plan.H100}
+GPUS = {80: devices.A100, 90: devices.H100}
 COLUMNS = ("triton", "capability", "schedule", "phase", "dtype", "n", "d", "m", "kernel", "tokens", "anchors", "warps",
            "stages", "registers", "spilled_bytes", "shared_bytes", "shared_limit_bytes", "resident")  # fmt: skip
-Problem = tuple[str, ...]  # capability, schedule, phase, dtype, n, d, m
+Problem = tuple[str, ...]  # capability, schedule, phase, dtype, n, d, m, b
 
 
 def main() -> int:
     options = _parse()
-    axes = (options.capability, options.schedule, options.phase, options.dtype, options.n, options.d, options.m)
-    tasks = _unlike(itertools.product(*axes))
+    axes = ("capability", "schedule", "phase", "dtype", "n", "d", "m", "b")
+    tasks = _unlike(itertools.product(*(getattr(options, axis) for axis in axes)))
     broken = 0
     print(f"{'sm':>3} {'schedule':10} {'phase':8} {'dtype':8} {'d':>4} {'m':>4}  registers, spills, shared, resident")
     with Path(options.out).open("w", newline="") as file, ProcessPoolExecutor(options.jobs) as pool:
@@ -58,17 +60,23 @@ def _unlike(problems: Iterable[Problem]) -> list[tuple[Problem, int]]:
     found: dict[tuple[Any, ...], tuple[Problem, int]] = {}
     for problem in problems:
         for place, launch in enumerate(_launches(problem)):
-            given = zip(launch.kernel.params, launch.arguments, strict=False)
-            constants = (*launch.constants.items(), *(value for name, value in given if name.is_constexpr))
+            fixed = {x.name for x in launch.kernel.params if x.is_constexpr}
+            values = (x[1] for x in launch.arguments.items() if x[0] in fixed or isinstance(x[1], tuple))
+            constants = (*launch.constants.items(), *map(_compiled_in, values))
             what = (problem[0], problem[3], launch.kernel.__name__, launch.warps, launch.stages, constants)
             found.setdefault(what, (problem, place))
     return list(found.values())
 
 
+def _compiled_in(value: Any) -> Any:
+    """What of an argument is a constant of the kernel: of a tuple of strides the one between tokens."""
+    return getattr(value[-1], "value", None) if isinstance(value, tuple) else value
+
+
 def _compile(task: tuple[Problem, int]) -> dict[str, Any]:
     """A row of the report."""
     problem, place = task
-    capability, schedule, phase, dtype, n, d, m = problem
+    capability, schedule, phase, dtype, n, d, m, _ = problem
     launch = _launches(problem)[place]
     found = ahead.compile_launch(launch, capability=int(capability))
     return dataclasses.asdict(found) | {
@@ -79,11 +87,11 @@ def _compile(task: tuple[Problem, int]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _launches(problem: Problem) -> tuple[anchor_plan.Launch, ...]:
-    """The launches of a pass; none where a persistent schedule is not to be had."""
-    capability, schedule, phase, dtype, n, d, m = problem
-    plan = anchor_plan.sketch(
-        b=8, h=12, n=int(n), d=int(d), m=int(m), dtype=getattr(torch, dtype), phase=phase,
+def _launches(problem: Problem) -> tuple[Launch, ...]:
+    """The launches of a pass; none where the schedule is not to be had."""
+    capability, schedule, phase, dtype, n, d, m, b = problem
+    plan = cost.sketch(
+        b=int(b), h=12, n=int(n), d=int(d), m=int(m), dtype=getattr(torch, dtype), phase=phase,
         device=GPUS[int(capability)], schedule=schedule,
     )  # fmt: skip
     return plan.launches if plan.choice.schedule == schedule else ()
@@ -96,12 +104,13 @@ def _parse() -> argparse.Namespace:
         return text.split(",")
 
     parser.add_argument("--capability", type=words, default=["90", "80"])
-    parser.add_argument("--schedule", type=words, default=list(anchor_plan.SCHEDULES))
+    parser.add_argument("--schedule", type=words, default=list(choices.SCHEDULES))
     parser.add_argument("--phase", type=words, default=["forward", "backward"])
     parser.add_argument("--dtype", type=words, default=["bfloat16", "float32"])
-    parser.add_argument("--n", type=words, default=["16384", "1000"], help="1000: ragged, the costlier code")
-    parser.add_argument("--d", type=words, default=[str(d) for d in anchor_plan.HEAD_DIMS])
+    parser.add_argument("--n", type=words, default=["16384", "1000", "1024"], help="1000: ragged, the costlier code")
+    parser.add_argument("--d", type=words, default=[str(d) for d in choices.HEAD_DIMS])
     parser.add_argument("--m", type=words, default=["16", "30", "50", "64", "100", "128", "256", "300", "512"])
+    parser.add_argument("--b", type=words, default=["8", "1"], help="of 12 heads; 1: far fewer than multiprocessors")
     parser.add_argument("--jobs", type=int, default=1, help="processes that compile")
     parser.add_argument("--out", default="aot_report.csv")
     return parser.parse_args()

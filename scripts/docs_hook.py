@@ -1,11 +1,14 @@
 """For mkdocs: a page's link to a file outside docs/ becomes that file's path, as the site does not hold the repository.
 
 A picture outside docs/, a figure of a stored run, is put into the site under its path. In the repository links and
-pictures stay what they are. One that leads nowhere is a warning, which ends a strict build.
+pictures stay what they are. One that leads nowhere is a warning, which ends a strict build. The notebook becomes a page
+of its cells and the outputs kept in it.
 """
 
 from __future__ import annotations
 
+import base64
+import json
 import logging
 import re
 from pathlib import Path
@@ -16,16 +19,40 @@ from mkdocs.structure.files import File
 LOG = logging.getLogger("mkdocs.hooks")  # mkdocs counts the warnings of its own loggers
 OUTSIDE = re.compile(r"(?<!!)\[([^\]]+)\]\((\.\./[^)\s#]+)(?:#[^)\s]*)?\)")
 PICTURE = re.compile(r"(!\[[^\]]*\])\(\.\./([^)\s]+\.(?:png|svg|jpg))\)")
+NOTEBOOK = "notebook.ipynb"
 
 
 def on_files(files: Any, config: Any, **others: Any) -> Any:
-    """The site's files with the pictures outside docs/ that pages show; a missing one warns by itself."""
+    """The site's files with the notebook and the pictures outside docs/ that pages show; a missing one warns."""
     docs = Path(config["docs_dir"])
     shown = {path for page in sorted(docs.glob("*.md")) for _, path in PICTURE.findall(page.read_text("utf-8"))}
     for path in sorted(shown):
         if (docs.parent / path).is_file():
             files.append(File.generated(config, path, abs_src_path=str(docs.parent / path)))
+    text, pictures = pages_of(json.loads((docs / NOTEBOOK).read_text("utf-8")))
+    files.append(File.generated(config, Path(NOTEBOOK).with_suffix(".md").name, content=text))
+    for name, picture in pictures.items():
+        files.append(File.generated(config, name, content=picture))
     return files
+
+
+def pages_of(notebook: dict[str, Any]) -> tuple[str, dict[str, bytes]]:
+    """A notebook as Markdown and the pictures it shows: of each output the picture, the table, or else the text."""
+    parts, pictures = [], {}
+    for cell in notebook["cells"]:
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        for output in cell.get("outputs", []):
+            data = output.get("data", {"text/plain": output.get("text", "")})
+            if "image/png" in data:
+                name = f"notebook-{len(pictures) + 1}.png"
+                pictures[name] = base64.b64decode("".join(data["image/png"]))
+                parts.append(f"![What the cell above draws]({name})")
+            elif "text/html" in data:
+                parts.append("".join(data["text/html"]))
+            else:
+                parts.append("```text\n" + "".join(data["text/plain"]).rstrip() + "\n```")
+    return "\n\n".join(parts) + "\n", pictures
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, **others: Any) -> str:
@@ -43,4 +70,5 @@ def on_page_markdown(markdown: str, page: Any, config: Any, **others: Any) -> st
         named = told.endswith(Path(path).name) or told == Path(path).stem or path.startswith(told)
         return f"`{path}`" if named else f"{text} (`{path}`)"
 
-    return PICTURE.sub(r"\1(\2)", OUTSIDE.sub(path_of, markdown))
+    inside = markdown.replace(f"]({NOTEBOOK})", f"]({Path(NOTEBOOK).with_suffix('.md')})")
+    return PICTURE.sub(r"\1(\2)", OUTSIDE.sub(path_of, inside))

@@ -27,7 +27,7 @@ from harness.store import runs as store  # noqa: E402
 from harness.store.selection import size  # noqa: E402
 from harness.store.table import write  # noqa: E402
 
-KERNELS = ("triton", "split", "persistent")  # backends of anchor that are the Triton kernels
+KERNELS = ("triton", "split", "single")  # backends of anchor that are the Triton kernels
 ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 REPEATS_TEST = "test_repeats_bit_for_bit_on_a_device"
 ACCEPTED = {"b": 8, "h": 12, "d": 64, "dtype": "bfloat16"}  # where the issue sets its limits, at m = 64

@@ -17,27 +17,29 @@ sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
 
-from attentions.kernels import anchor_plan  # noqa: E402
-from attentions.kernels.anchor import anchor_attention, anchor_attention_fused  # noqa: E402
+from attentions.kernels.anchor.choices import SCHEDULES  # noqa: E402
+from attentions.kernels.anchor.operators import anchor_attention, anchor_attention_fused  # noqa: E402
 
-# b, h, n, d, m, dtype: whole tiles; ragged n, m and d; one token; blocks of anchors; float32, always in blocks here.
+# b, h, n, d, m, dtype: whole tiles; ragged n, m and d; one token; blocks of anchors; float32, always in blocks here;
+# heads that are padded.
 SHAPES = (
     (1, 2, 256, 64, 64, torch.bfloat16),
     (2, 3, 301, 80, 30, torch.float16),
     (1, 1, 1, 32, 1, torch.bfloat16),
     (1, 2, 150, 128, 300, torch.bfloat16),
     (1, 2, 100, 64, 40, torch.float32),
+    (2, 3, 90, 33, 20, torch.bfloat16),
 )
 
 
 def main() -> None:
-    """Run every shape with both schedules, apart and fused."""
+    """Run every shape with both schedules, apart and fused, and one that does not lie on 16 bytes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
     device = parser.parse_args().device
     for b, h, n, d, m, dtype in SHAPES:
         anchors = torch.randn(m, d).to(device).requires_grad_()
-        for schedule in anchor_plan.SCHEDULES:
+        for schedule in SCHEDULES:
             k, v, g = (torch.randn(b, h, n, d).to(dtype).to(device) for _ in range(3))
             out = anchor_attention(k.requires_grad_(), v.requires_grad_(), anchors, schedule=schedule)
             torch.autograd.grad(out, (k, v, anchors), g)
@@ -46,6 +48,8 @@ def main() -> None:
             torch.autograd.grad(out, (kv, anchors), g)
             if device.startswith("cuda"):
                 torch.cuda.synchronize()
+            odd = torch.randn(1 + b * h * n * d).to(dtype).to(device)[1:].view(b, h, n, d)
+            anchor_attention(odd, odd, anchors, schedule=schedule)
             print(f"b={b} h={h} n={n} d={d} m={m} {dtype} {schedule}", flush=True)
 
 

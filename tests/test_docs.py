@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -24,6 +25,7 @@ from harness.store import record
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+KERNELS = {("anchor", name) for name in ("triton", "split", "persistent")}
 PAGES = sorted([ROOT / "README.md", *DOCS.glob("*.md")])
 
 
@@ -60,7 +62,15 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_page_is_built(site: Path) -> None:
-    assert {page.stem for page in DOCS.glob("*.md")} <= {page.stem for page in site.glob("*.html")}
+    assert {page.stem for page in DOCS.glob("*.md")} | {"notebook"} <= {page.stem for page in site.glob("*.html")}
+
+
+def test_the_notebook_is_a_page_with_its_pictures(site: Path) -> None:
+    text = (site / "notebook.html").read_text(encoding="utf-8")
+    assert "harness.crossover" in re.sub(r"<[^>]+>", "", text)
+    for picture in re.findall(r'<img [^>]*src="(notebook-[^"]+)"', text):
+        assert (site / picture).stat().st_size > 10_000
+    assert 'href="notebook.html"' in (site / "index.html").read_text(encoding="utf-8")
 
 
 def test_pictures_of_stored_runs_are_in_the_site(site: Path) -> None:
@@ -76,7 +86,7 @@ def test_pictures_of_stored_runs_are_in_the_site(site: Path) -> None:
             rf'<img [^>]*src="([^"]*{re.escape(path.name)})"', (site / f"{name}.html").read_text("utf-8")
         )
         assert len(built) == 1, (name, path)
-        assert (site / built[0]).stat().st_size > 10_000, (name, path)
+        assert (site / built[0]).read_bytes() == (DOCS / path).read_bytes(), (name, path)
 
 
 def test_the_site_fetches_nothing(site: Path) -> None:
@@ -105,6 +115,26 @@ def test_metrics_and_columns_are_all_defined() -> None:
         assert all(definition for _, _, definition in rows)
     assert [name for name, _ in table(text, "## Columns of measurements.csv")] == list(record.COLUMNS)
     assert [name for name, _ in table(text, "## Columns of samples.csv")] == list(record.SAMPLE_COLUMNS)
+
+
+def test_backward_flops_are_as_the_page_says() -> None:
+    """Every backend's ratio to forward is two, or stands in the table."""
+    told = {
+        name: float(factor)
+        for factor, names, _ in table(text_of("metrics.md"), "## FLOPs of a backward pass")
+        for name in re.findall(r"[a-z0-9:]+", names)
+    }
+    assert len(told) == 9
+    for spec in map(attentions.spec, attentions.names()):
+        for backend in spec.backends:
+            if (spec.name, backend.name) in KERNELS and importlib.util.find_spec("triton") is None:
+                continue  # how they go through the anchors is told by their package
+            forward, backward = (
+                spec.cost(2, 3, 4096, 64, None if spec.exact else 64, phase, backend=backend.name).flops
+                for phase in ("forward", "backward")
+            )
+            expected = told.get(f"{spec.name}:{backend.name}", told.get(spec.name, 2))
+            assert backward / forward == pytest.approx(expected, rel=1e-6), (spec.name, backend.name)
 
 
 @pytest.mark.parametrize("name", attentions.names())
@@ -203,6 +233,37 @@ def test_the_variant_of_extending(tmp_path: Path, snippets: dict[str, str]) -> N
     torch.testing.assert_close(core(q, k, v), expected)
 
 
+def test_the_second_variant_of_extending(
+    tmp_path: Path, snippets: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A bottleneck, an option and a parameter, as the page says they behave, to a row of a run."""
+    assert plugin(tmp_path, "induced.py", snippets["induced.py"]) == ["induced"]
+    q, k, v = (torch.randn(2, 3, 9, 4) for _ in range(3))
+    for per_head, shape in ((False, (5, 4)), ("true", (3, 5, 4))):
+        core = attentions.build("induced", heads=3, head_dim=4, tokens=9, anchors=5, per_head=per_head)
+        assert {name: tuple(p.shape) for name, p in core.named_parameters()} == {"points": shape}
+        taken = torch.softmax(core.points @ k.mT / 2, dim=-1)
+        torch.testing.assert_close(core(q, k, v), torch.softmax(q @ (taken @ k).mT / 2, dim=-1) @ (taken @ v))
+        core(q, k, v).square().sum().backward()
+        assert core.points.grad.abs().sum() > 0
+    with pytest.raises(attentions.AttentionError, match=r"anchors \(its inducing points\)"):
+        attentions.build("induced", heads=3, head_dim=4, tokens=9)
+    with pytest.raises(attentions.AttentionError, match="did you mean 'per_head'"):
+        attentions.build("induced", heads=3, head_dim=4, tokens=9, anchors=5, per_heads=True)
+    with pytest.raises(attentions.AttentionError, match="per_head='some' is not valid; it takes true or false"):
+        attentions.build("induced", heads=3, head_dim=4, tokens=9, anchors=5, per_head="some")
+    model = torch.nn.Sequential(torch.nn.TransformerEncoderLayer(12, 3, 16, batch_first=True))
+    report = attentions.swap(model, "induced", anchors=5, tokens=9)
+    assert report.modules[0].fresh == ("points (5, 4)",)
+    words = ["run", "--plugin", str(tmp_path / "induced.py"), "--attention", "induced", "--n", "64", "--m", "4,8"]
+    words += ["--heads", "2", "--head-dim", "16", "--set", "induced.per_head=true", "--metrics", "params,numeric_error"]
+    assert cli.main([*words, "--device", "cpu", "--out", str(tmp_path / "run"), "--json", "-q"]) == 0
+    rows = [row for row in json.loads(capsys.readouterr().out)["rows"] if row["metric"] == "params"]
+    assert [(row["m"], row["value"], row["options"].lower()) for row in rows] == [
+        (m, 2 * m * 16, "per_head=true") for m in (4, 8)
+    ]
+
+
 def test_the_metric_of_extending(tmp_path: Path, snippets: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     from harness.measuring import metrics
     from harness.measuring.subject import Subject
@@ -264,6 +325,36 @@ def test_the_command_of_extending(
     assert cli.main(["rows", str(ROOT / "results" / "cpu" / "sweep")]) == 0
     assert re.fullmatch(r"\d+ rows\n", capsys.readouterr().out)
     sys.modules.pop("harness.cli.rows", None)
+
+
+def test_every_room_is_in_the_page_and_in_its_drawing() -> None:
+    rooms = {path.name for path in (ROOT / "harness").iterdir() if (path / "__init__.py").exists()}
+    told = {
+        name.strip("`/") for row in table(text_of("architecture.md"), "## The rooms of harness") for name in [row[0]]
+    }
+    assert told == rooms | {"stats`, `errors"}
+    drawn = (DOCS / "rooms.svg").read_text(encoding="utf-8")
+    assert all(f">{room}/ " in drawn for room in rooms)
+
+
+def test_files_that_the_pages_name_exist() -> None:
+    tops = ("", "harness", "attentions", "harness/vision", "harness/measuring", "harness/machine")
+    for page in ("architecture.md", "traps.md", "../CONTRIBUTING.md"):
+        named = [path for path in re.findall(r"`((?:\w+/)+\w+\.py)", text_of(page)) if "NAME" not in path]
+        assert len(named) >= 3
+        for path in named:
+            assert any((ROOT / top / path).is_file() for top in tops), path
+
+
+def test_the_version_is_one() -> None:
+    import tomllib
+
+    import harness
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["project"]["dynamic"] == ["version"]
+    assert project["tool"]["hatch"]["version"]["path"] == "harness/__init__.py"
+    assert f"\nversion: {harness.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
 
 
 def test_the_workflow_and_make_build_the_site() -> None:

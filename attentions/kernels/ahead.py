@@ -1,7 +1,8 @@
 """Compile a planned launch for a GPU that need not be there, and read what the compiler says of it.
 
-from attentions.kernels import ahead, anchor_plan
-launches = anchor_plan.forward(k, v, anchors, device=anchor_plan.H100).launches    # k, v, anchors on "meta"
+from attentions.kernels import ahead
+from attentions.kernels.anchor import devices, plan_forward
+launches = plan_forward.forward(k, v, anchors, device=devices.H100).launches    # k, v, anchors on "meta"
 ahead.compile_launch(launches[0], capability=90)
 # Resources(kernel='gather_kernel', registers=128, spilled_bytes=0, shared_bytes=65536, …)
 """
@@ -17,10 +18,11 @@ from typing import Any
 
 import torch
 import triton
+import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from attentions.kernels.anchor_plan import Launch
+from attentions.kernels.anchor.plan import Launch, Memory
 
 # What one program may use: the architecture's limit, in bytes (CUDA programming guide, "Technical specifications").
 SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024}
@@ -58,28 +60,20 @@ class Resources:
 def compile_launch(launch: Launch, *, capability: int) -> Resources:
     """Compile `launch` as its first call on a GPU would: same types, same specialisation of its integers."""
     names = launch.kernel.arg_names
-    signature: dict[str, str] = dict.fromkeys(names, "constexpr")
-    constants: dict[str, Any] = dict(launch.constants)
+    signature: dict[str, Any] = dict.fromkeys(names, "constexpr")
+    constants: dict[tuple[int, ...], Any] = {(names.index(name),): value for name, value in launch.constants.items()}
     hints: dict[tuple[int, ...], list[list[Any]]] = {}
-    for place, (name, value) in enumerate(zip(names, launch.arguments, strict=False)):
+    for name, value in launch.arguments.items():
+        place = names.index(name)
         if launch.kernel.params[place].is_constexpr:
-            constants[name] = value
-        elif isinstance(value, torch.Tensor):
-            signature[name] = _TYPES[value.dtype]
-            hints[(place,)] = [["tt.divisibility", 16]]
-        elif isinstance(value, float):
-            signature[name] = "fp32"
-        elif value == 1:
-            constants[name] = 1
+            constants[(place,)] = value
+        elif isinstance(value, tuple):
+            kinds = [_specialise(each, (place, i), constants, hints) for i, each in enumerate(value)]
+            signature[name] = tuple(kinds)
         else:
-            signature[name] = "i32" if -(2**31) <= value < 2**31 else "i64"
-            if value % 16 == 0:
-                hints[(place,)] = [["tt.divisibility", 16]]
-    source = ASTSource(
-        launch.kernel, signature, {(names.index(key),): value for key, value in constants.items()}, hints
-    )
-    options = {"num_warps": launch.warps, "num_stages": launch.stages, "enable_fp_fusion": True}
-    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+            signature[name] = _specialise(value, (place,), constants, hints)
+    source = ASTSource(launch.kernel, signature, constants, hints)
+    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=launch.options)
     registers, spilled = _usage(compiled.asm["cubin"])
     return Resources(
         kernel=launch.kernel.__name__, capability=capability, registers=registers, spilled_bytes=spilled,
@@ -87,6 +81,23 @@ def compile_launch(launch: Launch, *, capability: int) -> Resources:
         warp_products=compiled.asm["ptx"].count("mma.sync.aligned.m16n8"),
         warpgroup_products=compiled.asm["ptx"].count("wgmma.mma_async"),
     )  # fmt: skip
+
+
+def _specialise(
+    value: Any, place: tuple[int, ...], constants: dict[tuple[int, ...], Any], hints: dict[tuple[int, ...], Any]
+) -> str:  # fmt: skip
+    """The type of an argument; notes what Triton takes as a constant and what as divisible by 16, as all memory is."""
+    if isinstance(value, Memory):
+        hints[place] = [["tt.divisibility", 16]]
+        return _TYPES[value.dtype]
+    if isinstance(value, float):
+        return "fp32"
+    if isinstance(value, tl.constexpr) or value == 1:
+        constants[place] = value
+        return "constexpr"
+    if value % 16 == 0:
+        hints[place] = [["tt.divisibility", 16]]
+    return "i32" if -(2**31) <= value < 2**31 else "i64"
 
 
 def _usage(cubin: bytes) -> tuple[int, int]:

@@ -17,13 +17,8 @@ initial anchors; `logits="cosine"` starts sharp whatever the sizes of k, U and d
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import math
-import shutil
-from collections.abc import Callable
-from functools import cache
-from types import ModuleType
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -32,12 +27,12 @@ from torch import Tensor, nn
 
 from attentions.base import Backend, Compute, Cost, Exponents, Option, Size, Spec, Work, matmuls, traffic
 from attentions.eager import softmax
-from attentions.kernels.anchor_chunked import BLOCK_BYTES, chunked
+from attentions.kernels.anchor.backends import CHUNKED, KERNELS, SDPA, compiled, rank
 
 INITIALISATIONS = ("paper", "orthogonal", "sharp")
 SHARP = 4.0  # standard deviation of the logits of init=sharp for a key of independent entries of variance 1
 LOGITS = ("dot", "cosine")
-OUTGROWN = 24 * 2**20  # elements of A, from which `chunked` is quicker on a CPU with 32 MiB of last-level cache
+REFERENCE = "eager PyTorch: three matrix products and a softmax"
 
 
 class Anchor(nn.Module):
@@ -119,23 +114,6 @@ def reference(
     return a @ (inverse * (a.transpose(-2, -1) @ v))
 
 
-def two_softmax(
-    k: Float[Tensor, "b h n d"], v: Float[Tensor, "b h n d"], anchors: Float[Tensor, "m d"]
-) -> Float[Tensor, "b h n d"]:
-    """The same through two calls of scaled_dot_product_attention.
-
-    Step one is softmax attention of the anchors over the tokens with the per-key bias −lse_i, where lse_i is token
-    i's log-sum-exp over the anchors: its weights are A_ij / Σ_i A_ij. Step two is softmax attention of the tokens over
-    the anchors. Cost: 10·b·h·n·m·d FLOPs, since the logits are formed three times.
-    """
-    b, h, _, d = k.shape
-    u = anchors.to(k.dtype).expand(b, h, -1, d)
-    logits = k @ u.transpose(-2, -1) / math.sqrt(d)
-    bias = -torch.logsumexp(logits.to(torch.promote_types(k.dtype, torch.float32)), dim=-1).to(k.dtype)
-    means = F.scaled_dot_product_attention(u, k, v, attn_mask=bias.unsqueeze(-2).expand(b, h, u.shape[-2], -1))
-    return F.scaled_dot_product_attention(k, u, means)
-
-
 def cost(work: Work) -> Cost:
     """Forward holds A and its logits; backward A, the two gradients that meet in it and the logits'.
 
@@ -174,101 +152,10 @@ def _sharpened_peak(work: Work, peak: int) -> int:
     return max(peak + tensor, (5 if work.itemsize == wide else 7) * tensor) + 3 * lengths
 
 
-def _chunked_peak(work: Work) -> int:
-    """Results, two buffers of a block of A (backward: four), and W with its like in float32."""
-    tensor, buffer = work.tokens * work.d * work.itemsize, min(BLOCK_BYTES, work.tokens * (work.m or 0) * work.itemsize)
-    statistics = work.b * work.h * (work.m or 0) * work.d * 4
-    peak = (tensor if work.phase == "forward" else 3 * tensor) + 4 * buffer + 3 * statistics
-    return _sharpened_peak(work, peak)
-
-
-def rank(work: Work, dtype: torch.dtype, device: torch.device) -> tuple[str, ...]:
-    """The bare name's backends, fastest first, of those that compile nothing on the CPU; docs/performance.md measures.
-
-    Where A outgrows every cache and has more columns than k and v have, most of eager PyTorch's time goes into moving
-    it, and blocks of tokens are quicker though they form A twice. Not while torch.compile traces: it would unroll the
-    blocks for minutes, and what it makes of the reference is as quick.
-    """
-    if device.type == "cuda":
-        return "triton", "reference", "sdpa"
-    m, eager = work.m or 0, not torch.compiler.is_compiling()
-    if device.type == "cpu" and eager and m > work.d and work.tokens * m >= OUTGROWN:
-        return "chunked", "reference", "sdpa"
-    return "reference", "sdpa"
-
-
-def _no_compiler(device: torch.device) -> str | None:
-    if device.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
-        return "needs a C++ compiler for torch.compile on the CPU and none is on PATH; install g++"
-    return None
-
-
-def _compiled(k: Tensor, v: Tensor, anchors: Tensor) -> Tensor:
-    import torch._dynamo  # on first use: it takes seconds
-
-    # past dynamo's own limit of shapes it would run eagerly, without a word
-    with torch._dynamo.config.patch(recompile_limit=1024, accumulated_recompile_limit=4096):
-        return _graph()(k, v, anchors)
-
-
-@cache
-def _graph() -> Callable[..., Tensor]:
-    return torch.compile(reference, dynamic=False)
-
-
-def _no_triton(device: torch.device) -> str | None:
-    if importlib.util.find_spec("triton") is None:
-        return "needs the package triton, which comes with PyTorch on Linux and CUDA"
-    return _plan().why_missing(device)
-
-
-def _triton(name: str, summary: str, schedule: str | None, *, automatic: bool) -> Backend:
-    """The kernels as a backend; schedule: `split`, `persistent`, or None for what tuning or the heuristic says."""
-
-    def compute(k: Tensor, v: Tensor, anchors: Tensor) -> Tensor:
-        from attentions.kernels.anchor import anchor_attention
-
-        return anchor_attention(k, v, anchors, schedule=schedule)
-
-    def packed(kv: Tensor, anchors: Tensor) -> Tensor:
-        from attentions.kernels.anchor import anchor_attention_fused
-
-        return anchor_attention_fused(kv, anchors, schedule=schedule)
-
-    def limits(work: Work, dtype: torch.dtype, device: torch.device) -> str | None:
-        size = {"n": work.n, "d": work.d, "m": work.m or 0, "dtype": dtype}
-        reason = _plan().limits(**size)
-        if reason or schedule != "persistent":
-            return reason
-        passes = ("forward",) if work.phase == "forward" else ("forward", "backward")
-        return _plan().not_persistent(**size, parts=work.b * work.h, passes=passes, device=_plan().device_of(device))
-
-    return Backend(
-        name, compute, summary, missing=_no_triton, limits=limits, automatic=automatic, packed=packed,
-        flops=_triton_flops, peak=lambda work: _triton_peak(work, schedule),
-    )  # fmt: skip
-
-
-def _triton_flops(work: Work) -> int:
-    dtype = torch.float32 if work.itemsize == 4 else torch.float16
-    phases = ("forward", "backward") if work.phase == "train" else (work.phase,)
-    return sum(_plan().flops(tokens=work.tokens, d=work.d, m=work.m or 0, dtype=dtype, phase=x) for x in phases)
-
-
-def _triton_peak(work: Work, schedule: str | None) -> int:
-    """Results and workspace of the phase, for the first CUDA device here, else an H100."""
-    plan, dtype = _plan(), torch.float32 if work.itemsize == 4 else torch.float16
-    device = plan.device_of(torch.device("cuda", 0)) if torch.cuda.is_available() else plan.H100
-    size = {"b": work.b, "h": work.h, "n": work.n, "d": work.d, "m": work.m or 0, "dtype": dtype, "device": device}
-    size |= {"schedule": schedule}
-    tensor, means = work.tokens * work.d * work.itemsize, work.b * work.h * (work.m or 0) * (work.d + 1) * 4
-    kept = {"forward": tensor + means, "backward": 2 * tensor, "train": 3 * tensor + means}[work.phase]
-    sketch = plan.sketch(**size, phase="forward" if work.phase == "forward" else "backward")
-    return _sharpened_peak(work, kept + sketch.workspace_bytes)
-
-
-def _plan() -> ModuleType:
-    return importlib.import_module("attentions.kernels.anchor_plan")  # on first use: importing Triton takes a second
+def _with_sharpening(backend: Backend) -> Backend:
+    """A backend whose peak counts what logits=cosine adds."""
+    peak = backend.peak
+    return replace(backend, peak=lambda work: _sharpened_peak(work, peak(work))) if peak else backend
 
 
 SPEC = Spec(
@@ -285,27 +172,9 @@ SPEC = Spec(
     ),
     module=Anchor,
     rank=rank,
-    backends=(
-        _triton("triton", "fused Triton kernels, nothing of size n × m stored", None, automatic=True),
-        _triton("split", "the same kernels, always a launch a stage, untuned", "split", automatic=False),
-        _triton("persistent", "the same in one launch where a head fits in L2, untuned", "persistent", automatic=False),
-        Backend("reference", reference, "eager PyTorch: three matrix products and a softmax"),
-        Backend(
-            "compile", _compiled, "torch.compile of the reference", missing=_no_compiler, automatic=False, opaque=True
-        ),
-        Backend(
-            "sdpa",
-            two_softmax,
-            "two calls of scaled_dot_product_attention",
-            flops=lambda work: matmuls(work, 10 * work.tokens * (work.m or 0) * work.d, backward=2.2),
-        ),
-        Backend(
-            "chunked",
-            chunked,
-            "eager PyTorch, blocks of tokens that stay in cache",
-            flops=lambda work: matmuls(work, 8 * work.tokens * (work.m or 0) * work.d),
-            peak=_chunked_peak,
-        ),
+    backends=tuple(
+        _with_sharpening(x)
+        for x in (*KERNELS, Backend("reference", reference, REFERENCE), compiled(reference), SDPA, CHUNKED)
     ),
     model=cost,
     exponents=Exponents(flops_n=1, flops_m=1, peak_n=1, peak_m=1),

@@ -10,9 +10,9 @@ FLOPs follow that literature: a backward pass is 2.5 forward passes, the scores 
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,11 +22,22 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attentions import flex as compiled_flex
-from attentions.base import Backend, Cost, Exponents, Spec, Work, matmuls, traffic, trial
+from attentions.base import Backend, Cost, Exponents, Spec, Work, matmuls, traffic
+from attentions.shipped import Package, cannot, trial
 
 BLOCK = 256  # keys at a time in the reference
 HALF = (torch.float16, torch.bfloat16)
 WIDEST_HEAD = {"torch": 256, "cudnn": 128, "fa2": 256, "fa3": 256, "fa4": 128}  # on a GPU, forward and backward
+PACKAGES = {  # of several, the first that is installed
+    "fa4": (Package("flash-attn-4", "flash_attn.cute", "pip install 'attention-harness[flash]'"),),
+    "fa3": (
+        Package("flash-attn-3", "flash_attn_interface", "build it from hopper/ of Dao-AILab/flash-attention"),
+        Package("fa3-fwd", "fa3_fwd_interface", "pip install 'attention-harness[flash]'", "forward only, in bfloat16"),
+    ),
+    "fa2": (Package("flash-attn", "flash_attn", "pip install flash-attn --no-build-isolation, which compiles it"),),
+}
+_functions: dict[str, Callable[..., Any]] = {}  # of those; a dict, since torch.compile traces no import
+OLDEST = {"fa4": 9, "fa3": 9, "fa2": 8}  # compute capability
 FASTEST = {  # by the GPU's compute capability; each falls to the next where it is missing
     8: ("fa2", "torch", "cudnn"),
     9: ("fa3", "fa4", "cudnn", "fa2", "torch"),
@@ -54,7 +65,7 @@ class _Online(torch.autograd.Function):
         largest = q.new_full((*q.shape[:-1], 1), -math.inf, dtype=wide)
         total, out = torch.zeros_like(largest), torch.zeros_like(q, dtype=wide)
         for keys, values in zip(k.split(BLOCK, dim=-2), v.split(BLOCK, dim=-2), strict=True):
-            weights = (q @ keys.transpose(-2, -1)).to(wide).mul_(scale)
+            weights = (q @ (keys * scale).transpose(-2, -1)).to(wide)  # before the product: float16 ends at 65504
             seen, largest = largest, torch.maximum(largest, weights.amax(dim=-1, keepdim=True))
             weights.sub_(largest).exp_()
             shrink = (seen - largest).exp_()
@@ -76,7 +87,7 @@ class _Online(torch.autograd.Function):
         for start in range(0, k.shape[-2], BLOCK):
             block = slice(start, start + BLOCK)
             keys, values = k[..., block, :], v[..., block, :]
-            weights = (q @ keys.transpose(-2, -1)).to(lse.dtype).mul_(scale).sub_(lse).exp_()
+            weights = (q @ (keys * scale).transpose(-2, -1)).to(lse.dtype).sub_(lse).exp_()
             dv[..., block, :] = weights.to(q.dtype).transpose(-2, -1) @ grad
             weights.mul_((grad @ values.transpose(-2, -1)).to(lse.dtype).sub_(mean)).mul_(scale)
             dscores = weights.to(q.dtype)
@@ -97,12 +108,24 @@ def sdpa(
 
 
 def packaged(
-    q: Float[Tensor, "b h n d"], k: Float[Tensor, "b h n d"], v: Float[Tensor, "b h n d"], *, module: str
+    q: Float[Tensor, "b h n d"], k: Float[Tensor, "b h n d"], v: Float[Tensor, "b h n d"], *, name: str
 ) -> Float[Tensor, "b h n d"]:
-    """`flash_attn_func` of one of the FlashAttention packages, whose layout is (b, n, h, d)."""
-    attend = importlib.import_module(module).flash_attn_func
-    out = attend(*(_rows(x).transpose(1, 2) for x in (q, k, v)))
+    """`flash_attn_func` of a FlashAttention package (fa2, fa3, fa4), whose layout is (b, n, h, d)."""
+    out = _function(name)(*(_rows(x).transpose(1, 2) for x in (q, k, v)))
     return (out[0] if isinstance(out, tuple) else out).transpose(1, 2)  # some releases also return the log-sum-exp
+
+
+def _function(name: str) -> Callable[..., Any]:
+    if name not in _functions:
+        package = _installed(name)
+        if package is None:
+            raise ImportError(f"flash:{name} needs the package {PACKAGES[name][0]}")
+        _functions[name] = importlib.import_module(package.module).flash_attn_func
+    return _functions[name]
+
+
+def _installed(name: str) -> Package | None:
+    return next((package for package in PACKAGES[name] if package.is_installed()), None)
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -152,54 +175,66 @@ def rank(work: Work, dtype: torch.dtype, device: torch.device) -> Sequence[str]:
     return FASTEST[min(max(generation, min(FASTEST)), max(FASTEST))]
 
 
-def _sdpa_missing(device: torch.device, *, kernel: str) -> str | None:
+def _sdpa_missing(device: torch.device, *, kernel: str, compute: Callable[..., Tensor]) -> str | None:
     if device.type != "cuda":
         return None if kernel == "FLASH_ATTENTION" else f"runs on a CUDA device only, not on the {device.type}"
-    return trial(partial(sdpa, kernel=kernel), device, torch.bfloat16)
+    return trial(compute, device, torch.bfloat16)
 
 
-def _package_missing(device: torch.device, *, module: str, package: str, install: str, oldest: int) -> str | None:
+def _package_missing(device: torch.device, *, name: str, compute: Callable[..., Tensor]) -> str | None:
+    first, *others = PACKAGES[name]
     if device.type != "cuda":
-        return f"runs on a CUDA device only, not on the {device.type}; it also needs the package {package}: {install}"
-    if importlib.util.find_spec(module.split(".")[0]) is None:
-        return f"needs the package {package}, which is not installed: {install}"
+        return f"runs on a CUDA device only, not on the {device.type}; it also needs the package {first}"
+    if _installed(name) is None:
+        ways = "; or the package ".join([first.install, *map(str, others)])
+        return f"needs the package {first.name}, which is not installed: {ways}"
     major, minor = torch.cuda.get_device_capability(device)
-    if major < oldest:
-        return f"needs a GPU of compute capability {oldest}.0 or newer; this one has {major}.{minor}"
-    return trial(partial(packaged, module=module), device, torch.bfloat16)
+    if major < OLDEST[name]:
+        return f"needs a GPU of compute capability {OLDEST[name]}.0 or newer; this one has {major}.{minor}"
+    return trial(compute, device, torch.bfloat16)
 
 
-def _half_limits(work: Work, dtype: torch.dtype, device: torch.device, *, name: str) -> str | None:
+def _limits(
+    work: Work, dtype: torch.dtype, device: torch.device, *, name: str, compute: Callable[..., Tensor]
+) -> str | None:  # fmt: skip
     if device.type != "cuda":
         return None
     if dtype not in HALF:
         return f"computes in float16 or bfloat16 on a GPU, not in {str(dtype).removeprefix('torch.')}"
     if work.d > WIDEST_HEAD[name] or work.d % 8:
         return f"takes a head_dim that is a multiple of 8 up to {WIDEST_HEAD[name]}, not {work.d}"
+    reason = _cudnn_limits(work, device) if name == "cudnn" else None
+    return reason or cannot(compute, work, dtype, device)
+
+
+def _cudnn_limits(work: Work, device: torch.device) -> str | None:
+    """What PyTorch refuses to ask of cuDNN; the second in newer releases alone, though older ones meet it."""
+    if work.n < 2:
+        return "takes at least 2 tokens, not 1"
+    hopper = torch.cuda.is_available() and torch.cuda.get_device_capability(device)[0] == 9
+    version = torch.backends.cudnn.version() or 0
+    if hopper and version < 92600 and work.phase != "forward" and work.n % 128 == 64:
+        return (
+            f"can give gradients of q that are not finite where n is 64 modulo 128, with cuDNN before 9.26; n={work.n}"
+        )
     return None
 
 
 def _sdpa_backend(name: str, kernel: str, summary: str) -> Backend:
+    compute = partial(sdpa, kernel=kernel)
     return Backend(
-        name,
-        partial(sdpa, kernel=kernel),
-        summary,
-        missing=partial(_sdpa_missing, kernel=kernel),
-        limits=partial(_half_limits, name=name),
-        peak=fused_peak,
-    )
+        name, compute, summary, missing=partial(_sdpa_missing, kernel=kernel, compute=compute),
+        limits=partial(_limits, name=name, compute=compute), peak=fused_peak,
+    )  # fmt: skip
 
 
-def _package_backend(name: str, module: str, package: str, install: str, oldest: int) -> Backend:
+def _package_backend(name: str) -> Backend:
+    compute = partial(packaged, name=name)
     return Backend(
-        name,
-        partial(packaged, module=module),
-        f"the package {package}",
-        missing=partial(_package_missing, module=module, package=package, install=install, oldest=oldest),
-        limits=partial(_half_limits, name=name),
-        peak=fused_peak,
-        opaque=True,
-    )
+        name, compute, f"the package {' or '.join(package.name for package in PACKAGES[name])}",
+        missing=partial(_package_missing, name=name, compute=compute),
+        limits=partial(_limits, name=name, compute=compute), peak=fused_peak, opaque=True,
+    )  # fmt: skip
 
 
 SPEC = Spec(
@@ -208,11 +243,7 @@ SPEC = Spec(
     paper="Dao et al. 2022, arXiv 2205.14135; Dao 2023, arXiv 2307.08691",
     exact=True,
     backends=(
-        _package_backend("fa4", "flash_attn.cute", "flash-attn-4", "pip install flash-attn-4", 9),
-        _package_backend(
-            "fa3", "flash_attn_interface", "flash-attn-3", "build it from hopper/ of Dao-AILab/flash-attention", 9
-        ),
-        _package_backend("fa2", "flash_attn", "flash-attn", "pip install 'attention-harness[flash]'", 8),
+        *map(_package_backend, PACKAGES),
         _sdpa_backend("cudnn", "CUDNN_ATTENTION", "scaled_dot_product_attention held to cuDNN"),
         _sdpa_backend("torch", "FLASH_ATTENTION", "scaled_dot_product_attention held to PyTorch's flash kernel"),
         Backend(

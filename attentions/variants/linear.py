@@ -30,10 +30,23 @@ def reference(
     # Both sums over the keys grow as n, past float16's range at 64k tokens; their ratio keeps any factor of the keys.
     keys = positive(k).mul_(k.shape[-2] ** -0.5)
     state = keys.transpose(-2, -1) @ v
-    total = keys.sum(dim=-2, dtype=torch.promote_types(k.dtype, torch.float32)).to(k.dtype)
-    queries = positive(q)
-    mass = (queries @ total.unsqueeze(-1)).clamp_min(torch.finfo(q.dtype).tiny)
-    return queries @ state / mass
+    total = keys.sum(dim=-2, dtype=torch.promote_types(k.dtype, torch.float32))
+    return share(q, state, total.unsqueeze(-1))
+
+
+def share(
+    q: Float[Tensor, "b h n d"], state: Float[Tensor, "b h d e"], total: Float[Tensor, "b h d 1"]
+) -> Float[Tensor, "b h n e"]:
+    """φ(q) state / (φ(q) · total), in q's dtype.
+
+    The ratio keeps any factor of the two sums and any of the queries: sums relative to the largest total and a mean
+    over d in place of a sum keep float16's products in range, however large queries and keys are.
+    """
+    wide = torch.promote_types(q.dtype, torch.float32)
+    largest = total.to(wide).amax(dim=-2, keepdim=True).clamp_min(torch.finfo(wide).tiny)
+    state, total = (state / largest).to(q.dtype), (total / largest).to(q.dtype)
+    queries = positive(q).mul_(1 / q.shape[-1])
+    return queries @ state / (queries @ total).clamp_min(torch.finfo(q.dtype).tiny)
 
 
 def positive(x: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h n d"]:

@@ -23,6 +23,8 @@ from torch import Tensor, nn
 from attentions.base import Backend, Cost, Exponents, Option, Size, Spec, Work, matmuls, traffic
 from attentions.eager import segment_means, softmax_weights
 
+PARTS = 8  # of the head dimension, whose float32 copies are held one after the other
+
 
 class Nystrom(nn.Module):
     """Nyström attention with the parameter `residual.weight` (h, 1, kernel, 1); none with residual_kernel=0."""
@@ -89,6 +91,9 @@ def depthwise(v: Float[Tensor, "b h n d"], weight: Float[Tensor, "h 1 kernel 1"]
     weight = weight.to(v.dtype)
     if v.device.type != "cpu":
         return F.conv2d(v, weight, padding=padding, groups=h)
+    if v.dtype == torch.float16:  # most CPUs convolve it by a matrix of all shifts, `kernel` times as large as a head
+        parts = (depthwise(part.float(), weight.float()).half() for part in v.split(max(1, d // PARTS), dim=-1))
+        return torch.cat(list(parts), dim=-1)
     if h == 1:  # with one channel and a filter longer than the input, oneDNN's weight gradient writes out of bounds
         return F.conv2d(v.transpose(1, 3), weight.expand(d, -1, -1, -1), padding=padding, groups=d).transpose(1, 3)
     # In any other order oneDNN would copy v to blocks of 16 heads, whatever h is.
@@ -118,7 +123,8 @@ def _peak(work: Work, *, m: int, kernel: int, steps: int) -> int:
     if work.phase == "forward":
         return max(weights + max(weights, tensor), 3 * tensor if kernel else 0) + small * (m + 3 * work.d)
     inverse = small * (m * (6 * steps + 2) + 4 * work.d)
-    outer = 4 * weights + (2 if kernel else 1) * tensor
+    kept = 1 + (kernel > 0) * (2 if work.itemsize < 4 else 1)  # the convolution's input; float16's as float32 on a CPU
+    outer = 4 * weights + kept * tensor
     return max(outer + inverse, 3 * weights + 3 * tensor + inverse, 6 * tensor)
 
 

@@ -71,7 +71,7 @@ def _reduce(x: Tensor, weight: Tensor, bias: Tensor, gain: Tensor, shift: Tensor
     if n % together:
         x = F.pad(x, (0, 0, 0, -n % together))
     weight, bias, gain, shift = (parameter.to(x.dtype) for parameter in (weight, bias, gain, shift))
-    segments = x.reshape(*x.shape[:2], -1, weight.shape[1])
+    segments = x.unflatten(-2, (-1, together)).flatten(-2)  # with sizes that an empty batch tells too
     return F.layer_norm(F.linear(segments, weight, bias), (d,), gain, shift)
 
 

@@ -13,7 +13,8 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import math
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from attentions.base import Backend, Cost, Exponents, Spec, Work, matmuls, traffic, trial
+from attentions.base import Backend, Cost, Exponents, Spec, Work, matmuls, traffic
+from attentions.shipped import Package, cannot, trial
 
 BLOCK = 256  # queries at a time in the reference
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 ALIGNMENT = 16  # bytes of a head's row: the kernels load vectors of this size
+PACKAGE = Package("xformers", "xformers", "pip install 'attention-harness[gpu]'")
 
 
 def reference(
@@ -101,11 +104,10 @@ def fused_peak(work: Work) -> int:
 
 
 def _package_missing(device: torch.device) -> str | None:
-    install = "pip install 'attention-harness[gpu]'"
     if device.type != "cuda":
-        return f"runs on a CUDA device only, not on the {device.type}; it also needs the package xformers: {install}"
-    if importlib.util.find_spec("xformers") is None:
-        return f"needs the package xformers, which is not installed: {install}"
+        return f"runs on a CUDA device only, not on the {device.type}; it also needs the package {PACKAGE}"
+    if not PACKAGE.is_installed():
+        return f"needs the package {PACKAGE.name}, which is not installed: {PACKAGE.install}"
     return trial(package, device, torch.float16)
 
 
@@ -115,13 +117,15 @@ def _efficient_missing(device: torch.device) -> str | None:
     return trial(efficient, device, torch.float16)
 
 
-def _limits(work: Work, dtype: torch.dtype, device: torch.device) -> str | None:
+def _limits(
+    work: Work, dtype: torch.dtype, device: torch.device, *, compute: Callable[..., Tensor]
+) -> str | None:  # fmt: skip
     if dtype not in DTYPES:
         return f"computes in float16, bfloat16 or float32, not in {str(dtype).removeprefix('torch.')}"
     step = ALIGNMENT // work.itemsize
     if work.d % step:
         return f"takes a head_dim that is a multiple of {step} in {str(dtype).removeprefix('torch.')}, not {work.d}"
-    return None
+    return cannot(compute, work, dtype, device)
 
 
 SPEC = Spec(
@@ -132,11 +136,11 @@ SPEC = Spec(
     backends=(
         Backend(
             "xformers", package, "the package xformers",
-            missing=_package_missing, limits=_limits, peak=fused_peak, opaque=True,
+            missing=_package_missing, limits=partial(_limits, compute=package), peak=fused_peak, opaque=True,
         ),
         Backend(
             "torch", efficient, "scaled_dot_product_attention held to PyTorch's memory-efficient kernel",
-            missing=_efficient_missing, limits=_limits, peak=fused_peak,
+            missing=_efficient_missing, limits=partial(_limits, compute=efficient), peak=fused_peak,
         ),
         Backend("reference", reference, "eager PyTorch: blocks of queries, computed twice", automatic=False),
     ),

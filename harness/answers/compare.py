@@ -23,7 +23,7 @@ from harness.store.selection import place, sort_key
 if TYPE_CHECKING:
     import pandas
 
-TIMED = ("latency", "first_call", "throughput", "flops_rate", "roofline_fraction", "energy")
+TIMED = ("latency", "host", "first_call", "throughput", "flops_rate", "roofline_fraction", "energy")
 EXACT = ("flops", "peak_memory", "bytes_moved", "kernels")
 THRESHOLD = 0.05
 ERROR_FACTOR = 2.0

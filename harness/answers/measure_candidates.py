@@ -20,12 +20,13 @@ from harness.cases.space import Sweep
 from harness.engines.local import Engine
 from harness.errors import NothingToCompare, UsageError, unknown
 from harness.figures import Run
+from harness.store import clock
 from harness.store import runs as store
 from harness.store.record import parse_options
 from harness.store.selection import Frame
 from harness.sweep import conduct as sweep
 
-METRICS = ("latency", "peak_memory", "numeric_error", "approximation_error")
+METRICS = ("latency", "host", "peak_memory", "numeric_error", "approximation_error")
 AXES = {"scope": "scope", "phase": "phase", "dtype": "dtype", "batch": "b", "heads": "h", "head_dim": "d"}
 
 
@@ -48,7 +49,9 @@ class Asked:
             raise UsageError(f"recommend answers for one n at a time, not {', '.join(map(str, wanted.n))}")
         return cls(sweep=wanted, given=frozenset(given))
 
-    def wish(self, *, budget_ms: float | None, max_error: float | None, max_memory: float | None) -> Wish:
+    def wish(
+        self, *, budget_ms: float | None, max_error: float | None, max_memory: float | None, by: str = "latency"
+    ) -> Wish:
         """The wish with its limits. Raises UsageError for one that is no sensible number."""
         for name, value, least in (("budget-ms", budget_ms, "more than 0"), ("max-memory", max_memory, "more than 0"),
                                    ("max-error", max_error, "0 or more")):  # fmt: skip
@@ -58,7 +61,7 @@ class Asked:
                 raise UsageError(f"--{name} takes a number, {least}, not {value:g}")
         return Wish(
             n=self.sweep.n[0], m=self.sweep.m if "m" in self.given else (), attention=self.sweep.attention,
-            budget_ms=budget_ms, max_error=max_error, max_memory_mib=max_memory,
+            budget_ms=budget_ms, max_error=max_error, max_memory_mib=max_memory, by=clock.check(by),
         )  # fmt: skip
 
     def check_names(self, runs: Sequence[Run], catalogue: Mapping[str, Any]) -> None:
@@ -78,6 +81,7 @@ class Asked:
         self, runs: Sequence[Run], wish: Wish, *, kinds: Mapping[str, str], machine: str | None = None
     ) -> list[Answer]:
         """An answer a machine and device. machine: only this one. Raises UsageError where an axis must be chosen."""
+        runs = [run.by(wish.by) for run in runs]
         runs = [replace(run, frame=self._own(run.frame)) for run in runs]
         runs = [run for run in runs if len(run.frame)]
         if not runs:

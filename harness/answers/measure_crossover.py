@@ -13,6 +13,7 @@ from harness.engines.local import Engine, WorkerLost
 from harness.engines.watch import Watch
 from harness.errors import Failure, UsageError
 from harness.machine.shown import Shown
+from harness.measuring.requests import PairFailure
 from harness.store.record import Case
 from harness.sweep.conduct import check_names, memory_refusal
 
@@ -79,21 +80,22 @@ def _probe(engine: Engine, sweep: Sweep, pair: list[Case], n: int, watch: Watch,
                 raise Failure(f"{resolution.case.label} cannot run here: {resolution.note}")
         return one_sided(n, a_runs=not reasons[0], b_runs=not reasons[1], note=notes)
     try:
+        a, b = (r.case for r in resolutions)
         taken = watch.quietly(
-            lambda: engine.pair([r.case for r in resolutions], budget_s=sweep.budget, timeout_s=sweep.timeout),
-            well=lambda answer: "failure" not in answer,
+            lambda: engine.pair((a, b), budget_s=sweep.budget, timeout_s=sweep.timeout),
+            well=lambda answer: not isinstance(answer, PairFailure),
         )
         answer, verdict = taken.result, taken.verdict
     except WorkerLost as lost:
         raise Failure(f"at n = {n}: {lost.note}; a smaller --high may do") from None
-    if failure := answer.get("failure"):
-        which = failure["which"]
-        note = f"{pair[which].label}: {failure['note']}" if which is not None else failure["note"]
-        if failure["status"] in ("oom", "unsupported") and which is not None:
+    if isinstance(answer, PairFailure):
+        which = answer.which
+        note = f"{pair[which].label}: {answer.note}" if which is not None else answer.note
+        if answer.status in ("oom", "unsupported") and which is not None:
             return one_sided(n, a_runs=which == 1, b_runs=which == 0, note=note)
         raise Failure(f"at n = {n}: {note}")
     reason, factor = (verdict.reason, verdict.factor) if verdict else ("", 1.0)
-    probe = compare(*answer["samples"], n=n, contended=reason, factor=factor)
+    probe = compare(answer.a, answer.b, n=n, contended=reason, factor=factor)
     beside = f"; contended: {reason}" if reason else ""
     say(f"n={n}: {probe.ratio:.3f} ({probe.low:.3f} to {probe.high:.3f}), {probe.winner}{beside}")
     return probe

@@ -17,6 +17,7 @@ from typing import Any
 
 from harness.answers.candidates import Candidate, Failed, Line, Ratio, Stock, ratio
 from harness.answers.wording import doubts, error_of, figure, holds_for, reason_of, times, told
+from harness.store import clock
 
 DRIFT = 0.05
 MOST_DOUBTED = 3
@@ -27,7 +28,8 @@ class Wish:
     """What is asked: n tokens, and limits where there are any.
 
     m: only these, every m where empty; attention: only these, such as anchor or anchor:sdpa; budget_ms: of one call;
-    max_error: of the approximation error; max_memory_mib: of the peak above the inputs.
+    max_error: of the approximation error; max_memory_mib: of the peak above the inputs; by: whose time counts, as the
+    rows have it already (harness.store.clock).
     """
 
     n: int
@@ -36,6 +38,7 @@ class Wish:
     budget_ms: float | None = None
     max_error: float | None = None
     max_memory_mib: float | None = None
+    by: str = "latency"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +126,7 @@ class Answer:
         """Why this one: its lead over the runner-up and over exact attention, or who comes nearest."""
         if self.choice is None:
             near = self.nearest
-            return [f"Nearest: {near.candidate.name}, {'; '.join(near.reasons)}."] if near else []
+            return [f"Nearest: {near.candidate.name}, {'; '.join(near.reasons)}.", *self._clock()] if near else []
         lines = []
         if self.runner_up is not None and self.margin is not None:
             lines.append(self._lead(self.runner_up, self.margin))
@@ -131,7 +134,7 @@ class Answer:
         if exact is not None and exact[0] is not self.runner_up:
             other = "other " if self.choice.exact else ""
             lines.append(f"{exact[0].name}, the fastest {other}exact one, takes {times(exact[1])}: {told(exact[0])}.")
-        return lines
+        return [*lines, *self._clock()]
 
     @cached_property
     def unknown(self) -> list[str]:
@@ -162,6 +165,10 @@ class Answer:
         if self.choice is not None and self.choice.time.ms > second.time.ms:
             return f"{line}: faster, but what keeps the budget exactly comes first."
         return f"{line}." if margin.told_apart else f"{line}, which these figures cannot tell from a tie."
+
+    def _clock(self) -> list[str]:
+        """Whose time it is, where a device has one apart from its host's."""
+        return list(filter(None, [clock.told(self.wish.by, self.setting["device"])]))
 
     def _nothing(self) -> str:
         n = self.wish.n
@@ -216,6 +223,7 @@ def as_json(answer: Answer) -> dict[str, Any]:
     exact = answer.exact
     return {
         "setting": dict(answer.setting),
+        "by": answer.wish.by,
         "headline": answer.headline,
         "reasons": answer.reasons,
         "unknown": answer.unknown,

@@ -26,7 +26,9 @@ from harness.machine import cache
 from harness.store.record import Case, canonical_options
 from harness.vision import models
 
-PACKAGES = ("torch", "triton", "xformers", "flash-attn", "flash_attn_3", "flash-attn-4", "nvidia-cuda-runtime-cu12")
+PACKAGES = (
+    "torch", "triton", "xformers", "flash-attn", "flash-attn-3", "fa3-fwd", "flash-attn-4", "nvidia-cuda-runtime-cu12",
+)  # fmt: skip
 VARIABLES = ("CUDA_VISIBLE_DEVICES", "TRITON_INTERPRET", "PATH")
 DRIVER = Path("/proc/driver/nvidia/version")
 

@@ -14,13 +14,13 @@ from harness.store.selection import Frame
 
 def only(
     frame: Frame, *, attention: Sequence[str] = (), n: Sequence[str] = (), m: Sequence[str] = (),
-    batch: Sequence[str] = (), **texts: Sequence[str],
+    batch: Sequence[str] = (), heads: Sequence[str] = (), head_dim: Sequence[str] = (), **texts: Sequence[str],
 ) -> Frame:  # fmt: skip
     """The rows that a command line asks for: comma-separated words by axis, all where there are none.
 
-    attention: `anchor`, or one implementation, `anchor:sdpa`; n, m, batch: 4096 or 4k; m leaves exact variants in;
-    texts: phase, dtype, scope, device; the scope `model` is every model. Raises UsageError for what the run does not
-    hold, saying what it does.
+    attention: `anchor`, or one implementation, `anchor:sdpa`; n, m, batch, heads, head_dim: 4096 or 4k; m leaves exact
+    variants in; texts: phase, dtype, scope, device, machine; the scope `model` is every model. Raises UsageError for
+    what the run does not hold, saying what it does.
     """
     own = frame["attention"] + ":" + frame["backend"]
     names = list(dict.fromkeys([*frame["attention"], *own[frame["backend"] != ""]]))
@@ -31,7 +31,8 @@ def only(
         firsts = {value: value.partition(" ")[0] for value in held}  # `model anchorformer_tiny` is a `model`
         asked = words(given, what=f"{name} in this run", valid=[*dict.fromkeys([*held, *firsts.values()])])
         keep &= frame[name].isin([value for value in held if not asked or {value, firsts[value]} & set(asked)])
-    for name, option, given in (("n", "n", n), ("m", "m", m), ("b", "batch", batch)):
+    options = {"n": ("n", n), "m": ("m", m), "b": ("batch", batch), "h": ("heads", heads), "d": ("head_dim", head_dim)}
+    for name, (option, given) in options.items():
         wanted = _sizes(given, option, sorted({int(value) for value in frame[name].dropna()}))
         if wanted:
             keep &= frame[name].isin(wanted) | frame[name].isna()

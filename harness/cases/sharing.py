@@ -27,6 +27,18 @@ def torchrun() -> tuple[int, int] | None:
     return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 
 
+def is_follower() -> bool:
+    """Whether this process of torchrun serves the one that runs the sweep."""
+    found = torchrun()
+    return found is not None and found[0] > 0
+
+
+def started() -> int:
+    """How many processes torchrun started; 1 without it."""
+    found = torchrun()
+    return found[1] if found else 1
+
+
 def shared(case: Case, ranks: int) -> Case:
     """The case as rows of several ranks name it."""
     return replace(

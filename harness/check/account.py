@@ -1,6 +1,6 @@
 """The self-test's README: its rates as tables, and what they do not show. Pure formatting.
 
-(folder / "README.md").write_text(text(rates, others, caught, processes=80, threads=1, busy=False))
+(folder / "README.md").write_text(text(rates, others, caught, processes=80, threads=1))
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ SETTINGS = {"default": PAIRS, "thorough": PAIRS_THOROUGH}
 
 def text(
     rates: Sequence[Rate], others: Sequence[PeerRate], caught: Sequence[Outcome], *, processes: int, threads: int,
-    busy: bool,
+    beside: str = "",
 ) -> str:  # fmt: skip
-    """The folder's README."""
+    """The folder's README. beside: what else the machine did as the pool was recorded."""
     per = {setting: 2 * BLOCK * (pairs // 2) for setting, pairs in SETTINGS.items()}
     independent = "; ".join(f"{setting}: {processes / count:.1f}" for setting, count in per.items())
-    machine = "with a process beside it that burns one core" if busy else "without other load"
+    machine = f"with {beside} beside it" if beside else "without other load"
     extras = sorted({rate.extra_percent for rate in rates} - {0})
     shares = ", ".join(map(str, extras[:-1])) + f" and {extras[-1]}" if len(extras) > 1 else str(*extras)
     lines = [

@@ -16,12 +16,13 @@ import math
 import random
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 from harness.check.decide import Clock, Pairs, pair_up, slots
 from harness.check.revisions import Side
 from harness.engines.local import START_TIMEOUT_S, Engine, WorkerLost
 from harness.errors import Failure, UsageError
+from harness.measuring.requests import CaseFailure, Hold, Load, Release, Samples, Turn
 from harness.store.record import Case
 
 CANARY = "canary"
@@ -179,8 +180,7 @@ def measure(members: Sequence[Member], groups: Sequence[Sequence[str]], how: Rou
         for group in groups:
             turns = [(seat, key) for seat in seats for key in group]
             for seat, key in turns:
-                case = seat.member.forms[key]
-                seat.ask("hold", key, case=asdict(case) if case else None)
+                seat.ask(Hold(key=key, device=how.device, case=seat.member.forms[key]))
             for number in range(TURNS):
                 for seat, key in turns if number % 2 == 0 else reversed(turns):
                     seat.take(key, seconds=how.seconds / TURNS)
@@ -199,38 +199,39 @@ class _Seat:
     def __init__(self, member: Member, how: Rounds) -> None:
         self.member, self.how = member, how
         self.engine: Engine | None = None
-        self.turns: dict[str, list[dict[str, list[float]]]] = {}
+        self.turns: dict[str, list[Samples]] = {}
         self.failures: dict[str, str] = {}
 
     def take(self, key: str, *, seconds: float) -> None:
         """One turn of a case."""
-        turn = self.ask("turn", key, seconds=seconds)
+        turn = self.ask(Turn(key=key, seconds=seconds))
         if turn:
             self.turns.setdefault(key, []).append(turn)
 
-    def ask(self, operation: str, key: str, **arguments: object) -> dict[str, list[float]] | None:
-        """The worker's answer, or None where the case has failed before or fails now."""
-        if key in self.failures:
+    def ask(self, request: Hold | Turn) -> Samples | None:
+        """The samples of a turn; None where the case has failed before or fails now."""
+        if request.key in self.failures:
             return None
         how = self.how
         if self.engine is None:
             self.engine = open_engine(self.member.side, how.device, threads=how.threads)
         try:
-            answer = self.engine.ask(operation, how.timeout + how.seconds, key=key, device=how.device, **arguments)
+            answer = self.engine.ask(request, how.timeout + how.seconds)
         except (WorkerLost, Failure) as error:
-            self.failures[key] = f"{getattr(error, 'status', 'error')}: {error}"
+            self.failures[request.key] = f"{getattr(error, 'status', 'error')}: {error}"
             self.engine.stop(kill=True)
             self.engine = None
             return None
-        if "failure" in answer:
-            self.failures[key] = f"{answer['failure']['status']}: {answer['failure']['note']}"
-        return answer.get("value")
+        if isinstance(answer, CaseFailure):
+            self.failures[request.key] = f"{answer.status}: {answer.note}"
+            return None
+        return answer
 
     def release(self) -> None:
         """Let go of the group's cases."""
         if self.engine is not None:
             try:
-                self.engine.ask("release", self.how.timeout)
+                self.engine.ask(Release(), self.how.timeout)
             except (WorkerLost, Failure):  # what follows is timed in a new one
                 self.engine.stop(kill=True)
                 self.engine = None
@@ -238,14 +239,18 @@ class _Seat:
     def process(self) -> Process:
         """What came out; a case that failed has no samples."""
         kept = {key: turns for key, turns in self.turns.items() if key not in self.failures}
-        told = {
-            name: {key: [turn[name] for turn in turns] for key, turns in kept.items() if all(name in t for t in turns)}
-            for name in ("wall", "cpu", "instructions")
-        }
-        alone = self.how.threads == 1
+        wall = {key: [turn.milliseconds for turn in turns] for key, turns in kept.items()}
+        cpu = {key: [turn.cpu for turn in turns if turn.cpu] for key, turns in kept.items()}
+        instructions = {key: [turn.instructions for turn in turns if turn.instructions] for key, turns in kept.items()}
+
+        def whole(found: Mapping[str, list[list[float]]]) -> dict[str, list[list[float]]]:
+            """What every turn of a process on one thread has."""
+            one = self.how.threads == 1
+            return {key: turns for key, turns in found.items() if one and len(turns) == len(wall[key])}
+
         return Process(
-            side=self.member.name, slot=self.member.slot, samples=told["wall"], cpu=told["cpu"] if alone else {},
-            instructions=told["instructions"] if alone else {}, failures=self.failures,
+            side=self.member.name, slot=self.member.slot, samples=wall, cpu=whole(cpu),
+            instructions=whole(instructions), failures=self.failures,
         )  # fmt: skip
 
 
@@ -264,8 +269,8 @@ def make_engine(side: Side, device: str) -> Engine:
 def load(engine: Engine, side: Side, *, threads: int | None) -> None:
     """Load the side's plugins, and make sure that it is that side's code; end the worker and raise Failure if not."""
     try:
-        answer = engine.ask("load", START_TIMEOUT_S, plugins=list(side.plugins), threads=threads)
-        check_origin(side, answer["origin"])
+        answer = engine.ask(Load(plugins=tuple(side.plugins), threads=threads), START_TIMEOUT_S)
+        check_origin(side, answer.origin)
     except (WorkerLost, UsageError) as error:
         engine.stop(kill=True)
         raise Failure(f"the worker of {side.name} does not start: {error}") from None

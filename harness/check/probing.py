@@ -19,7 +19,8 @@ from harness.check.revisions import Side
 from harness.check.verdict import Finding
 from harness.engines.local import START_TIMEOUT_S, Engine, WorkerLost
 from harness.errors import Failure, NothingToCompare, UsageError
-from harness.store.record import Case, Reading
+from harness.measuring.requests import Answer, CaseFailure, Definition, Load, Probe, Probed, Request, Toolchain
+from harness.store.record import Case
 
 
 class Prober:
@@ -42,8 +43,8 @@ class Prober:
         try:
             session = self.engine.open()
             self.device = session["device"]
-            loaded = self.engine.ask("load", START_TIMEOUT_S, plugins=list(self.side.plugins))
-            self.toolchain = self.engine.ask("toolchain", START_TIMEOUT_S, device=self.device)
+            loaded = self.engine.ask(Load(plugins=tuple(self.side.plugins)), START_TIMEOUT_S)
+            self.toolchain = self.engine.ask(Toolchain(device=self.device), START_TIMEOUT_S)
         except WorkerLost as lost:
             raise Failure(f"the worker of {self.side.name} does not start: {lost.note}") from None
         except UsageError as error:
@@ -52,8 +53,8 @@ class Prober:
                     f"base at {self.side.commit} does not load, so nothing can be compared: {error}"
                 ) from None
             raise UsageError(f"{self.side.name}: {error}") from None
-        check_origin(self.side, loaded["origin"])
-        self.own_variants = loaded["variants"]
+        check_origin(self.side, loaded.origin)
+        self.own_variants = list(loaded.variants)
         return session
 
     def facts(self, resolution: Resolution | None) -> Facts | None:
@@ -63,15 +64,15 @@ class Prober:
         case = resolution.case
         if resolution.status != "ok":
             return Facts(status=resolution.status, note=resolution.note, dtype=case.dtype)
-        answer = self._ask("probe", case)
-        if "failure" in answer:
-            return Facts(**answer["failure"], dtype=case.dtype)
-        described = self._ask("definition", case)
-        if "failure" in described:
-            return Facts(status="error", note=f"its reference fails: {described['failure']['note']}", dtype=case.dtype)
-        readings = {reading["metric"]: Reading(**reading) for reading in answer["value"]}
+        answer = self._ask(Probe(case=case))
+        if isinstance(answer, CaseFailure):
+            return Facts(status=answer.status, note=answer.note, dtype=case.dtype)
+        described = self._ask(Definition(case=case))
+        if isinstance(described, CaseFailure):
+            return Facts(status="error", note=f"its reference fails: {described.note}", dtype=case.dtype)
+        readings = {reading.metric: reading for reading in answer.readings}
         return Facts(
-            dtype=case.dtype, readings=readings, definition=described["value"], toolchain=self.toolchain
+            dtype=case.dtype, readings=readings, definition=asdict(described), toolchain=self.toolchain
         )  # fmt: skip
 
     def complexity(self, case: Case, declared: Mapping[str, float] | None) -> list[Finding]:
@@ -80,23 +81,27 @@ class Prober:
         findings: list[Finding] = []
         todo = complexity.sizes(case) if declared else []
         for place, size in enumerate(todo):
-            answer = self._ask("probe", size, scaling=True)
-            found = {reading["metric"]: reading for reading in answer.get("value", ())}
-            flops, peak = found.get("flops", {}), found.get("peak_memory", {})
-            note = answer["failure"]["note"] if "failure" in answer else flops.get("note", "")
-            points.append(
-                complexity.Point(n=size.n, m=size.m, flops=flops.get("value"), peak=peak.get("value"), note=note)
-            )
+            answer = self._ask(Probe(case=size, scaling=True))
+            points.append(_point(size, answer))
             findings = complexity.judge(str(case), declared, points)
             over_n_done = place + 1 == len(complexity.N)
             if findings and any(f.verdict == "failed" or (over_n_done and f.verdict != "ok") for f in findings):
                 return findings
         return findings or complexity.judge(str(case), declared, points)
 
-    def _ask(self, operation: str, case: Case, **arguments: Any) -> dict[str, Any]:
+    def _ask(self, request: Request[Answer]) -> Answer | CaseFailure:
         try:
-            return self.engine.ask(operation, self.timeout, case=asdict(case), **arguments)
+            return self.engine.ask(request, self.timeout)
         except (WorkerLost, Failure) as error:
             self.engine.stop(kill=True)
             self.engine = open_engine(self.side, self.device)
-            return {"failure": {"status": getattr(error, "status", "error"), "note": str(error)}}
+            return CaseFailure(status=getattr(error, "status", "error"), note=str(error))
+
+
+def _point(size: Case, answer: Probed | CaseFailure) -> complexity.Point:
+    """What the contract reads of one size."""
+    if isinstance(answer, CaseFailure):
+        return complexity.Point(n=size.n, m=size.m, flops=None, peak=None, note=answer.note)
+    found = {reading.metric: reading for reading in answer.readings}
+    flops, peak = found["flops"], found["peak_memory"]
+    return complexity.Point(n=size.n, m=size.m, flops=flops.value, peak=peak.value, note=flops.note)

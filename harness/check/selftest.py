@@ -28,7 +28,7 @@ from harness.check.timing import combined, unsettled
 from harness.errors import FAILURE, OK, UsageError
 
 SETTINGS: Mapping[str, int] = {"default": PAIRS, "thorough": PAIRS_THOROUGH}
-TRIALS = 300
+BURNING = "a process that burns one core"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,21 +65,13 @@ class PeerRate:
 
 
 def run(
-    folder: Path,
-    *,
-    progress: Any,
-    processes: int,
-    seconds: float,
-    threads: int,
-    trials: int,
-    busy: bool,
-    device: str,
-    extras: Sequence[int] = pool.EXTRAS,
-    plant: bool = True,
-) -> int:
+    folder: Path, *, progress: Any, processes: int, seconds: float, threads: int, trials: int, busy: bool, device: str,
+    extras: Sequence[int] = pool.EXTRAS, plant: bool = True, beside: str = "",
+) -> int:  # fmt: skip
     """Record, decide, compare with peers, try the mutants, write the folder. 5 when a mutant got through.
 
-    extras: the amounts of extra work to record; plant: whether to try the mutants, which take no quiet machine.
+    extras: the amounts of extra work to record; plant: whether to try the mutants, which take no quiet machine;
+    beside: what else the machine does, where this does not start it.
     """
     needed = 2 * BLOCK * (PAIRS_THOROUGH // 2)
     if processes < needed:
@@ -108,7 +100,9 @@ def run(
     _csv(folder / "rates.csv", Rate, rates)
     _csv(folder / "peers.csv", PeerRate, others)
     (folder / "README.md").write_text(
-        account.text(rates, others, caught, processes=len(recorded), threads=threads, busy=busy), encoding="utf-8"
+        account.text(
+            rates, others, caught, processes=len(recorded), threads=threads, beside=BURNING if busy else beside
+        ), encoding="utf-8"
     )  # fmt: skip
     print((folder / "README.md").read_text(encoding="utf-8"), end="")
     return OK if all(outcome.caught for outcome in caught) else FAILURE

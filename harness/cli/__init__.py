@@ -148,13 +148,11 @@ def _ended_by_signals() -> Iterator[None]:
 
 def _start(version: bool = typer.Option(False, "--version", help="Print the version and stop.", is_eager=True)) -> None:
     if version:
-        from importlib.metadata import PackageNotFoundError, version as installed  # noqa: I001
+        from harness import __version__
+        from harness.machine.environment import commit
 
-        try:
-            number = installed("attention-harness")
-        except PackageNotFoundError:  # run from a checkout
-            number = "0 (from a checkout)"
-        print(f"attention-harness {number}")
+        revision = commit()
+        print(f"attention-harness {__version__}" + (f", commit {revision}" if revision else ""))
         raise typer.Exit
 
 

@@ -80,18 +80,12 @@ def _parameter(name: str, kind: Any, text: str, *, hidden: bool = False) -> insp
 
 
 def _merge(config: Path | None, named: dict[str, Any]) -> dict[str, Any]:
-    from harness.cases.space import read_toml
+    from harness.door.measure import over_file
 
-    given = read_toml(config) if config else {}
-    for name, value in named.items():
-        if value is None or value == []:
-            continue
-        if name == "set":
-            known = given.get("set", {})
-            given["set"] = {**known, **_pairs(value)} if isinstance(known, dict) else known  # Sweep.parse refuses it
-        else:
-            given[name] = value
-    return given
+    given = {name: value for name, value in named.items() if value is not None and value != []}
+    if "set" in given:
+        given["set"] = _pairs(given["set"])
+    return over_file(config, given)
 
 
 def _pairs(texts: list[str]) -> dict[str, str]:

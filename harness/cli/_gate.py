@@ -12,7 +12,7 @@ from typing import Any
 from harness.check import output
 from harness.check.decide import FEWEST_PAIRS, PAIRS, PAIRS_THOROUGH
 from harness.check.gate import Options, Report
-from harness.cli._progress import columns
+from harness.door.progress import columns
 from harness.errors import Failure, UsageError
 
 LOG_EVERY_S = 10.0

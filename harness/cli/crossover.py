@@ -29,30 +29,11 @@ def command(
 ) -> int:
     """Find the n from which A beats B here: doubling, then bisection, A and B measured in turns."""
     import json
-    import sys
-    from dataclasses import asdict
 
-    from harness.answers import measure_crossover as crossing
+    from harness.door.answers import crossover
     from harness.errors import INCONCLUSIVE, OK
+    from harness.store.table import write
 
-    def say(line: str) -> None:
-        if not quiet:
-            print(line, file=sys.stderr)
-
-    answer, device = crossing.measure(given, a, b, low=low, high=high, say=say)
-    if as_json:
-        document = {"a": a, "b": b, "device": device, "answer": answer.sentence(a, b), **asdict(answer)}
-        for probe in document["probes"]:
-            probe.update({k: None for k in ("ratio", "low", "high") if probe[k] in (0.0, float("inf"))})
-        json.dump(document, sys.stdout, indent=2, allow_nan=False)
-        print()
-        return INCONCLUSIVE if answer.kind == "refused" else OK
-    sentence = answer.sentence(a, b)
-    if answer.contended or answer.kind == "refused":  # before all else, since it says how far the rest can be trusted
-        print(f"{sentence}\n")
-    for probe in answer.probes:
-        figures = f"{probe.a_ms:10.4g} ms {probe.b_ms:10.4g} ms" if probe.a_ms and probe.b_ms else f"  {probe.note}"
-        interval = f"{probe.ratio:8.3f} ({probe.low:.3f} to {probe.high:.3f})" if probe.a_ms else ""
-        print(f"n={probe.n:<8} {figures} {interval}  {probe.winner}{' contended' if probe.contended else ''}")
-    print(f"\n{sentence} on {device}; times of {a} and {b}, their ratio and who wins above")
-    return INCONCLUSIVE if answer.kind == "refused" else OK
+    found = crossover(a, b, low=low, high=high, progress=not quiet, **given)
+    write((json.dumps(found.as_json(), indent=2, allow_nan=False) if as_json else repr(found)) + "\n")
+    return INCONCLUSIVE if found.answer.kind == "refused" else OK

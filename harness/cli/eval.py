@@ -63,8 +63,12 @@ def command(
         folder, metrics=judge.metrics_of(trained[0].task), resume=resume, write=True, curves=False
     ) as run:
         run.describe(where, {"checkpoints": [each.plan.document() for each in trained]})
-        for each in trained:
+        judged: dict[str, Path] = {}
+        for path, each in zip(checkpoint, trained, strict=True):
             exam = judge.prepare(each, device=where, batch=batch)
+            if earlier := judged.get(exam.case.case_id):
+                raise UsageError(f"--checkpoint {path} and {earlier} are one model: the same weights, step and data")
+            judged[exam.case.case_id] = path
             if run.store is not None and exam.case.case_id in run.store.done:
                 progress.say(f"already there: {exam.case}")
                 continue
@@ -84,14 +88,17 @@ def _table(frame: Any) -> str:
     """A line a model: accuracy first, then cost."""
     import pandas as pd
 
+    from harness.store.record import parse_options
+
     ok = frame[frame["status"] == "ok"]
     names = list(dict.fromkeys(ok["metric"]))
     scales = {"params": (1e6, "M params"), "flops": (2e9, "GMAC"), "latency": (1, "ms"), "peak_memory": (1, "MiB peak")}
-    heads = ["attention", "m", "seed", *(scales.get(name, (1, name))[1] for name in names)]
+    heads = ["attention", "m", "seed", "step", *(scales.get(name, (1, name))[1] for name in names)]
     lines = []
     for _, rows in ok.groupby("case_id", sort=False):
         one, values = rows.iloc[0], dict(zip(rows["metric"], rows["value"], strict=True))
-        cells = [f"{one.attention}:{one.backend}", "" if pd.isna(one.m) else str(one.m), str(one.seed)]
+        step = parse_options(one.options).get("trained.step", "")
+        cells = [f"{one.attention}:{one.backend}", "" if pd.isna(one.m) else str(one.m), str(one.seed), step]
         lines.append(cells + [f"{values[n] / scales.get(n, (1, n))[0]:.4g}" if n in values else "" for n in names])
     rows = [heads, *lines]
     widths = [max(len(row[at]) for row in rows) for at in range(len(heads))]

@@ -1,4 +1,4 @@
-"""harness plan: what a sweep would measure, whether it fits, how long it would take. Runs nothing."""
+"""harness plan: what a sweep would measure, whether it fits, how long it would take on this device. Runs no case."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ def command(
     given: dict[str, Any],
     as_json: bool = typer.Option(False, "--json", help="One JSON document on stdout instead of the table."),
 ) -> None:
-    """List the cases of a sweep with backend, memory fit and estimated time; measure nothing."""
+    """List the cases of a sweep with backend, memory fit and estimated time; measure none of them."""
+    from harness.cases.catalogue import kinds
     from harness.cases.sharing import one_process
     from harness.cases.space import Sweep
     from harness.engines.local import Engine
@@ -27,5 +28,9 @@ def command(
     with Engine(plugins=wanted.plugin, device=wanted.device) as engine:
         session, resolutions, warnings = sweep.prepare(wanted, engine)
         free = engine.free_bytes()
-    plan = estimate(wanted, resolutions, device=session["device"], free=free, warnings=warnings)
+        ceilings = engine.ceilings(sorted({r.case.dtype for r in resolutions}))
+    exact = {name for name, kind in kinds(session["catalogue"]).items() if kind == "exact"}
+    plan = estimate(
+        wanted, resolutions, device=session["device"], free=free, ceilings=ceilings, exact=exact, warnings=warnings
+    )
     render(plan, as_json=as_json)

@@ -15,31 +15,27 @@ def command(
     m: list[str] = typer.Option([], "--m", help="Only these m, and the exact variants."),
     phase: list[str] = typer.Option([], "--phase", help="Only these phases."),
     dtype: list[str] = typer.Option([], "--dtype", help="Only these dtypes."),
+    by: str = typer.Option(
+        "latency", "--by", help="Whose time: latency (the device's), host, or eager (the longer). One on a CPU."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON document instead of the files' names."),
 ) -> None:
     """Draw a run's figures as PNG and SVG, and print the files written."""
     import json
     import sys
-    from dataclasses import replace
 
-    from harness import figures
-    from harness.cases.filters import only, words
+    from harness.door.stored import Run
     from harness.errors import NothingToCompare
     from harness.store import runs as store
 
-    chosen = words(figure, what="figure", valid=figures.names()) or figures.names()
-    formats = words(format, what="format", valid=figures.FORMATS)
     folder = run if run is not None else store.newest_run(Path("results"))
-    loaded = figures.load(folder)
-    chosen_rows = only(loaded.frame, attention=attention, n=n, m=m, phase=phase, dtype=dtype)
-    loaded = replace(loaded, frame=chosen_rows)
-    outcome = figures.write(
-        loaded, chosen, out if out is not None else store.inside(loaded.folder, "figures"), formats=formats
-    )
+    outcome = Run((folder,)).draw(
+        figure, out=out, formats=format, attention=attention, n=n, m=m, phase=phase, dtype=dtype, by=by
+    )  # fmt: skip
     for name, reason in outcome.skipped.items():
         print(f"harness: skipped {name}: {reason}", file=sys.stderr)
     if not outcome.figures:
-        raise NothingToCompare(f"{folder} holds nothing that {', '.join(chosen)} could draw")
+        raise NothingToCompare(f"{folder} holds nothing that {', '.join(outcome.skipped)} could draw")
     if as_json:
         document = {
             "run": str(folder),

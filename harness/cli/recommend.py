@@ -32,6 +32,9 @@ def command(
     max_memory: float | None = typer.Option(
         None, "--max-memory", help="Largest peak memory above the inputs, in MiB.", show_default=False
     ),
+    by: str = typer.Option(
+        "latency", "--by", help="Whose time: latency (the device's), host, or eager (the longer). One on a CPU."
+    ),
     measure: bool | None = typer.Option(
         None, "--measure/--no-measure", show_default=False,
         help="Measure on this machine what is missing. Default: only where no RUN is named and nothing stored answers.",
@@ -44,50 +47,20 @@ def command(
 ) -> int:  # fmt: skip
     """Recommend an attention for n tokens within limits, from stored runs: the choice, the runner-up, the doubts."""
     import json
-    from datetime import UTC, datetime
 
-    from harness import figures
-    from harness.answers import measure_candidates as recommending
-    from harness.answers.recommend import as_json as document
-    from harness.answers.terminal import as_text
-    from harness.cases import catalogue
-    from harness.cli._progress import Progress
-    from harness.errors import NOTHING, OK, NothingToCompare
+    from harness.door.answers import Limits, answered
+    from harness.door.progress import Progress
+    from harness.door.stored import Run
+    from harness.errors import NOTHING, OK
     from harness.store.table import write
 
-    asked = recommending.Asked.parse(given)
-    wish = asked.wish(budget_ms=budget_ms, max_error=max_error, max_memory=max_memory)
+    limits = Limits(budget_ms=budget_ms, max_error=max_error, max_memory=max_memory, by=by)
     progress = Progress(quiet=quiet)
-    stored, skipped = recommending.stored(runs or [], results=Path("results"))
-    for text in skipped:
-        progress.warn(text)
-    known = catalogue.cached(asked.sweep.plugin) or {"attentions": {}}
-    asked.check_names(stored, known["attentions"])
-    kinds = catalogue.kinds(known["attentions"])
     try:
-        answers = asked.answers(stored, wish, kinds=kinds) if not measure else []
-    except NothingToCompare:
-        if measure is False or runs:
-            raise
-        answers = []
-    answerable = any(answer.ranking or answer.refused for answer in answers)
-    folder = None
-    if measure or (measure is None and not runs and not answerable):
-        try:
-            target = out or Path("results") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
-            folder, machine = recommending.measure(asked, stored, target, listener=progress)
-        finally:
-            progress.close()
-        stored += [figures.load(folder)] if folder else []
-        answers = asked.answers(stored, wish, kinds=kinds, machine=machine)
-    if not answers:
-        raise NothingToCompare(f"no stored run holds such rows; measure them: harness recommend --n {wish.n} --measure")
-    if as_json:
-        found = {
-            "n": wish.n, "runs": [str(run.folder) for run in stored], "measured": str(folder) if folder else None,
-            "answers": [document(answer) for answer in answers],
-        }  # fmt: skip
-        write(json.dumps(found, indent=2, allow_nan=False) + "\n")
-    else:
-        write("\n".join(as_text(answer) for answer in answers))
-    return OK if any(answer.choice for answer in answers) else NOTHING
+        found = answered(
+            given, [Run((run,)) for run in runs or []], limits, measure=measure, out=out, listener=progress
+        )
+    finally:
+        progress.close()
+    write((json.dumps(found.as_json(), indent=2, allow_nan=False) if as_json else repr(found)) + "\n")
+    return OK if any(answer.choice for answer in found.answers) else NOTHING

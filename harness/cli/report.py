@@ -14,29 +14,22 @@ def command(
     out: Path | None = typer.Option(
         None, "--out", help="The file to write. Default: report.html in the run's folder.", show_default=False
     ),
+    by: str = typer.Option(
+        "latency", "--by", help="Whose time: latency (the device's), host, or eager (the longer). One on a CPU."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON document instead of the file's name."),
 ) -> None:
     """Write one self-contained HTML file: the answer, interactive charts, every row, failures and the environment."""
     import json
 
-    from harness import figures, report
-    from harness.cases import catalogue
-    from harness.errors import NothingToCompare
+    from harness.door.stored import Run
     from harness.store import runs as store
     from harness.store.table import write
 
     folders = list(dict.fromkeys(runs or [store.newest_run(Path("results"))]))
-    loaded = [figures.load(folder) for folder in folders]
-    for folder, run in zip(folders, loaded, strict=True):
-        if run.frame.empty:
-            raise NothingToCompare(f"{folder} holds no rows yet")
-    target = out or report.default_path(loaded)
-    report.check_target(target)
-    known = catalogue.cached([]) or {"attentions": {}}
-    html = report.build(loaded, kinds=catalogue.kinds(known["attentions"]))
-    report.write(html, target)
+    target = Run(tuple(folders)).report(out, by=by)
     if as_json:
-        document = {"report": str(target), "bytes": len(html.encode()), "runs": list(map(str, folders))}
+        document = {"report": str(target), "bytes": target.stat().st_size, "runs": list(map(str, folders))}
         write(json.dumps(document, indent=2) + "\n")
     else:
         write(f"{target}\n")

@@ -41,36 +41,24 @@ def command(
     """Measure attention variants over n and m; write rows, samples and the environment; compare them in a table."""
     import shlex
 
-    from harness.cases.sharing import torchrun
-    from harness.cases.space import Sweep
-    from harness.cli._engine import Choice
-    from harness.cli._progress import Progress
+    from harness.cases.sharing import is_follower
+    from harness.door.engine import Choice
+    from harness.door.measure import fresh, measured
+    from harness.door.progress import Progress
     from harness.errors import FAILURE, OK
     from harness.store import runs as store
-    from harness.sweep import conduct as sweep
 
     if sequence_parallel is not None:
         given["sequence_parallel"] = sequence_parallel
-    if (torchrun() or (0, 1))[0] > 0:  # another process of it writes; this one is a rank
+    if is_follower():  # another process of torchrun writes; this one is a rank
         from harness.engines.torchrun import serve
 
         return serve()
     choice = Choice.parse(engine, address=address, devices=devices, given=given)
-    if resume:
-        folder = out or store.newest_run(Path("results"))
-        store.check_folder(folder, resume=True)
-        wanted = sweep.stored_sweep(folder)
-        sweep.check_same_sweep(wanted, given)
-        wanted = wanted.model_copy(update={k: v for k, v in Sweep.parse(given) if k in given})
-    else:
-        wanted = Sweep.parse(given)
-        folder = out or _fresh(Path("results"))
-        store.check_folder(folder, resume=False)
-    sweep.check_names(wanted)
+    folder = out or (store.newest_run if resume else fresh)(Path("results"))
     progress = Progress(quiet=quiet)
     try:
-        with choice.open(wanted, warn=progress.warn) as measuring:
-            result = sweep.run(wanted, folder, engine=measuring, listener=progress, resume=resume)
+        result = measured(given, folder, choice=choice, listener=progress, resume=resume)
     except KeyboardInterrupt:
         if (folder / store.MEASUREMENTS).exists():
             raise KeyboardInterrupt(f"finish it with: harness run --resume --out {shlex.quote(str(folder))}") from None
@@ -80,16 +68,6 @@ def command(
     frame = store.read(folder)
     _report(folder, result, frame, as_json=as_json)
     return OK if frame.empty or "ok" in set(frame["status"]) else FAILURE
-
-
-def _fresh(results: Path) -> Path:
-    """results/<UTC time>, with a number when two runs start in one second."""
-    from datetime import UTC, datetime
-
-    name, number = f"{datetime.now(UTC):%Y%m%d-%H%M%S}", 1
-    while (folder := results / (name if number == 1 else f"{name}-{number}")).exists():
-        number += 1
-    return folder
 
 
 def _report(folder: Path, result: Any, frame: Any, *, as_json: bool) -> None:

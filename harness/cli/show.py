@@ -24,33 +24,19 @@ def command(
     """Pivot a run in the terminal: variants down, token counts across, medians with their intervals."""
     import json
 
-    from harness.cases.filters import only, words
-    from harness.errors import NothingToCompare, UsageError
-    from harness.store import pivot
+    from harness.door.stored import Run
+    from harness.errors import UsageError
     from harness.store import runs as store
-    from harness.store.selection import labelled
-    from harness.store.table import render, write
+    from harness.store.table import write
 
     if as_json and as_csv:
         raise UsageError("--json and --csv cannot both be given")
-    down = tuple(words(rows, what="axis", valid=pivot.AXES))
-    across = words([columns], what="axis", valid=pivot.AXES)
-    if len(across) != 1 or across[0] in down:
-        raise UsageError(f"--columns takes one axis that --rows does not name, not {columns!r}")
     folder = run if run is not None else store.newest_run(Path("results"))
-    frame = labelled(store.read(folder))
-    if frame.empty:
-        raise NothingToCompare(f"{folder} holds no rows yet")
-    metrics = words(metric, what="metric in this run", valid=list(dict.fromkeys(frame["metric"])))
-    frame = only(
-        frame, attention=attention, n=n, m=m, batch=batch, phase=phase, dtype=dtype, scope=scope, device=device
+    tables = Run((folder,)).table(
+        metric, rows=rows, columns=columns, attention=attention, n=n, m=m, batch=batch, phase=phase, dtype=dtype,
+        scope=scope, device=device,
     )  # fmt: skip
-    tables = [t for name in metrics for t in pivot.pivot(frame, name, rows_by=down, columns_by=across[0])]
-    if not tables:
-        raise NothingToCompare(f"{folder} holds no case of all that was asked for at once")
     if as_json:
-        write(json.dumps({"run": str(folder), "tables": list(map(pivot.as_json, tables))}, indent=2) + "\n")
-    elif as_csv:
-        write(pivot.as_csv(tables))
+        write(json.dumps({"run": str(folder), "tables": tables.as_json()}, indent=2) + "\n")
     else:
-        write(render(tables))
+        write(tables.to_csv() if as_csv else f"{tables!r}\n")

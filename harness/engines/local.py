@@ -2,13 +2,12 @@
 
 with Engine(plugins=[], device="auto") as engine:
     session = engine.open()                  # device, catalogue, environment, machine, commit
-    outcome = engine.measure(case, metrics=("latency",), settings={}, timeout_s=60)
+    outcome = engine.measure(case, metrics=("latency",), settings=Settings(), timeout_s=60)
 with Crew(Devices(plugins=[], devices=["cuda:0", "cuda:1"])) as crew: ...      # a worker on each of several
 """
 
 from __future__ import annotations
 
-import json
 import os
 import selectors
 import signal
@@ -16,41 +15,24 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.cases.catalogue import Resolution
+from harness.engines.outcome import Outcome, WorkerLost
 from harness.errors import Failure, UsageError
 from harness.machine.memory import oom_kills, volunteer
-from harness.machine.quiet import Gpu, Moment
+from harness.machine.quiet import Moment
+from harness.measuring import requests, wire
+from harness.measuring.metrics import Settings
+from harness.measuring.requests import LOST, Answer
 from harness.store.record import Case, Reading
 
+__all__ = ["START_TIMEOUT_S", "Engine", "Outcome", "WorkerLost"]
+
 START_TIMEOUT_S = 300.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What became of one case: readings and raw samples, or one failed reading; seconds by metric."""
-
-    readings: list[Reading]
-    samples: dict[str, list[float]] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def status(self) -> str:
-        """ok where any figure is, else the first reading's."""
-        return "ok" if any(reading.status == "ok" for reading in self.readings) else self.readings[0].status
-
-
-class WorkerLost(RuntimeError):
-    """The worker died or did not answer in time; `status` is the row's status."""
-
-    def __init__(self, status: str, note: str) -> None:
-        super().__init__(note)
-        self.status, self.note = status, note
 
 
 class Engine:
@@ -64,7 +46,8 @@ class Engine:
         self._log: Any = None
         self._pending = b""
         self._oom_kills = 0
-        self._used = self._abandoned = False
+        self._used = self._abandoned = self._known = False
+        self._starting_s = 0.0  # since the last case
         self.restarts = 0
 
     def __enter__(self) -> Engine:
@@ -75,82 +58,79 @@ class Engine:
 
     def open(self) -> dict[str, Any]:
         """Start the worker; its device, catalogue, environment, machine name and commit. Raises UsageError, Failure."""
-        try:
-            session = self._ask("open", START_TIMEOUT_S, plugins=self.plugins, device=self.device)
-        except WorkerLost as lost:
-            self.stop(kill=True)
-            raise Failure(f"the measuring process failed as it started: {lost.note}") from None
-        self.device = session["device"]
-        return session
+        session = self._first(requests.Open(plugins=tuple(self.plugins), device=self.device))
+        self.device, self._known = session.device, True
+        return vars(session)
 
     def resolve(self, cases: Sequence[Case]) -> list[Resolution]:
         """Each case with its backend. Raises UsageError for a name, option or size that does not exist."""
-        answers = self._request("resolve", START_TIMEOUT_S, cases=[asdict(case) for case in cases])
-        return [Resolution(**{**answer, "case": Case(**answer["case"])}) for answer in answers]
+        return list(self._request(requests.Resolve(cases=tuple(cases))))
 
     def free_bytes(self) -> int:
         """Memory free on the device now."""
-        return self._request("free", START_TIMEOUT_S, device=self.device)
+        return self._request(requests.Free(device=self.device))
 
     def ceilings(self, dtypes: Sequence[str]) -> dict[str, Any]:
         """Copy bandwidth and matrix rates of the device."""
-        return self._request("ceilings", START_TIMEOUT_S, device=self.device, dtypes=list(dtypes))
+        return self._request(requests.Ceilings(device=self.device, dtypes=tuple(dtypes)))
 
     def canary(self) -> float:
         """Milliseconds of the fixed matrix product."""
-        return self._request("canary", START_TIMEOUT_S, device=self.device)
+        return self._request(requests.Canary(device=self.device))
 
     def moment(self) -> Moment:
         """The machine's counters now, with the GPU's where the worker lives that can tell them."""
         alive = self.device.startswith("cuda") and self._process is not None
-        gpu = self._request("gpu", START_TIMEOUT_S, device=self.device) if alive else None
-        return Moment.take(gpu=Gpu(**gpu) if gpu else None)
+        return Moment.take(gpu=self._request(requests.LookAtGpu(device=self.device)) if alive else None)
 
     def examine(self, seconds: float) -> str:
         """What doctor finds wrong with this machine in so many seconds, in one line."""
-        return self._request("examine", START_TIMEOUT_S + seconds, device=self.device, seconds=seconds)
+        return self._request(requests.Examine(device=self.device, seconds=seconds))
 
-    def measure(
-        self, case: Case, *, metrics: Sequence[str], settings: dict[str, Any], timeout_s: float
-    ) -> Outcome:  # fmt: skip
+    def measure(self, case: Case, *, metrics: Sequence[str], settings: Settings, timeout_s: float) -> Outcome:
         """Measure one case; whatever happens to it becomes an Outcome, and a failure ends the worker.
 
         A crash or a CUDA error in a worker that had served other cases may be what one of them left behind: the case
         gets a second try in a fresh one.
         """
         self._ensure()
-        request = {"case": asdict(case), "metrics": list(metrics), "settings": settings}
+        request = requests.Measure(case=case, metrics=tuple(metrics), settings=settings)
         used, self._used = self._used, True
+        begun = time.monotonic()
         try:
-            answer = self._ask("measure", timeout_s, **request)
+            answer = self._ask(request, timeout_s)
         except WorkerLost as lost:
             self.stop(kill=True)
             if used and lost.status == "error":
                 return self.measure(case, metrics=metrics, settings=settings, timeout_s=timeout_s)
-            return _failed(metrics, lost.status, lost.note)
+            return _failed(metrics, lost.status, lost.note, self._spent({LOST: time.monotonic() - begun}))
         except Failure as failure:  # the worker could not even answer: its own fault, not the case's
             self.stop(kill=True)
-            return _failed(metrics, "error", str(failure))
-        if failure := answer.get("failure"):
-            self.stop(kill=True)
-            if used and failure["status"] == "error" and "CUDA error" in failure["note"]:
+            return _failed(metrics, "error", str(failure), self._spent({LOST: time.monotonic() - begun}))
+        if isinstance(answer, requests.CaseFailure):
+            again = used and answer.status == "error" and "CUDA error" in answer.note
+            if again or not answer.fit:
+                self.stop(kill=True)
+            if again:
                 return self.measure(case, metrics=metrics, settings=settings, timeout_s=timeout_s)
-            return _failed(metrics, failure["status"], failure["note"])
+            return _failed(metrics, answer.status, answer.note, self._spent(answer.seconds))
         return Outcome(
-            readings=[Reading(**reading) for reading in answer["readings"]],
-            samples=answer["samples"],
-            seconds=answer["seconds"],
-        )
+            readings=list(answer.readings), samples=dict(answer.samples), seconds=self._spent(answer.seconds),
+            ceilings=answer.ceilings,
+        )  # fmt: skip
 
-    def pair(self, cases: Sequence[Case], *, budget_s: float, timeout_s: float) -> dict[str, Any]:
-        """Latency samples of two cases taken in turns: {"samples": [a, b]} or {"failure": ...}. Raises WorkerLost."""
+    def _spent(self, seconds: Mapping[str, float]) -> dict[str, float]:
+        """A case's seconds, with those that starting workers took since the last one."""
+        starting, self._starting_s = self._starting_s, 0.0
+        return {**seconds, requests.START: starting} if starting else dict(seconds)
+
+    def pair(
+        self, cases: tuple[Case, Case], *, budget_s: float, timeout_s: float
+    ) -> requests.Turns | requests.PairFailure:
+        """Latency samples of two cases taken in turns, or whose failure it was. Raises WorkerLost."""
         self._ensure()
-        try:
-            answer = self._ask("pair", timeout_s, cases=[asdict(case) for case in cases], budget_s=budget_s)
-        except WorkerLost:
-            self.stop(kill=True)
-            raise
-        if "failure" in answer:
+        answer = self.ask(requests.Pair(cases=cases, budget_s=budget_s), timeout_s)
+        if isinstance(answer, requests.PairFailure):
             self.stop(kill=True)
         return answer
 
@@ -159,10 +139,10 @@ class Engine:
         if self._process is None:
             self._start()
 
-    def ask(self, operation: str, timeout_s: float, **arguments: Any) -> Any:
+    def ask(self, request: requests.Request[Answer], timeout_s: float) -> Answer:
         """One operation of the worker, which is started if there is none. Raises WorkerLost after ending it."""
         try:
-            return self._ask(operation, timeout_s, **arguments)
+            return self._ask(request, timeout_s)
         except WorkerLost:
             self.stop(kill=True)
             raise
@@ -197,43 +177,54 @@ class Engine:
             self.stop(kill=True)
         if self._process is None:
             self.restarts += 1
-            self.open()
+            begun = time.monotonic()
+            if self._known:
+                self._first(requests.Reopen(plugins=tuple(self.plugins), device=self.device))
+            else:
+                self.open()
+            self._starting_s += time.monotonic() - begun
 
-    def _request(self, operation: str, timeout_s: float, **arguments: Any) -> Any:
+    def _first(self, request: requests.Request[Answer]) -> Answer:
+        """What a new worker is asked first. Raises Failure where it does not start."""
+        try:
+            return self._ask(request, START_TIMEOUT_S)
+        except WorkerLost as lost:
+            self.stop(kill=True)
+            raise Failure(f"the measuring process failed as it started: {lost.note}") from None
+
+    def _request(self, request: requests.Request[Answer]) -> Answer:
         """Ask, once more in a fresh worker if it fails: what a case left behind in it may be the reason."""
         for last in (False, True):
             self._ensure()
             try:
-                return self._ask(operation, timeout_s, **arguments)
+                return self._ask(request, START_TIMEOUT_S)
             except (WorkerLost, Failure) as failure:
                 self.stop(kill=True)
                 if last and isinstance(failure, WorkerLost):
-                    raise Failure(f"the measuring process failed in '{operation}': {failure.note}") from None
+                    name = wire.operation(type(request))
+                    raise Failure(f"the measuring process failed in '{name}': {failure.note}") from None
                 if last:
                     raise
         raise AssertionError("unreachable")
 
-    def _ask(self, operation: str, timeout_s: float, **arguments: Any) -> Any:
+    def _ask(self, request: requests.Request[Answer], timeout_s: float) -> Answer:
         if self._process is None:
             self._start()
         process = self._process
         assert process is not None
         assert process.stdin is not None
-        line = json.dumps({"operation": operation, **arguments}).encode() + b"\n"
         try:
-            process.stdin.write(line)
+            process.stdin.write(wire.encode(request))
             process.stdin.flush()
         except OSError:
             raise self._lost() from None
+        line = self._read_line(timeout_s)
         try:
-            answer = json.loads(self._read_line(timeout_s))
+            return wire.decode_answer(request, line)
+        except UsageError:  # which is a ValueError too
+            raise
         except ValueError:
             raise WorkerLost("error", "the worker's answer was not readable: something wrote into it") from None
-        if "usage" in answer:
-            raise UsageError(answer["usage"])
-        if "error" in answer:
-            raise Failure(f"the measuring process failed in '{operation}': {answer['error']}")
-        return answer["answer"]
 
     def _start(self) -> None:
         if self._abandoned:
@@ -291,8 +282,8 @@ class Engine:
         return next((line[:200] for line in reversed(lines) if line), "")
 
 
-def _failed(metrics: Sequence[str], status: str, note: str) -> Outcome:
-    return Outcome(readings=[Reading(metric=metrics[0], status=status, note=note)])
+def _failed(metrics: Sequence[str], status: str, note: str, seconds: dict[str, float]) -> Outcome:
+    return Outcome(readings=[Reading(metric=metrics[0], status=status, note=note)], seconds=seconds)
 
 
 def _import_path(first: Sequence[str]) -> dict[str, str]:

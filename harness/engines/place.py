@@ -20,12 +20,9 @@ from harness.engines.local import Outcome
 from harness.engines.watch import Taken, Watch
 from harness.machine.quiet import Moment, Verdict
 from harness.machine.shown import Shown
+from harness.measuring.metrics import Settings
 from harness.store.contention import contended
 from harness.store.record import Case, Reading
-
-ROOF = 1.0  # of roofline_fraction: what lies above it is an error of the ceiling
-ROOF_RETAKES = 3
-HIGHER = 1.01  # a ceiling taken again counts as higher from here on
 
 
 class Engine(Protocol):
@@ -38,9 +35,7 @@ class Engine(Protocol):
     def canary(self) -> float: ...
     def moment(self) -> Moment: ...
     def examine(self, seconds: float) -> str: ...
-    def measure(
-        self, case: Case, *, metrics: Sequence[str], settings: dict[str, Any], timeout_s: float
-    ) -> Outcome: ...  # fmt: skip
+    def measure(self, case: Case, *, metrics: Sequence[str], settings: Settings, timeout_s: float) -> Outcome: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +93,6 @@ class Place:
     def __init__(self, engine: Engine, name: str = "", *, device: str = "") -> None:
         self.engine, self.name, self.device, self._own = engine, name, device, device
         self._ceilings: dict[str, Any] | None = None
-        self._roof_retakes = 0
         self._session: dict[str, Any] = {}
         self._watch: Watch | None = None
 
@@ -126,14 +120,12 @@ class Place:
         known, looked, spent = self._ceilings, len(watch.looks), dict(watch.seconds)
         seconds: dict[str, float] = {}
         if task.ceilings and self._ceilings is None:
-            remarks += self._raise_ceilings(task, watch, seconds)
+            remarks += self._take_ceilings(task, watch, seconds)
         taken = self._take(resolution, task, watch)
-        if _above_roof(taken.result) and self._ceilings and self._roof_retakes < ROOF_RETAKES:
-            self._roof_retakes += 1
-            if found := self._raise_ceilings(task, watch, seconds, above=str(resolution.case)):
-                remarks += found
-                taken = self._take(resolution, task, watch)
         outcome, verdict = taken.result, taken.verdict
+        if outcome.ceilings is not None:
+            remarks.append(_raised(resolution.case, self._ceilings or {}, outcome.ceilings))
+            self._ceilings = outcome.ceilings
         if verdict is not None and verdict.disturbed:
             marked = [contended(one, verdict.reason, factor=verdict.factor) for one in outcome.readings]
             outcome = replace(outcome, readings=marked)
@@ -164,24 +156,15 @@ class Place:
             return Taken(result=refused, verdict=None, tries=1)
         return watch.quietly(lambda: self._measure(resolution, task), well=lambda outcome: outcome.status == "ok")
 
-    def _raise_ceilings(self, task: Task, watch: Watch, seconds: dict[str, float], *, above: str = "") -> list[str]:
-        """Take the ceilings, or take them again because a case lies above the roof; what is to be said of it."""
+    def _take_ceilings(self, task: Task, watch: Watch, seconds: dict[str, float]) -> list[str]:
+        """Measure the ceilings in a quiet moment; what is to be said where there was none."""
         started, beside = time.monotonic(), sum(watch.seconds.values())
-        before = self._ceilings
         taken = watch.quietly(lambda: self.engine.ceilings(task.ceilings), well=lambda found: True)
-        found = taken.result if before is None else _higher(before, taken.result)
-        spent = time.monotonic() - started - (sum(watch.seconds.values()) - beside)
-        seconds["ceilings"] = seconds.get("ceilings", 0.0) + spent
-        if before is not None and found is before:
+        seconds["ceilings"] = time.monotonic() - started - (sum(watch.seconds.values()) - beside)
+        self._ceilings = taken.result
+        if taken.verdict is None or not taken.verdict.disturbed:
             return []
-        self._ceilings = found
-        busy = f"; they were measured while {taken.verdict.reason}" if taken.verdict and taken.verdict.disturbed else ""
-        if before is not None:
-            return [
-                f"{above} lay above the roof, which is an error of the ceilings: taken again, "
-                f"{_told(before)} → {_told(found)}{busy}; shares of the roof measured before are too high"
-            ]
-        return [f"the ceilings may be too low{busy}"] if busy else []
+        return [f"the ceilings may be too low: they were measured while {taken.verdict.reason}"]
 
     def _refused(self, resolution: Resolution, task: Task) -> Outcome | None:
         """The case's known impossibility or predicted lack of memory; None where it can be tried."""
@@ -192,28 +175,17 @@ class Place:
 
     def _measure(self, resolution: Resolution, task: Task) -> Outcome:
         """The case's measurement."""
-        settings = {"budget_s": task.budget_s, "ceilings": dict(self._ceilings or {})}
+        settings = Settings(budget_s=task.budget_s, ceilings=dict(self._ceilings or {}))
         case = replace(resolution.case, device=self._own) if self.device else resolution.case
         return self.engine.measure(case, metrics=task.metrics, settings=settings, timeout_s=task.timeout_s)
 
 
-def _above_roof(outcome: Outcome) -> bool:
-    """Whether a case came out quicker than the ceilings allow."""
-    return any(
-        reading.metric == "roofline_fraction" and reading.value is not None and reading.value > ROOF
-        for reading in outcome.readings
+def _raised(case: Case, before: dict[str, Any], after: dict[str, Any]) -> str:
+    """That a case lay above the roof, and what the ceilings are now that they were taken again."""
+    return (
+        f"{case} lay above the roof, which is an error of the ceilings: taken again, {_told(before)} → {_told(after)}; "
+        "shares of the roof measured before are too high"
     )
-
-
-def _higher(before: dict[str, Any], again: dict[str, Any]) -> dict[str, Any]:
-    """The higher of both takes of each ceiling; `before` itself where none rose."""
-    rates = {
-        name: max(rate, again["matmul_tflops"].get(name, rate)) for name, rate in before["matmul_tflops"].items()
-    }  # fmt: skip
-    found = {**before, "copy_gb_per_s": max(before["copy_gb_per_s"], again["copy_gb_per_s"]), "matmul_tflops": rates}
-    rises = [found["copy_gb_per_s"] / before["copy_gb_per_s"]]
-    rises += [rate / before["matmul_tflops"][name] for name, rate in rates.items()]
-    return found if max(rises) > HIGHER else before
 
 
 def _told(ceilings: dict[str, Any]) -> str:

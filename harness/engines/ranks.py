@@ -2,7 +2,7 @@
 
 with Engine(plugins=[], device="cpu", ranks=4) as engine:        # four workers of this machine
     session = engine.open()
-    outcome = engine.measure(shared(case, 4), metrics=METRICS, settings={}, timeout_s=60)
+    outcome = engine.measure(shared(case, 4), metrics=METRICS, settings=Settings(), timeout_s=60)
 
 Under torchrun the workers are one of each of its processes (harness.engines.torchrun). A rank that dies, or a case that
 fails in one of them, ends all workers: the case is a row with the reason, and the next one starts fresh ones.
@@ -16,9 +16,9 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from harness.cases.catalogue import Resolution
 from harness.cases.sharing import alone, shared
@@ -28,8 +28,12 @@ from harness.engines.place import failed, memory_refusal
 from harness.errors import Failure, UsageError
 from harness.machine import system
 from harness.machine.quiet import Moment
-from harness.store.record import Case, Reading
+from harness.measuring import requests
+from harness.measuring.metrics import Settings
+from harness.measuring.requests import Answer, CaseFailure, Measured, MeetingFile, MeetingStore, Request
+from harness.store.record import Case
 
+Asked = TypeVar("Asked")
 FEW = 16  # processes that any machine may start
 CONSEQUENCES = ("lost the others", "closed by peer", "reset by peer", "pair closure", "the sweep is over")
 PATIENCE_S = 86400.0  # of a collective: the case's own limit is shorter, and a lost rank ends it at once
@@ -39,9 +43,7 @@ LEAVE_S = 20.0  # for the other ranks, once one has failed or died
 class Seat(Protocol):
     """Where one rank's worker is: a process here, or one beside another process of torchrun."""
 
-    def ask(
-        self, operation: str, timeout_s: float, **arguments: Any
-    ) -> Any: ...  # raises WorkerLost, Failure, UsageError
+    def ask(self, request: Request[Answer], timeout_s: float) -> Answer: ...  # raises WorkerLost, Failure, UsageError
     def abandon(self) -> None: ...  # from another thread: end the worker for good
     def stop(self, *, kill: bool = False) -> None: ...
 
@@ -53,7 +55,7 @@ class Source(Protocol):
     whole_machine: bool  # the ranks share the cores of one machine: each gets its part of them
 
     def seats(self) -> list[Seat]: ...
-    def meeting(self, generation: int) -> dict[str, Any]: ...
+    def meeting(self, generation: int) -> MeetingFile | MeetingStore: ...
     def device(self, rank: int, kind: str) -> str: ...
     def close(self) -> None: ...
 
@@ -76,9 +78,9 @@ class Here:
     def seats(self) -> list[Seat]:
         return [Worker(plugins=self.plugins, device="cpu") for _ in range(self.ranks)]
 
-    def meeting(self, generation: int) -> dict[str, Any]:
+    def meeting(self, generation: int) -> MeetingFile:
         self._folder = self._folder or Path(tempfile.mkdtemp(prefix="ranks-"))
-        return {"file": str(self._folder / f"meeting-{generation}")}
+        return MeetingFile(file=str(self._folder / f"meeting-{generation}"))
 
     def device(self, rank: int, kind: str) -> str:
         return f"cuda:{rank}" if kind == "cuda" else kind
@@ -137,16 +139,16 @@ class Engine:
     def free_bytes(self) -> int:
         """Of the rank that has least."""
         return min(
-            self._request(lambda: self._all("free", START_TIMEOUT_S, lambda rank: {"device": self._devices[rank]}))
+            self._request(lambda: self._all(START_TIMEOUT_S, lambda rank: requests.Free(device=self._devices[rank])))
         )
 
     def ceilings(self, dtypes: Sequence[str]) -> dict[str, Any]:
         """Of rank 0's device."""
-        return self._request(lambda: self._first("ceilings", device=self._devices[0], dtypes=list(dtypes)))
+        return self._request(lambda: self._first(requests.Ceilings(device=self._devices[0], dtypes=tuple(dtypes))))
 
     def canary(self) -> float:
         """Milliseconds of the fixed matrix product on rank 0."""
-        return self._request(lambda: self._first("canary", device=self._devices[0]))
+        return self._request(lambda: self._first(requests.Canary(device=self._devices[0])))
 
     def moment(self) -> Moment:
         """The counters of this process' machine now."""
@@ -154,37 +156,38 @@ class Engine:
 
     def examine(self, seconds: float) -> str:
         """What doctor finds wrong on rank 0's device in so many seconds, in one line."""
-        return self._request(lambda: self._first("examine", device=self._devices[0], seconds=seconds))
+        return self._request(lambda: self._first(requests.Examine(device=self._devices[0], seconds=seconds)))
 
-    def measure(
-        self, case: Case, *, metrics: Sequence[str], settings: dict[str, Any], timeout_s: float
-    ) -> Outcome:  # fmt: skip
+    def measure(self, case: Case, *, metrics: Sequence[str], settings: Settings, timeout_s: float) -> Outcome:
         """Measure one case on all ranks; whatever happens to one of them becomes an Outcome and ends them all."""
         plain = alone(case, self._backends[case.case_id])
         try:
             whole = Resolution(case=plain, peak_bytes=self._peaks[case.case_id])
-            request = {
-                "case": asdict(plain), "metrics": list(metrics), "settings": settings,
-                "one_process": memory_refusal(whole, self.free_bytes()),
-            }  # fmt: skip
-            answers = self._all("measure_part", timeout_s, lambda rank: {**request, "device": self._devices[rank]})
+            refused = memory_refusal(whole, self.free_bytes())
+            answers = self._all(
+                timeout_s,
+                lambda rank: requests.MeasurePart(
+                    case=plain, device=self._devices[rank], metrics=tuple(metrics), settings=settings,
+                    one_process=refused,
+                ),
+            )  # fmt: skip
         except WorkerLost as lost:
             self._end(kill=True)
             return failed(metrics[0], lost.status, lost.note)
         except Failure as failure:
             self._end(kill=True)
             return failed(metrics[0], "error", str(failure))
-        readings = [Reading(**reading) for reading in answers[0]["readings"]]
-        return Outcome(readings=readings, samples=answers[0]["samples"], seconds=answers[0]["seconds"])
+        first = answers[0]
+        assert isinstance(first, Measured)  # a failure has been raised
+        return Outcome(readings=list(first.readings), samples=dict(first.samples), seconds=dict(first.seconds))
 
     def _resolve(self, cases: Sequence[Case]) -> list[Resolution]:
-        answers = self._request(lambda: self._first("resolve", cases=[asdict(case) for case in cases]))
-        return [Resolution(**{**answer, "case": Case(**answer["case"])}) for answer in answers]
+        return list(self._request(lambda: self._first(requests.Resolve(cases=tuple(cases)))))
 
-    def _first(self, operation: str, **arguments: Any) -> Any:
-        return self._seats[0].ask(operation, START_TIMEOUT_S, **arguments)
+    def _first(self, request: Request[Answer]) -> Answer:
+        return self._seats[0].ask(request, START_TIMEOUT_S)
 
-    def _request(self, asking: Callable[[], Any]) -> Any:
+    def _request(self, asking: Callable[[], Asked]) -> Asked:
         """What is asked between cases; once more of fresh workers if it fails. Raises Failure, UsageError."""
         for last in (False, True):
             try:
@@ -206,31 +209,27 @@ class Engine:
         count = self.source.ranks
         if self.source.whole_machine and "OMP_NUM_THREADS" not in os.environ:
             threads = max(1, len(system.affinity()) // count)
-            self._all("threads", START_TIMEOUT_S, lambda rank: {"threads": threads})
+            self._all(START_TIMEOUT_S, lambda rank: requests.Threads(threads=threads))
         kind = self.asked
         if kind == "auto":  # rank 0 tells which kind of device there is
-            kind = self._seats[0].ask("open", START_TIMEOUT_S, plugins=self.plugins, device="auto")["device"]
-            kind = kind.partition(":")[0]
+            kind = self._first(requests.Open(plugins=tuple(self.plugins), device="auto")).device.partition(":")[0]
         devices = [self.source.device(rank, kind) for rank in range(count)]
         sessions = self._all(
-            "open", START_TIMEOUT_S, lambda rank: {"plugins": self.plugins, "device": devices[rank]}
+            START_TIMEOUT_S, lambda rank: requests.Open(plugins=tuple(self.plugins), device=devices[rank])
         )  # fmt: skip
-        self._session, self._devices = sessions[0], devices
+        self._session, self._devices = vars(sessions[0]), devices
         meeting = self.source.meeting(next(self._generations))
         self._all(
-            "join", START_TIMEOUT_S,
-            lambda rank: {
-                "rank": rank, "ranks": count, "meeting": meeting, "device": devices[rank], "patience_s": PATIENCE_S
-            },
+            START_TIMEOUT_S,
+            lambda rank: requests.Join(
+                rank=rank, ranks=count, meeting=meeting, device=devices[rank], patience_s=PATIENCE_S
+            ),
         )  # fmt: skip
 
-    def _all(self, operation: str, timeout_s: float, arguments: Callable[[int], dict[str, Any]]) -> list[Any]:
-        """Every rank's answer. The first that fails ends all; then WorkerLost, Failure or UsageError says why."""
+    def _all(self, timeout_s: float, request: Callable[[int], Request[Answer]]) -> list[Answer]:
+        """Every rank's answer to its request. The first that fails ends all: WorkerLost, Failure or UsageError."""
         self._ready()
-        asked = {
-            self._pool.submit(seat.ask, operation, timeout_s, **arguments(rank)): rank
-            for rank, seat in enumerate(self._seats)
-        }
+        asked = {self._pool.submit(seat.ask, request(rank), timeout_s): rank for rank, seat in enumerate(self._seats)}
         waiting = set(asked)
         while waiting:
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
@@ -258,8 +257,7 @@ def _problem(future: Future[Any]) -> BaseException | None:
     if error := future.exception():
         return error
     answer = future.result()
-    failure = answer.get("failure") if isinstance(answer, dict) else None
-    return WorkerLost(failure["status"], failure["note"]) if failure else None
+    return WorkerLost(answer.status, answer.note) if isinstance(answer, CaseFailure) else None
 
 
 def _worst(problems: Sequence[tuple[int, BaseException]]) -> BaseException:

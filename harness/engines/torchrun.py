@@ -22,6 +22,8 @@ from harness.cases.sharing import torchrun
 from harness.engines.local import Engine as Worker
 from harness.engines.local import WorkerLost
 from harness.errors import OK, Failure, UsageError
+from harness.measuring import wire
+from harness.measuring.requests import Answer, MeetingStore, Request
 
 POLL_S = 0.02
 EXTRA_S = 30.0  # that a worker's own time limit may take to reach rank 0
@@ -47,9 +49,9 @@ class Torchrun:
         remote = [_Remote(self._store, rank, self._generation) for rank in range(1, self.ranks)]
         return [Worker(plugins=self.plugins, device="cpu"), *remote]
 
-    def meeting(self, generation: int) -> dict[str, Any]:
+    def meeting(self, generation: int) -> MeetingStore:
         host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        return {"host": host, "port": port, "prefix": f"harness/group/{generation}"}
+        return MeetingStore(host=host, port=port, prefix=f"harness/group/{generation}")
 
     def device(self, rank: int, kind: str) -> str:
         return f"cuda:{self._locals[rank]}" if kind == "cuda" else kind
@@ -65,13 +67,13 @@ class _Remote:
         self.store, self.rank, self.generation = store, rank, generation
         self._gone = False
 
-    def ask(self, operation: str, timeout_s: float, **arguments: Any) -> Any:
+    def ask(self, request: Request[Answer], timeout_s: float) -> Answer:
         """As harness.engines.local.Engine.ask."""
         number = _send(
             self.store,
             {
-                "do": "ask", "rank": self.rank, "generation": self.generation, "operation": operation,
-                "timeout_s": timeout_s, "arguments": arguments,
+                "do": "ask", "rank": self.rank, "generation": self.generation, "timeout_s": timeout_s,
+                "request": wire.encode(request).decode(),
             },
         )  # fmt: skip
         key, deadline = f"harness/answer/{number}", time.monotonic() + timeout_s + EXTRA_S
@@ -88,7 +90,7 @@ class _Remote:
             raise UsageError(answer["usage"])
         if "failure" in answer:
             raise Failure(answer["failure"])
-        return answer["answer"]
+        return wire.decode_answer(request, answer["answer"])
 
     def abandon(self) -> None:
         """End the worker for good."""
@@ -131,8 +133,10 @@ def serve() -> int:
 
 
 def _answer(store: Any, number: int, worker: Worker, message: dict[str, Any]) -> None:
+    request = wire.decode(message["request"])
     try:
-        answer = {"answer": worker.ask(message["operation"], message["timeout_s"], **message["arguments"])}
+        given = worker.ask(request, message["timeout_s"])
+        answer = {"answer": wire.encode_answer(request, given).decode()}
     except WorkerLost as lost:
         answer = {"lost": [lost.status, lost.note]}
     except UsageError as error:

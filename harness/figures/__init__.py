@@ -13,13 +13,14 @@ import importlib
 import pkgutil
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UsageError
 from harness.store import runs as store
+from harness.store.clock import timed_by
 from harness.store.contention import reason
 from harness.store.replacing import replacing
 from harness.store.selection import Frame, labelled, metric_rows
@@ -47,13 +48,19 @@ class Sheet:
 class Run:
     """What a figure draws from: labelled rows, the environment, the raw samples.
 
-    whole: the rows before any selection, from which colours are given, so that they do not depend on it.
+    whole: the rows before any selection, from which colours are given, so that they do not depend on it;
+    clock: whose time its latencies are (harness.store.clock).
     """
 
     folder: Path
     frame: Frame
     environment: dict[str, Any]
     whole: Frame
+    clock: str = "latency"
+
+    def by(self, clock: str) -> Run:
+        """The run with its latencies, and what is made of them, by another clock. Raises UsageError."""
+        return replace(self, frame=timed_by(self.frame, clock), whole=timed_by(self.whole, clock), clock=clock)
 
     def rows(self, metric: str) -> Frame:
         """One row a case, failures included. Raises Skip where nothing of this metric succeeded."""
@@ -70,6 +77,8 @@ class Run:
 
         if reason(row.note):
             return None
+        if metric == "latency":
+            metric = getattr(row, "clock", metric)
         values = self._samples.get((row.case_id, metric))
         alone = values is not None and pandas.notna(row.samples) and len(values) == row.samples
         return values if alone else None
@@ -100,6 +109,23 @@ def load(path: Path) -> Run:
     return Run(folder=folder, frame=frame, environment=store.read_environment(folder), whole=frame)
 
 
+def draw(run: Run, name: str, *, title: str = "") -> list[Sheet]:
+    """The sheets of one figure, laid out. title: a line above the panels. Raises Skip where nothing can be drawn."""
+    import matplotlib
+
+    from harness.figures._style import RC
+
+    with matplotlib.rc_context(RC), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # names come from users
+        sheets = list(importlib.import_module(f"{__name__}.{name}").draw(run))
+        for sheet in sheets:
+            if title:
+                sheet.figure.suptitle(title, x=0.06, ha="left", fontsize=11, fontweight="bold")
+            sheet.figure.draw_without_rendering()
+            sheet.figure.set_layout_engine("none")  # laid out once, the same for every format
+    return sheets
+
+
 def write(run: Run, figures: Sequence[str], out: Path, *, formats: Sequence[str] = FORMATS) -> Outcome:
     """Draw the figures into `out`, each file replaced atomically. Raises UsageError where `out` cannot be written."""
     import matplotlib
@@ -111,14 +137,12 @@ def write(run: Run, figures: Sequence[str], out: Path, *, formats: Sequence[str]
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # names come from users
         for name in figures:
             try:
-                sheets = list(importlib.import_module(f"{__name__}.{name}").draw(run))
+                sheets = draw(run, name)
             except Skip as reason:
                 outcome.skipped[name] = str(reason)
                 continue
             files = outcome.figures.setdefault(name, [])
             for sheet in sheets:
-                sheet.figure.draw_without_rendering()
-                sheet.figure.set_layout_engine("none")  # laid out once, the same for every format
                 for kind in formats:
                     files.append(out / f"{name}{'-' if sheet.suffix else ''}{sheet.suffix}.{kind}")
                     _save(sheet.figure, files[-1], kind)

@@ -9,6 +9,7 @@ for suffix, where, rows in sheets(frame):                # unlike machines, devi
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,6 +21,7 @@ from matplotlib.lines import Line2D
 
 from harness.figures import Run, Sheet
 from harness.figures._style import FAINT, INK, WIDTH, Looks, device_name
+from harness.store.clock import RATES, told
 from harness.store.contention import banner, count, reason
 from harness.store.record import DTYPES, PHASES
 from harness.store.selection import FILE, PANEL, Frame, place, printable, settings, sort_key
@@ -32,6 +34,15 @@ DOUBT = "#c00000"
 CAPTION_POINTS, CAPTION_LETTERS = 8, 148
 MOST_COLUMNS = 10
 FAILED = {"oom": ("x", "out of memory"), "timeout": ("+", "timeout"), "error": ("1", "error")}
+
+
+class Page(Figure):
+    """A figure that shows in a notebook by itself, whether or not pyplot was imported there."""
+
+    def _repr_png_(self) -> bytes:
+        page = io.BytesIO()
+        self.savefig(page, format="png", dpi=110)
+        return page.getvalue()
 
 
 @dataclass
@@ -77,7 +88,7 @@ class Paper:
         self.where, self.rows, self.run, self.letters = where, rows, run, letters
         self.looks = Looks(run.whole)
         self.legend: dict[tuple[str, Any], Line2D] = {}
-        self.figure, self.tall = Figure(figsize=(WIDTH, 4), layout="constrained"), 4.0
+        self.figure, self.tall = Page(figsize=(WIDTH, 4), layout="constrained"), 4.0
 
     def grid(self, lines: int, columns: int, *, tall: float, **how: Any) -> Any:
         """lines × columns axes, `tall` inches high in all."""
@@ -133,7 +144,9 @@ class Paper:
 
     def finish(self, notes: Sequence[str], *, suffix: str = "") -> Sheet:
         """Add the legend and the caption under the panels and hand the sheet over."""
-        sentences = " ".join(filter(None, [self._contended(), *notes, MASKS, self._absent()]))
+        timed = bool(set(self.rows["metric"]) & {"latency", *RATES})
+        clock = told(self.run.clock, self.where["device"]) if timed else ""
+        sentences = " ".join(filter(None, [self._contended(), *notes, clock, MASKS, self._absent()]))
         caption = self._caption([self._setting(), sentences])
         dpi = self.figure.dpi
         below = caption.get_window_extent().height / dpi + 0.12

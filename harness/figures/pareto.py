@@ -18,7 +18,7 @@ from harness.figures import Run, Sheet, Skip
 from harness.figures._sheet import Paper, sheets
 from harness.figures._style import FAINT, log_ticks
 from harness.store.record import MODEL_KEYS, parse_options
-from harness.store.selection import Frame, sort_key
+from harness.store.selection import WEIGHTS, Frame, sort_key
 
 JUDGED = {
     "top1": "top-1 accuracy",
@@ -29,6 +29,7 @@ JUDGED = {
 COSTS = {"flops": ("GMAC of one call", 2e9), "latency": ("latency, ms", 1.0)}
 FLOOR = "none"
 SETTINGS = ("model.", "recipe.")  # keys of `options` that are not the variant's own
+ORIGINS = ("trained.start", "trained.data", "trained.step", "judged.data")  # the same, told only where they differ
 LOAD = ("colours", "items", "shapes", "steps")  # the same, of recall models, which write them without a prefix
 # Student's t at 97.5 % by degrees of freedom, from 0; beyond, 1.96·(1 + 2/n) is up to 4 % above it
 STUDENT = (math.inf, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
@@ -77,6 +78,7 @@ def draw(run: Run) -> list[Sheet]:
     names = dict(zip(distinct, problems([parse_options(options) for options in distinct]), strict=True))
     frame["problem"] = frame["options"].map(names)
     frame["judged"] = frame["case_id"].map(metric)
+    frame["weights"] = parsed.map(lambda options: options.get(WEIGHTS, ""))
     frame["series"] = frame["attention"] + parsed.map(own_options)
     drawn = []
     for suffix, where, group in sheets(frame, by=("problem",)):
@@ -94,7 +96,7 @@ def problems(parsed: list[dict[str, str]]) -> list[str]:
     told = []
     for name, options in zip(names, parsed, strict=True):
         alike = [other for title, other in zip(names, parsed, strict=True) if title == name]
-        keys = sorted({key for other in alike for key in other if _is_setting(key, other)})
+        keys = sorted({key for other in alike for key in other if _is_setting(key, other) or key in ORIGINS})
         telling = [key for key in keys if len({other.get(key) for other in alike}) > 1]
         told.append(" ".join([name, *(f"{_bare(key)}={options.get(key, 'default')}" for key in telling)]))
     return told
@@ -125,7 +127,7 @@ def _points(rows: Frame) -> list[Point]:
     found = []
     keys = ["attention", "series", "m"]
     for (attention, series, m), group in _ok(rows).groupby([*keys[:2], rows["m"].fillna(-1)]):
-        table = group.pivot_table(index="seed", columns="metric", values="value", aggfunc="last")
+        table = group.pivot_table(index=["seed", "weights"], columns="metric", values="value", aggfunc="last")
         judged = group["judged"].iloc[0]
         costs = {name: float(table[name].median()) / scale for name, (_, scale) in COSTS.items() if name in table}
         if judged in table and costs:

@@ -21,13 +21,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from harness import __version__
 from harness.errors import UsageError
 from harness.machine import system
 from harness.machine.nvml import Gpu, NoGpu
 
 PACKAGES = (
-    "attention-harness", "torch", "triton", "numpy", "pandas", "xformers", "flash-attn", "torchvision", "timm",
-    "accelerate", "ray", "nvidia-ml-py", "nvidia-cudnn-cu13", "nvidia-cudnn-cu12", "nvidia-cublas",
+    "attention-harness", "torch", "triton", "numpy", "pandas", "xformers", "flash-attn", "flash-attn-3", "fa3-fwd",
+    "flash-attn-4", "torchvision", "timm", "accelerate", "ray", "nvidia-ml-py", "nvidia-cudnn-cu13",
+    "nvidia-cudnn-cu12", "nvidia-cublas",
 )  # fmt: skip
 VARIABLES = (
     "OMP_", "GOMP_", "KMP_", "MKL_", "DNNL_", "ONEDNN_", "OPENBLAS_", "BLIS_", "NVPL_", "MALLOC_", "THP_MEM_ALLOC_",
@@ -229,6 +231,8 @@ def _gpu(missing: dict[str, str], device: str, root: Path, nvml: Any) -> dict[st
 def _version(package: str) -> str:
     from importlib.metadata import PackageNotFoundError, version
 
+    if package == "attention-harness":  # of the code that runs, which an installation's metadata need not be
+        return __version__
     try:
         return version(package)
     except PackageNotFoundError:

@@ -9,6 +9,7 @@ A question that the driver does not answer gives None, and gpu.missing says why.
 from __future__ import annotations
 
 import importlib
+from dataclasses import dataclass
 from typing import Any
 
 THROTTLES = {
@@ -16,6 +17,17 @@ THROTTLES = {
     0x20: "heat (driver)", 0x40: "heat (hardware)", 0x80: "power brake", 0x100: "display clocks",
     0x200: "board limit", 0x400: "reliability",
 }  # fmt: skip
+
+
+CAPS = 0x4 | 0x8 | 0x20 | 0x40 | 0x80 | 0x200  # of those, heat and power: what is timed under them is slower
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beat:
+    """The clock of the multiprocessors at one moment and why it was no higher, as far as the driver tells."""
+
+    sm_mhz: int | None
+    throttle_mask: int | None
 
 
 class NoGpu(RuntimeError):
@@ -83,19 +95,20 @@ class Gpu:
 
     def now(self) -> dict[str, Any]:
         """What changes by the moment: clocks, reasons for slowing down (a bit mask), heat, power, use."""
-        reasons = self.ask("CurrentClocksEventReasons")
-        if reasons is None:
-            reasons = self.ask("CurrentClocksThrottleReasons")  # the name before driver 535
         use = self.ask("UtilizationRates")
         heat = self.ask("Temperature", 0)
         return {
             "sm_mhz": self.ask("ClockInfo", 1),
             "memory_mhz": self.ask("ClockInfo", 2),
-            "throttle_mask": reasons,
+            "throttle_mask": self._throttle_mask(),
             "temperature_c": heat if heat is not None else self.ask("TemperatureV", 0),  # the name from CUDA 14 on
             "power_w": _watts(self.ask("PowerUsage")),
             "use_percent": use.gpu if use is not None else None,
         }
+
+    def beat(self) -> Beat:
+        """The SM clock and the reasons for slowing down: little enough to be asked between two samples."""
+        return Beat(sm_mhz=self.ask("ClockInfo", 1), throttle_mask=self._throttle_mask())
 
     def processes(self) -> list[int] | None:
         """The ids of the processes with work on the GPU, in the numbering of the driver's host."""
@@ -107,6 +120,10 @@ class Gpu:
     def memory_errors(self) -> int | None:
         """Memory errors that ECC could not correct since the driver was loaded."""
         return self.ask("TotalEccErrors", 1, 0)
+
+    def _throttle_mask(self) -> int | None:
+        reasons = self.ask("CurrentClocksEventReasons")
+        return reasons if reasons is not None else self.ask("CurrentClocksThrottleReasons")  # before driver 535
 
 
 def throttle_names(mask: int) -> list[str]:

@@ -52,6 +52,9 @@ def ranges_of(cores: Iterable[int]) -> str:
     return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in runs)
 
 
+SHARED = "index*/shared_cpu_list"  # of which cores share a cache; the last index is the last level
+
+
 def affinity() -> set[int]:
     """The logical cores this process may run on."""
     if hasattr(os, "sched_getaffinity"):
@@ -114,6 +117,18 @@ def caches(root: Path, core: int) -> dict[str, int]:
             kind = {"Data": "d", "Instruction": "i"}.get(text(root, f"{folder}/type") or "", "")
             found[f"L{level}{kind}"] = int(size[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[size[2]]
     return found
+
+
+def last_level_bytes(root: Path, cores: Iterable[int]) -> int | None:
+    """Bytes of all the last-level caches that the cores stand on; None where the caches are not exposed."""
+    found: dict[str, int] = {}
+    for core in cores:
+        sizes = caches(root, core)
+        if not sizes:
+            return None
+        shared = [text(root, str(path.relative_to(root))) for path in _glob(root, f"{CPU}/cpu{core}/cache", SHARED)]
+        found[shared[-1] or str(core) if shared else str(core)] = sizes[max(sizes)]
+    return sum(found.values()) or None
 
 
 def governors(root: Path, cores: Iterable[int]) -> list[str]:

@@ -19,8 +19,9 @@ from harness.errors import UsageError
 from harness.measuring.trained import COSTS, Inference, cost
 from harness.store.record import Case, Reading
 from harness.vision import checkpoint, tasks
+from harness.vision.data import identity
 from harness.vision.evaluate import accuracies, accuracy, parameters
-from harness.vision.plan import Plan, case_of, shape_of
+from harness.vision.plan import Origin, Plan, case_of, shape_of
 from harness.vision.processes import join
 from harness.vision.runfolder import BEST, LAST
 from harness.vision.task import Task
@@ -35,6 +36,7 @@ class Trained:
     network: nn.Module
     data: Any
     step: int
+    origin: Origin
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +76,15 @@ def load(path: Path, *, task: str = "", data: Path | None = None, best: bool = F
         plan, options={k: v for k, v in plan.options.items() if k not in ("weights", "teacher", "teacher_model")}
     )
     network = fresh.build(images)
-    checkpoint.fill(network, parts.get("ema") or parts["model"], path=path)
-    return Trained(plan=plan, task=tasks.get(plan.task), network=network, data=images, step=facts["step"])
+    tensors = checkpoint.judged(parts)
+    checkpoint.fill(network, tensors, path=path)
+    origin = Origin(
+        weights=identity.weights(tensors), step=facts["step"], start=facts.get("start", ""),
+        data=facts.get("data", {}).get("train", ""), judged=identity.digest_of(images),
+    )  # fmt: skip
+    return Trained(
+        plan=plan, task=tasks.get(plan.task), network=network, data=images, step=facts["step"], origin=origin
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +105,8 @@ def prepare(trained: Trained, *, device: str, batch: int) -> Exam:
     items = task.collate([trained.data[index % len(trained.data)] for index in range(batch)])
     items = send_to_device(items, accelerator.device)
     shape = shape_of(network, lambda: task.predict(network, items))
-    return Exam(trained=trained, accelerator=accelerator, items=items, case=case_of(trained.plan, shape, device=device))
+    case = case_of(trained.plan, shape, device=device, origin=trained.origin)
+    return Exam(trained=trained, accelerator=accelerator, items=items, case=case)
 
 
 def judge(exam: Exam, *, budget_s: float = 2.0) -> Judged:

@@ -1,10 +1,10 @@
 """What a worker does for the regression gate (harness.check): timing in turns, deterministic figures, the definition.
 
-hold({"key": "a", "case": {...}})                        # builds the case and warms it up
-turn({"key": "a", "seconds": 0.04})                      # single calls by each clock: {"wall": [ms], "cpu": [ms], …}
-release({})                                              # forgets every case that is held
-probe({"case": {...}})                                   # flops, peak_memory, kernels, numeric_error; nothing timed
-definition({"case": {...}})                              # what the variant computes, whatever its source looks like
+hold(Hold(key="a", device="cpu", case=case))             # builds the case and warms it up
+turn(Turn(key="a", seconds=0.04))                        # milliseconds of single calls, by each clock
+release(Release())                                       # forgets every case that is held
+probe(Probe(case=case))                                  # flops, peak_memory, kernels, numeric_error; nothing timed
+definition(Definition(case=case))                        # what the variant computes, whatever its source looks like
 
 Imports torch. Deterministic figures are taken on one thread, so that they are the same on a machine with more.
 """
@@ -21,7 +21,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -30,8 +29,21 @@ from harness.machine.instructions import Instructions, NoCounter
 from harness.measuring import calibrate
 from harness.measuring.metrics import Settings, flops, kernels, latency, memory
 from harness.measuring.metrics import error as errors
+from harness.measuring.requests import (
+    Definition,
+    Described,
+    Hold,
+    Load,
+    Loaded,
+    Probe,
+    Probed,
+    Release,
+    Samples,
+    Toolchain,
+    Turn,
+)
 from harness.measuring.subject import Subject
-from harness.store.record import Case, Reading, canonical_options
+from harness.store.record import Reading, canonical_options
 
 PROJECTIONS = 4
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
@@ -49,71 +61,72 @@ class Sample:
     instructions: float | None = None
 
 
-def load(request: dict[str, Any]) -> dict[str, Any]:
+def load(request: Load) -> Loaded:
     """Load plugins that are not loaded yet; tell which variants they define and where the measured code lies.
 
     `threads`, where it is given, is how many the process computes with from here on, to be timed.
     """
-    if request.get("threads"):
-        torch.set_num_threads(request["threads"])
+    if request.threads:
+        torch.set_num_threads(request.threads)
         _keep_memory()
-    defined = {path: attentions.load_plugin(path) for path in request["plugins"]}
-    plugins = [Path(path).resolve() for path in request["plugins"]]
-    origin = [str(Path(attentions.__file__).resolve().parent), *map(str, plugins)]
-    return {"variants": [name for names in defined.values() for name in names], "origin": origin}
+    defined = {path: attentions.load_plugin(path) for path in request.plugins}
+    plugins = [Path(path).resolve() for path in request.plugins]
+    origin = (str(Path(attentions.__file__).resolve().parent), *map(str, plugins))
+    return Loaded(variants=tuple(name for names in defined.values() for name in names), origin=origin)
 
 
-def hold(request: dict[str, Any]) -> None:
+def hold(request: Hold) -> None:
     """Make the case ready to be timed in turns under its key, warmed up; the canary where the case is None."""
-    device = request["device"]
-    if request["case"] is None:
-        HELD[request["key"]] = _clocked(lambda: calibrate.canary_sample(device), device)
+    device = request.device
+    if request.case is None:
+        HELD[request.key] = _clocked(lambda: calibrate.canary_sample(device), device)
         return
-    subject = Subject(Case(**request["case"]))
+    subject = Subject(request.case)
     take = latency.sampler(subject)  # which has warmed it up
-    HELD[request["key"]] = _clocked_call(subject) if device == "cpu" else lambda: Sample(take(1)[0])
+    HELD[request.key] = _clocked_call(subject) if device == "cpu" else lambda: Sample(take(1)[0])
 
 
-def turn(request: dict[str, Any]) -> dict[str, list[float]]:
+def turn(request: Turn) -> Samples:
     """Single calls for `seconds`, at least one, by each clock that counts them, after one that is not counted: another
     process has used the caches since."""
-    sample = HELD[request["key"]]
+    sample = HELD[request.key]
     sample()
-    samples: list[Sample] = []
+    taken: list[Sample] = []
     started = time.perf_counter()
-    while not samples or time.perf_counter() - started < request["seconds"]:
-        samples.append(sample())
-    found = {name: [getattr(one, name) for one in samples] for name in ("wall", "cpu", "instructions")}
-    return {name: values for name, values in found.items() if None not in values}
+    while not taken or time.perf_counter() - started < request.seconds:
+        taken.append(sample())
+    cpu = [one.cpu for one in taken if one.cpu is not None]
+    instructions = [one.instructions for one in taken if one.instructions is not None]
+    return Samples(milliseconds=[one.wall for one in taken], cpu=cpu, instructions=instructions)
 
 
-def release(request: dict[str, Any]) -> None:
+def release(request: Release) -> None:
     """Forget every case that is held."""
     HELD.clear()
 
 
-def probe(request: dict[str, Any]) -> list[dict[str, Any]]:
+def probe(request: Probe) -> Probed:
     """Readings of what is the same in every run; raises what the case raises. kernels' note tells the output too."""
     torch.set_num_threads(1)
-    subject, settings = Subject(Case(**request["case"])), Settings()
+    subject, settings = Subject(request.case), Settings()
     subject.call()
     found: list[Reading] = []
-    if not request.get("scaling"):
+    if not request.scaling:
         found.append(next(iter(errors.measure(subject, {}, settings))))
     found.append(next(iter(flops.measure(subject, {}, settings))))  # its rate needs a latency and is not asked for
     found += memory.measure(subject, {}, settings)
     found += kernels.measure(subject, {}, settings)
-    return [asdict(reading) for reading in found]
+    return Probed(readings=tuple(found))
 
 
-def definition(request: dict[str, Any]) -> dict[str, Any]:
+def definition(request: Definition) -> Described:
     """The declared fields, the parameters' shapes, and projections of the float64 reference's output and gradients.
 
     Taken at a small size on inputs and parameters that are the same on every machine, so a refactoring that computes
     the same has the same definition to 1e-9.
     """
     torch.set_num_threads(1)
-    asked = Case(**request["case"])
+    asked = request.case
     sizes = {name: min(getattr(asked, name) or SMALL[name], SMALL[name]) for name in ("n", "h", "d")}
     m = min(asked.m, SMALL["m"], sizes["n"] // 2) if asked.m is not None else None
     if asked.scope == "model":
@@ -138,12 +151,12 @@ def definition(request: dict[str, Any]) -> dict[str, Any]:
     values = torch.cat([t.detach().double().flatten() / t.numel() ** 0.5 for t in results])
     views = [float(values @ _exact(values.shape, generator)) for _ in range(PROJECTIONS)]
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True, default=str).encode()).hexdigest()[:12]
-    return {"fields": digest, "size": float(values.norm()), "projections": views}
+    return Described(fields=digest, size=float(values.norm()), projections=views)
 
 
-def toolchain(request: dict[str, Any]) -> str:
+def toolchain(request: Toolchain) -> str:
     """What peak memory and kernels depend on beside the code: torch's build, and the kind of device or the GPU."""
-    device = torch.device(request["device"])
+    device = torch.device(request.device)
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return f"torch {torch.__version__} {(torch.version.git_version or '')[:8]} {kind}"
 

@@ -1,7 +1,7 @@
 """One rank of a case that several processes share: joins the group, holds its tokens, follows rank 0. Imports torch.
 
-    join({"rank": 0, "ranks": 4, "meeting": {"file": ...}, ...})       # in every rank's worker process
-    measure({"case": ..., "metrics": ..., "settings": ...})            # the same in every rank, at the same time
+    join(Join(rank=0, ranks=4, meeting=MeetingFile(file=...), ...))      # in every rank's worker process
+    measure(MeasurePart(case=..., metrics=..., settings=...))            # the same in every rank, at the same time
 
 Rank 0 conducts: it holds the whole case besides its part, for the comparison with float64 and for the time of one
 process, and tells the others by small broadcasts what to do next. A sample is the time of the slowest rank from a
@@ -25,29 +25,30 @@ from attentions import parallel
 from harness import stats
 from harness.machine import system
 from harness.measuring.metrics import Settings, error, latency
+from harness.measuring.requests import Join, MeasurePart, MeetingFile
 from harness.measuring.subject import Subject
 from harness.store.record import Case, Reading
 
-END, CALL, BACK, TIME, COUNT = range(5)  # what rank 0 orders; TIME with a number of samples
+END, CALL, BACK, TIME, COUNT, DEAL = range(6)  # what rank 0 orders; TIME with a number of samples
 WARM_UP_CALLS = 2
 MIB = 2**20
 
 
-def join(request: dict[str, Any]) -> None:
+def join(request: Join) -> None:
     """Become a rank of a group: gloo for tensors on the CPU, nccl for those on a GPU."""
-    meeting = request["meeting"]
-    if "file" in meeting:
-        store = dist.FileStore(str(Path(meeting["file"])), request["ranks"])
+    meeting = request.meeting
+    if isinstance(meeting, MeetingFile):
+        store = dist.FileStore(str(Path(meeting.file)), request.ranks)
     else:
-        store = dist.PrefixStore(meeting["prefix"], dist.TCPStore(meeting["host"], meeting["port"], is_master=False))
+        store = dist.PrefixStore(meeting.prefix, dist.TCPStore(meeting.host, meeting.port, is_master=False))
     dist.init_process_group(
-        "gloo" if request["device"] == "cpu" else "cpu:gloo,cuda:nccl", store=store, rank=request["rank"],
-        world_size=request["ranks"], timeout=timedelta(seconds=request["patience_s"]),
+        "gloo" if request.device == "cpu" else "cpu:gloo,cuda:nccl", store=store, rank=request.rank,
+        world_size=request.ranks, timeout=timedelta(seconds=request.patience_s),
     )  # fmt: skip
 
 
-def measure(request: dict[str, Any]) -> dict[str, Any]:
-    """Rank 0: all readings of the case and its samples. The other ranks: nothing, once rank 0 has ended."""
+def measure(request: MeasurePart) -> dict[str, Reading]:
+    """Rank 0: the readings of the case by metric. The other ranks: nothing, once rank 0 has ended."""
     try:
         return _measure(request)
     except BaseException:
@@ -55,23 +56,20 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
         raise
 
 
-def _measure(request: dict[str, Any]) -> dict[str, Any]:
-    case, rank, ranks = Case(**request["case"]), dist.get_rank(), dist.get_world_size()
+def _measure(request: MeasurePart) -> dict[str, Reading]:
+    case, rank, ranks = request.case, dist.get_rank(), dist.get_world_size()
     shards = parallel.split(case.n, ranks)
-    part = Part(replace(case, device=request["device"]), shards[rank])
+    part = Part(replace(case, device=request.device), shards[rank])
     whole = Subject(part.whole) if rank == 0 else None
-    held = (*part.inputs, *([part.gradient] if part.needs_graph else []))
-    sources = (*whole.inputs, whole.gradient) if whole else (None,) * len(held)
-    for tensor, source in zip(held, sources, strict=False):
-        _deal(tensor, source, shards)
+    _deal_all(part, whole, shards)
     parallel.parallelise(part.module, shards=shards)
     if whole is None:
         _follow(part)
         return {}
-    settings = Settings(**request["settings"])
-    readings = {reading.metric: reading for reading in _conduct(whole, part, shards, settings, request["one_process"])}
+    told = _conduct(whole, part, shards, request.settings, request.one_process)
+    readings = {reading.metric: reading for reading in told}
     order(END)
-    return {"readings": [readings[name] for name in request["metrics"]], "samples": settings.samples}
+    return readings
 
 
 class Part(Subject):
@@ -151,6 +149,8 @@ def _follow(part: Part) -> None:
             _time(part, number)
         elif what == COUNT:
             _count(part)
+        elif what == DEAL:
+            _deal_all(part, None, ())
 
 
 def _call(part: Part, graph: bool) -> Tensor:
@@ -194,6 +194,9 @@ def _conduct(
         p20=summary.p20, p80=summary.p80, samples=summary.samples,
         note=f"{note}; {latency.how_it_ended(stopped, summary)}",
     )  # fmt: skip
+    whole.module = Whole(part, shards)  # type: ignore[assignment]
+    error.check_again(whole, told=lambda: (order(DEAL), _deal_all(part, whole, shards)))
+    whole.module = alone
     yield timed
     yield timed.per(1e3 * whole.case.b * whole.case.n, metric="throughput")
     yield _efficiency(whole, samples, len(shards), settings, one_process)
@@ -207,7 +210,9 @@ def _efficiency(
     if one_process:
         return Reading(metric=name, status="oom", note=f"one process: {one_process}")
     alone = Settings(budget_s=settings.budget_s, min_samples=settings.min_samples, precision=settings.precision)
-    reading = next(iter(latency.measure(whole, {}, alone)))
+    watch = latency.watch_of(whole)
+    watch.fall_back("as of the ranks together")
+    reading = next(iter(latency.readings_of(watch, alone, items=whole.case.n)))
     ratio, low, high = stats.ratio_interval(alone.samples["latency"], samples)
     return Reading(
         metric=name, value=ratio / ranks, ci_low=low / ranks, ci_high=high / ranks, samples=len(samples),
@@ -252,6 +257,15 @@ def _time(part: Part, count: int) -> list[float]:
     slowest = torch.tensor(mine, dtype=torch.float64)
     dist.all_reduce(slowest, op=dist.ReduceOp.MAX)
     return slowest.tolist()
+
+
+def _deal_all(part: Part, whole: Subject | None, shards: tuple[int, ...]) -> None:
+    """Give every rank its part of the whole's first inputs and of the gradient; only rank 0 has the whole."""
+    part.rewind()
+    held = (*part.inputs, *([part.gradient] if part.needs_graph else []))
+    sources = (*whole.inputs, whole.gradient) if whole else (None,) * len(held)
+    for tensor, source in zip(held, sources, strict=False):
+        _deal(tensor, source, shards)
 
 
 def _deal(part: Tensor, whole: Tensor | None, shards: tuple[int, ...]) -> None:

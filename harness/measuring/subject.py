@@ -2,14 +2,15 @@
 
 subject = Subject(case)
 state = subject.prepare()      # untimed: for `backward`, the forward pass that builds a fresh graph
-subject.run(state)             # timed: one call of the phase
+subject.run(state)             # timed: one call of the phase, on inputs that no call before it had
+subject.inputs                 # those of the latest call; the first set before any
 """
 
 from __future__ import annotations
 
 import copy
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -17,11 +18,12 @@ import torch
 from torch import Tensor, nn
 
 import attentions
+from harness.measuring.inputs import PLACES, Inputs, normal
 from harness.store.record import Case
 
 
 class Subject:
-    """The module of a case with inputs drawn from the case's seed: standard normal, then cast to its dtype."""
+    """The module of a case with inputs drawn from the case's seed (harness.measuring.inputs)."""
 
     def __init__(self, case: Case) -> None:
         self.case = case
@@ -34,11 +36,14 @@ class Subject:
         torch.manual_seed(case.seed)
         self.module = self.build(case.label).to(self.device, self.dtype)
         shapes, self.output_shape = self._shapes()
-        self.inputs = tuple(self._normal(shape) for shape in shapes)
         self.needs_graph = case.phase != "forward"
-        self.gradient = self._normal(self.output_shape if self.needs_graph else (0,))
-        for tensor in self.inputs:
-            tensor.requires_grad_(self.needs_graph and case.scope != "model")  # nobody trains images
+        self._pool = Inputs(
+            shapes, dtype=self.dtype, device=self.device, seed=case.seed,
+            gradients=self.needs_graph and case.scope != "model",  # nobody trains images
+        )  # fmt: skip
+        self.gradient = self._drawn_gradient(0)
+        self._sets = self._pool.sets()
+        self.inputs = self._pool.first
 
     def build(self, name: str) -> nn.Module:
         """The case's module with another backend, on the CPU in float32. Raises Failure where a package lacks."""
@@ -62,11 +67,13 @@ class Subject:
         if not self.needs_graph:
             return None
         self.clear()
+        self.inputs = next(self._sets)
         return self.module(*self.inputs) if self.case.phase == "backward" else None
 
     def run(self, state: Tensor | None) -> Tensor:
         """One call of the phase. Returns the output."""
         if not self.needs_graph:
+            self.inputs = next(self._sets)
             with torch.no_grad():
                 return self.module(*self.inputs)
         out = self.module(*self.inputs) if state is None else state
@@ -81,6 +88,22 @@ class Subject:
         """Set every gradient to None, so that nothing accumulates."""
         for tensor in (*self.inputs, *self.module.parameters()):
             tensor.grad = None
+
+    def rewind(self) -> None:
+        """Go back to the first set of inputs: the next call has it too."""
+        self.clear()
+        self._sets, self.inputs = self._pool.sets(), self._pool.first
+
+    def drawn(self, draw: int) -> list[Tensor]:
+        """Values for `renew`: draw 0 are those that the subject began with."""
+        return [*self._pool.drawn(draw), self._drawn_gradient(draw)]
+
+    def renew(self, values: Sequence[Tensor]) -> None:
+        """Other values below the addresses of every set and of the gradient; rewinds. Allocates nothing."""
+        *inputs, gradient = values
+        self._pool.fill(inputs)
+        self.gradient.copy_(gradient)
+        self.rewind()
 
     def synchronise(self) -> None:
         """Wait for the device."""
@@ -117,8 +140,9 @@ class Subject:
         shape = (case.b, case.n, case.h * case.d) if case.scope == "layer" else (case.b, case.h, case.n, case.d)
         return [shape] * (1 if case.scope == "layer" else 3), shape
 
-    def _normal(self, shape: tuple[int, ...]) -> Tensor:
-        return torch.randn(shape, device=self.device, dtype=torch.float32).to(self.dtype)
+    def _drawn_gradient(self, draw: int) -> Tensor:
+        shape = self.output_shape if self.needs_graph else (0,)
+        return normal(shape, self.dtype, self.device, (self.case.seed, draw, len(PLACES)))
 
 
 class Trace:

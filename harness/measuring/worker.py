@@ -1,9 +1,9 @@
-"""The process that measures: reads one JSON request a line on stdin, answers one JSON line each on stdout.
+"""The process that measures: reads a request a line on stdin, answers each with a line on stdout.
 
     python -m harness.measuring.worker        # started by an engine; anything a case prints goes to stderr
 
-A case's failure is an answer, {"failure": {"status", "note"}}; after one the engine replaces this process, so that a
-poisoned CUDA context or a fragmented heap never reaches the next case.
+A case's failure is an answer, requests.CaseFailure. Where it may have left something behind, such as a poisoned CUDA
+context or a heap in pieces, the engine replaces this process, so that it never reaches the next case.
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ import importlib
 import json
 import math
 import os
-import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the profiler's library writes to stderr on every start otherwise
 
@@ -30,138 +29,235 @@ from harness.cases import catalogue
 from harness.errors import UsageError
 from harness.machine import doctor, environment
 from harness.machine.memory import free_bytes
-from harness.measuring import calibrate, metrics, probe
+from harness.machine.quiet import Gpu
+from harness.measuring import calibrate, metrics, probe, requests, wire
+from harness.measuring.failing import Footing, classify, limit_memory
 from harness.measuring.metrics import latency
-from harness.measuring.metrics.error import WrongResult
+from harness.measuring.metrics.error import check_again
 from harness.measuring.subject import Subject
+from harness.measuring.truth import KEPT
 from harness.store.record import Case, Reading
 
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory", "bad_alloc")
+Found = TypeVar("Found")
 
 
-def open_session(request: dict[str, Any]) -> dict[str, Any]:
+def open_session(request: requests.Open) -> requests.Session:
     """Load the plugins; tell the devices, the variants and the environment."""
-    for path in request["plugins"]:
-        attentions.load_plugin(path)
-    device = environment.resolve_device(request["device"])
-    if device.startswith("cuda"):
-        torch.cuda.set_device(device)
+    device = _begin(request.plugins, request.device)
     document = environment.collect(device)
-    return {
-        "device": device,
-        "catalogue": catalogue.describe([device]),
-        "environment": document,
-        "machine": environment.machine(document),
-        "commit": environment.commit(),
-    }
+    return requests.Session(
+        device=device, catalogue=catalogue.describe([device]), environment=document,
+        machine=environment.machine(document), commit=environment.commit(),
+    )  # fmt: skip
 
 
-def resolve(request: dict[str, Any]) -> list[dict[str, Any]]:
+def reopen(request: requests.Reopen) -> None:
+    """The same for a session that is known: finding out what runs here takes as long as all else of a start."""
+    _begin(request.plugins, request.device)
+
+
+def resolve(request: requests.Resolve) -> tuple[catalogue.Resolution, ...]:
     """Each case with its backend, or why it has none. Raises AttentionError."""
-    return [asdict(_resolve(Case(**case))) for case in request["cases"]]
+    return tuple(_resolve(case) for case in request.cases)
 
 
-def measure(request: dict[str, Any]) -> dict[str, Any]:
+def measure(request: requests.Measure) -> requests.Measured | requests.CaseFailure:
     """All readings of one case, its raw samples, and the seconds spent in each metric."""
-    case = Case(**request["case"])
-    settings = metrics.Settings(**request["settings"])
-    readings: dict[str, Reading] = {}
-    seconds: dict[str, float] = {}
-    stage = "set-up"
-    _limit_memory(case.device)
+    footing, taken = Footing(request.case.device), _Taken(request)
+    limit_memory(request.case.device)
     try:
-        subject = Subject(case)
-        for metric in metrics.plan(request["metrics"]):
-            stage = metric.PROVIDES[0]
-            started = time.perf_counter()
-            for reading in metric.measure(subject, readings, settings):
-                readings[reading.metric] = _finite(reading)
-            seconds[stage] = time.perf_counter() - started
+        taken.measure()
     except Exception as error:
-        status, text = _classify(error)
-        return {"failure": {"status": status, "note": f"in {stage}: {text}"}, "seconds": seconds}
-    wanted = request["metrics"]
-    return {
-        "readings": [asdict(readings[name]) for name in wanted],
-        "samples": {name: values for name, values in settings.samples.items() if name in wanted},
-        "seconds": seconds,
-    }
+        status, text = classify(error)
+        note, seconds = f"in {taken.stage}: {text}", taken.seconds
+    else:
+        return taken.measured()
+    del taken
+    return requests.CaseFailure(status=status, note=note, seconds=seconds, fit=footing.holds(status))
 
 
-def pair(request: dict[str, Any]) -> dict[str, Any]:
+class _Taken:
+    """What has been measured of a case so far, and at which stage it is."""
+
+    def __init__(self, request: requests.Measure) -> None:
+        self.request, self.settings = request, request.settings
+        self.given = json.dumps(request.settings.ceilings)
+        self.readings: dict[str, Reading] = {}
+        self.seconds: dict[str, float] = {}
+        self.stage = ""
+
+    def measure(self) -> None:
+        """Every metric that is wanted or needed. Raises what the case raises."""
+        with self._at(requests.SET_UP):
+            KEPT.make_room(self.request.case.device, catalogue.resolve(self.request.case).peak_bytes)
+            subject = Subject(self.request.case)
+            planned = metrics.plan(self.request.metrics)
+            if self.settings.ceilings and any("latency" in metric.PROVIDES for metric in planned):
+                planned = metrics.plan([*self.request.metrics, "roofline_fraction"])  # no latency without its floor
+        for metric in planned:
+            with self._at(metric.PROVIDES[0]):
+                for reading in metric.measure(subject, self.readings, self.settings):
+                    self.readings[reading.metric] = _finite(reading)
+            if "latency" in metric.PROVIDES:
+                with self._at("the check after the timing", to="numeric_error"):
+                    check_again(subject)
+
+    def measured(self) -> requests.Measured:
+        """The answer, once nothing has failed."""
+        wanted = self.request.metrics
+        return requests.Measured(
+            readings=tuple(self.readings[name] for name in wanted),
+            samples={name: values for name, values in self.settings.samples.items() if name in wanted},
+            seconds=self.seconds,
+            ceilings=self.settings.ceilings if json.dumps(self.settings.ceilings) != self.given else None,
+        )
+
+    @contextmanager
+    def _at(self, stage: str, *, to: str = "") -> Iterator[None]:
+        """Be at a stage; its seconds go to the metric of that name, or of `to`."""
+        self.stage, started = stage, time.perf_counter()
+        try:
+            yield
+        finally:
+            name = to or stage
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+
+
+def pair(request: requests.Pair) -> requests.Turns | requests.PairFailure:
     """Latency samples of two cases in turns, A B B A, once both are right and warm; or whose failure it was, 0 or 1."""
     subjects: list[Subject] = []
-    _limit_memory(request["cases"][0]["device"])
+    which: int | None = None
+    limit_memory(request.cases[0].device)
     try:
-        for case in request["cases"]:
-            subject = Subject(Case(**case))
+        for case in request.cases:
+            which = len(subjects)
+            subject = Subject(case)
             for metric in metrics.plan(["numeric_error"]):
                 list(metric.measure(subject, {}, metrics.Settings()))
             subjects.append(subject)
-        return {"samples": latency.in_turns(*subjects, budget_s=request["budget_s"])}
+        which = None
+        a, b = latency.in_turns(*subjects, budget_s=request.budget_s)
+        for place, subject in enumerate(subjects):
+            which = place
+            check_again(subject)
+        return requests.Turns(a=a, b=b)
     except Exception as error:
-        status, text = _classify(error)
-        return {"failure": {"status": status, "note": text, "which": len(subjects) if len(subjects) < 2 else None}}
+        status, text = classify(error)
+        return requests.PairFailure(status=status, note=text, which=which)
 
 
-def measure_part(request: dict[str, Any]) -> dict[str, Any]:
+def join(request: requests.Join) -> None:
+    """Become a rank of a group."""
+    _ranks().join(request)
+
+
+def measure_part(request: requests.MeasurePart) -> requests.Measured | requests.CaseFailure:
     """This process' part of a case that several share; rank 0 answers as `measure` does."""
     started = time.perf_counter()
-    _limit_memory(request["device"])
+    limit_memory(request.device)
     try:
-        answer = _ranks().measure(request)
+        found: dict[str, Reading] = _ranks().measure(request)
     except Exception as error:
-        status, text = _classify(error)
-        return {"failure": {"status": status, "note": text}}
-    answer["readings"] = [asdict(_finite(reading)) for reading in answer.get("readings", [])]
-    return {**answer, "seconds": {"latency": time.perf_counter() - started}}
+        status, text = classify(error)
+        return requests.CaseFailure(status=status, note=text)
+    return requests.Measured(
+        readings=tuple(_finite(found[name]) for name in request.metrics) if found else (),
+        samples=request.settings.samples, seconds={"latency": time.perf_counter() - started},
+    )  # fmt: skip
+
+
+def free(request: requests.Free) -> int:
+    """Bytes free on the device, those that are kept for as long as nobody needs them included."""
+    return free_bytes(request.device) + KEPT.nbytes
+
+
+def ceilings(request: requests.Ceilings) -> requests.Document:
+    """What the device can do."""
+    return calibrate.ceilings(request.device, request.dtypes)
+
+
+def canary(request: requests.Canary) -> float:
+    """Milliseconds of the fixed matrix product."""
+    return calibrate.canary(request.device)
+
+
+def look_at_gpu(request: requests.LookAtGpu) -> Gpu | None:
+    """Who else is on the GPU, and how it stands."""
+    return calibrate.gpu(request.device)
+
+
+def examine(request: requests.Examine) -> str:
+    """What doctor finds wrong, in one line."""
+    return doctor.opening(request.device, seconds=request.seconds)
+
+
+def threads(request: requests.Threads) -> None:
+    """Compute with so many threads from here on."""
+    torch.set_num_threads(request.threads)
+
+
+def hold(request: requests.Hold) -> requests.CaseFailure | None:
+    """Make a case ready to be timed in turns, or tell why it cannot be."""
+    return _guarded(probe.hold, request)
+
+
+def turn(request: requests.Turn) -> requests.Samples | requests.CaseFailure:
+    """Time what is held, or tell why it fails."""
+    return _guarded(probe.turn, request)
+
+
+def probed(request: requests.Probe) -> requests.Probed | requests.CaseFailure:
+    """What is the same in every run of a case, or why it fails."""
+    return _guarded(probe.probe, request)
+
+
+def definition(request: requests.Definition) -> requests.Described | requests.CaseFailure:
+    """What the case's variant computes, or why its reference fails."""
+    return _guarded(probe.definition, request)
 
 
 def _ranks() -> Any:
     return importlib.import_module("harness.measuring.ranks")  # on first use: torch.distributed takes a second
 
 
-OPERATIONS: dict[str, Callable[[dict[str, Any]], Any]] = {
-    "open": open_session,
-    "resolve": resolve,
-    "measure": measure,
-    "pair": pair,
-    "free": lambda request: free_bytes(request["device"]),
-    "ceilings": lambda request: calibrate.ceilings(request["device"], request["dtypes"]),
-    "load": probe.load,
-    "hold": lambda request: _guarded(probe.hold, request),
-    "turn": lambda request: _guarded(probe.turn, request),
-    "release": probe.release,
-    "probe": lambda request: _guarded(probe.probe, request),
-    "definition": lambda request: _guarded(probe.definition, request),
-    "toolchain": probe.toolchain,
-    "canary": lambda request: calibrate.canary(request["device"]),
-    "gpu": lambda request: calibrate.gpu(request["device"]),
-    "examine": lambda request: doctor.opening(request["device"], seconds=request["seconds"]),
-    "threads": lambda request: torch.set_num_threads(request["threads"]),
-    "join": lambda request: _ranks().join(request),
-    "measure_part": measure_part,
-}
+OPERATIONS: dict[type[requests.Request[Any]], Callable[[Any], Any]] = {
+    requests.Open: open_session, requests.Reopen: reopen, requests.Resolve: resolve, requests.Free: free,
+    requests.Ceilings: ceilings, requests.Canary: canary, requests.Measure: measure, requests.Pair: pair,
+    requests.Threads: threads, requests.Load: probe.load, requests.Hold: hold, requests.Turn: turn,
+    requests.Release: probe.release, requests.Probe: probed, requests.Definition: definition,
+    requests.LookAtGpu: look_at_gpu, requests.Examine: examine, requests.Toolchain: probe.toolchain,
+    requests.Join: join, requests.MeasurePart: measure_part,
+}  # fmt: skip
 
 
 def main() -> None:
     """Answer requests until stdin closes, then end the process. Dies with the process that started it."""
     _die_with_parent()
-    requests = os.fdopen(os.dup(sys.stdin.fileno()), encoding="utf-8")
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    asked = os.fdopen(os.dup(sys.stdin.fileno()), encoding="utf-8")
+    told = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(os.open(os.devnull, os.O_RDONLY), sys.stdin.fileno())  # a case that reads or prints meets neither
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    for request in map(json.loads, requests):
+    for request in map(wire.decode, asked):
         try:
-            answer = {"answer": OPERATIONS[request["operation"]](request)}
+            answer = OPERATIONS[type(request)](request)
         except (attentions.AttentionError, UsageError) as error:
-            answer = {"usage": str(error)}
+            answer = wire.Usage(usage=str(error))
         except Exception as error:
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
+            answer = wire.Fault(fault=f"{type(error).__name__}: {error}")
+        told.write(wire.encode_answer(request, answer))
+        told.flush()
     sys.stderr.flush()
     os._exit(0)  # torch takes a second to leave in order, and there is nothing to keep
+
+
+def _begin(plugins: Sequence[str], wanted: str) -> str:
+    """Load the plugins and take the device; its name."""
+    for path in plugins:
+        attentions.load_plugin(path)
+    device = environment.resolve_device(wanted)
+    if device.startswith("cuda"):
+        torch.cuda.set_device(device)
+    return device
 
 
 def _resolve(case: Case) -> catalogue.Resolution:
@@ -170,7 +266,7 @@ def _resolve(case: Case) -> catalogue.Resolution:
     except attentions.AttentionError:
         raise
     except Exception as error:  # a plugin's own cost model, limits or check failed: that case's fault
-        return catalogue.Resolution(case=case, status="error", note=f"in its description: {_classify(error)[1]}")
+        return catalogue.Resolution(case=case, status="error", note=f"in its description: {classify(error)[1]}")
 
 
 def _finite(reading: Reading) -> Reading:
@@ -180,42 +276,13 @@ def _finite(reading: Reading) -> Reading:
     return Reading(metric=reading.metric, status="error", note=f"the value is {reading.value}")
 
 
-def _classify(error: Exception) -> tuple[str, str]:
-    """The row's status and note for what a case raised."""
-    text = " ".join(str(error).split())[:300] or type(error).__name__
-    if isinstance(error, WrongResult):
-        return "error", text
-    if isinstance(error, attentions.Unavailable):
-        return "unavailable", text
-    if isinstance(error, attentions.AttentionError):
-        return "unsupported", text
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(s in text.lower() for s in OUT_OF_MEMORY):
-        return "oom", text
-    return "error", f"{type(error).__name__}: {text}"
-
-
-def _guarded(operation: Callable[[dict[str, Any]], Any], request: dict[str, Any]) -> dict[str, Any]:
-    """What the operation returns as {"value": ...}, or a case's failure as {"failure": {"status", "note"}}."""
+def _guarded(operation: Callable[[Any], Found], request: requests.Request[Any]) -> Found | requests.CaseFailure:
+    """What the operation returns, or a case's failure."""
     try:
-        return {"value": operation(request)}
+        return operation(request)
     except Exception as error:
-        status, text = _classify(error)
-        return {"failure": {"status": status, "note": text}}
-
-
-def _limit_memory(device: str) -> None:
-    """On the CPU: make an allocation beyond what is free now fail here, before the kernel kills someone for it."""
-    if device != "cpu":
-        return
-    used = resource.getrlimit(resource.RLIMIT_DATA)[1]
-    limit = free_bytes("cpu") + _private_bytes()
-    resource.setrlimit(resource.RLIMIT_DATA, (limit if used < 0 else min(limit, used), used))
-
-
-def _private_bytes() -> int:
-    """Bytes this process already counts against RLIMIT_DATA."""
-    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
-        return next((int(line.split()[1]) * 1024 for line in status if line.startswith("VmData:")), 0)
+        status, text = classify(error)
+        return requests.CaseFailure(status=status, note=text)
 
 
 def _die_with_parent() -> None:

@@ -17,6 +17,7 @@ import pandas
 from harness.figures import Run
 from harness.figures.pareto import half_width, own_options, problems
 from harness.store.record import parse_options
+from harness.store.selection import WEIGHTS
 
 JUDGED = ("top1", "top5", "map", "map50", "map75", "miou")
 
@@ -32,6 +33,7 @@ def of_runs(runs: Sequence[Run], names: Sequence[str]) -> list[dict[str, Any]]:
     frame = frame.assign(
         problem=frame["options"].map(dict(zip(distinct, problems(parsed), strict=True))),
         own=frame["options"].map(dict(zip(distinct, map(own_options, parsed), strict=True))),
+        weights=frame["options"].map(dict(zip(distinct, [each.get(WEIGHTS, "") for each in parsed], strict=True))),
         size=frame["m"].fillna(-1),
     )
     keys = ["metric", "problem", "attention", "own", "size"]
@@ -40,7 +42,9 @@ def of_runs(runs: Sequence[Run], names: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _point(key: dict[str, Any], rows: Any) -> dict[str, Any]:
-    values = [float(value) for value in rows.drop_duplicates("seed", keep="last").sort_values("seed")["value"]]
+    values = [
+        float(value) for value in rows.drop_duplicates(["seed", "weights"], keep="last").sort_values("seed")["value"]
+    ]
     half, size = half_width(values), key.pop("size")
     return {
         **key, "m": None if size < 0 else int(size), "mean": sum(values) / len(values),

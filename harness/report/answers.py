@@ -35,7 +35,9 @@ def _answers(stock: Stock, values: Mapping[str, Any], lines: Sequence[Any]) -> d
     found = {}
     for n in sizes:
         candidates, failed = stock.at(lines, n)
-        wishes = {"all": Wish(n=n), "exact": Wish(n=n, max_error=0.0)} | {str(m): Wish(n=n, m=(m,)) for m in own_m}
+        asked: dict[str, dict[str, Any]] = {"all": {}, "exact": {"max_error": 0.0}}
+        asked |= {str(m): {"m": (m,)} for m in own_m}
+        wishes = {name: Wish(n=n, by=stock.runs[0].clock, **more) for name, more in asked.items()}
         for name, wish in wishes.items():
             found[f"{n}|{name}"] = _as_data(judge(values, wish, candidates, failed, **known))
     return found

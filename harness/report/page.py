@@ -70,6 +70,7 @@ def render(runs: Sequence[Run], *, kinds: Mapping[str, str]) -> str:
         setting=about["settings"][first["setting"]] if first else None,
         doubts=[doubt for run, fact in zip(runs, named, strict=True) if (doubt := facts.contention(run, fact.name))],
         cases=sum(run.frame["case_id"].nunique() for run in runs), rows=rows.listed,
+        clock=runs[0].clock,
     )  # fmt: skip
 
 

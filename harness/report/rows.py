@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas
@@ -69,7 +69,7 @@ def gather(runs: Sequence[Run]) -> Rows:
     for at, run in enumerate(runs):
         frame = run.frame.reset_index(drop=True)
         drawn = labelled(pool_seeds(frame))
-        run = Run(folder=run.folder, frame=drawn, environment=run.environment, whole=drawn)
+        run = replace(run, frame=drawn, whole=drawn)
         pooled = drawn[drawn.index >= len(frame)]
         frame = pandas.concat([frame, pooled]) if len(pooled) else frame
         own = frame["options"].map(lambda text: own_options(parse_options(text)))

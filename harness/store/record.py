@@ -24,6 +24,7 @@ STATUSES = ("ok", "oom", "timeout", "unsupported", "unavailable", "error")
 
 UNITS = {
     "latency": "ms",
+    "host": "ms",
     "first_call": "ms",
     "throughput": "tokens/s",
     "flops": "FLOP",

@@ -27,11 +27,12 @@ if TYPE_CHECKING:
     import pandas
 
 __all__ = [
-    "ENVIRONMENT", "MEASUREMENTS", "SAMPLES", "SWEEP", "Store", "StoreError", "StoreFull", "check_folder", "inside",
-    "newest_run", "read", "read_environment", "read_samples",
+    "ENVIRONMENT", "MEASUREMENTS", "SAMPLES", "SWEEP", "VARIANTS", "Store", "StoreError", "StoreFull", "check_folder",
+    "inside", "newest_run", "read", "read_environment", "read_samples",
 ]  # fmt: skip
 
 MEASUREMENTS, SAMPLES, ENVIRONMENT, SWEEP = "measurements.csv", "samples.csv", "environment.json", "sweep.toml"
+VARIANTS = "variants"  # folder of the variants that a Python caller defined, written before the first row
 TEXT_COLUMNS = (
     "run_id", "case_id", "time_utc", "machine", "commit", "attention", "backend", "scope", "phase", "dtype", "device",
     "options", "metric", "unit", "status", "note",
@@ -92,10 +93,16 @@ class Store:
         self._samples.append(
             (case_id, metric, i, repr(float(v))) for metric, values in samples.items() for i, v in enumerate(values)
         )
-        # A case's first row tells whether it was measured: only a failed one starts with a failure of the first metric
-        ordered = sorted(rows, key=lambda row: (row.status != "ok") * (1 + (row.metric == self.metrics[0])))
+        ordered = sorted(rows, key=self._rank)
         self._measurements.append(row.cells() for row in ordered)
         self.done.add(case_id)
+
+    def _rank(self, row: Row) -> int:
+        """Figures first, a failure of the first metric last: only a case that failed whole starts with that one, so
+        that a case's first row tells whether it was measured."""
+        if row.status == "ok":
+            return 0
+        return 2 if row.metric == self.metrics[0] else 1
 
     def write_json(self, name: str, document: Any) -> None:
         """Replace a JSON file of the folder atomically."""
@@ -167,7 +174,7 @@ def _check_folder(folder: Path, *, resume: bool) -> None:
             raise StoreError(f"{folder} already holds a run; add --resume to finish it or choose another --out")
     elif resume:
         raise StoreError(f"cannot resume {folder}: it has no {MEASUREMENTS}")
-    elif any(not entry.name.startswith(".") for entry in folder.iterdir()):
+    elif any(not entry.name.startswith(".") and entry.name != VARIANTS for entry in folder.iterdir()):
         raise StoreError(f"{folder} holds other files and no run; choose an empty or a new folder")
 
 

@@ -19,6 +19,7 @@ FILE = ("machine", "device", "scope", "b", "h", "d")
 PANEL = ("phase", "dtype")
 ORDER = ("full", "flash", "xformers", "linformer", "nystrom", "anchor")
 MODEL = ("model", "task", "data")  # keys of `options` that say which whole model it is
+WEIGHTS = "trained.weights"  # the key of `options` that differs with the seed of a training
 NUMBERS = ("value", "ci_low", "ci_high", "p20", "p80")
 SEEDLESS = (
     "machine", "attention", "backend", "scope", "phase", "b", "h", "n", "d", "dtype", "device", "options",
@@ -85,7 +86,7 @@ def pool_seeds(frame: Frame) -> Frame:
     import pandas
 
     trained = frame["scope"].str.startswith("model") & frame["options"].map(lambda text: "task" in _options(text))
-    rows = frame[trained]
+    rows = frame[trained].assign(options=lambda rows: rows["options"].map(_seedless))
     keys = [*(rows[name] for name in SEEDLESS), rows["m"].fillna(-1)]
     rows = rows[rows.groupby(keys)["seed"].transform("nunique") > 1].sort_values("seed", kind="stable")
     if rows.empty:
@@ -151,13 +152,15 @@ def _in_order(names: Sequence[str], values: Sequence[Any]) -> tuple[Any, ...]:
 def _distinction(frame: Frame) -> Any:
     """` key=value` for each option, and for the seed, that takes several values within a variant and scope of the run.
 
-    Of a model's options not those that its scope and n tell.
+    Of a model's options not those that its scope and n tell, nor its weights where the seed and the others do.
     """
     import pandas
 
     text = pandas.Series("", index=frame.index, dtype=object)
     for (_, scope), group in frame.groupby(["attention", "scope"]):
-        untold = {*MODEL_KEYS, *MODEL} if scope.startswith("model") else ()
+        untold = {*MODEL_KEYS, *MODEL} if scope.startswith("model") else set[str]()
+        if not group.groupby([group["options"].map(_seedless), "seed"])["options"].nunique().gt(1).any():
+            untold.add(WEIGHTS)
         parsed = {
             options: {key: value for key, value in _options(options).items() if key not in untold}
             for options in group["options"].unique()
@@ -170,6 +173,11 @@ def _distinction(frame: Frame) -> Any:
         if group["seed"].nunique() > 1:
             text[group.index] += " seed=" + group["seed"].astype(str)
     return text
+
+
+def _seedless(options: str) -> str:
+    """The options without what a training's seed decides."""
+    return ";".join(part for part in options.split(";") if not part.startswith(f"{WEIGHTS}="))
 
 
 def _options(text: str) -> dict[str, str]:

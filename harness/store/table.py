@@ -51,14 +51,14 @@ def render(tables: Sequence[Table], *, width: int | None = None, colour: bool | 
     out = io.StringIO()
     console = Console(
         file=out, width=10_000, force_terminal=colour, color_system="standard" if colour else None, no_color=not colour,
-        highlight=False, markup=False, emoji=False, legacy_windows=False,
+        highlight=False, markup=False, emoji=False, legacy_windows=False, force_jupyter=False,
     )  # fmt: skip
     told = [cell.note for table in tables for cell in table.cells.values() if cell.value is not None]
     for line in textwrap.wrap(banner(count(told), len(told), "figure"), width):
         console.print(Text(line, style="bold red"))
     for table in tables:
-        scale, unit = _scale(table)
-        for line in textwrap.wrap(_heading(table, unit), width, break_on_hyphens=False):
+        scale, unit = scale_of(table)
+        for line in textwrap.wrap(heading(table, unit), width, break_on_hyphens=False):
             console.print(Text(line, style="bold"))
         for grid in _blocks(table, scale, width):
             console.print(grid)
@@ -108,15 +108,12 @@ def _blocks(table: Table, scale: float, width: int) -> Iterator[Any]:
 
     limit = max(12, min(44, width // 2))
     heads = [[_name(value, limit) for value in row] for row in table.rows]
-    titles = ["variant" if name == "attention" else name for name in table.rows_by]
+    titles = [row_title(name) for name in table.rows_by]
     left = sum(
         max(map(cell_len, [title, *(head[at] for head in heads)])) + GAP for at, title in enumerate(titles)
     )  # fmt: skip
-    texts = {where: _text(cell, scale) for where, cell in table.cells.items()}
-    columns = [
-        (column, f"{table.columns_by}={_name(column, limit)}" if isinstance(column, int) else _name(column, limit))
-        for column in table.columns
-    ]
+    texts = {where: cell_text(cell, scale) for where, cell in table.cells.items()}
+    columns = [(column, column_title(table, column, limit=limit)) for column in table.columns]
     blocks: list[list[tuple[Any, str]]] = []
     used = width
     for column, title in columns:
@@ -139,7 +136,7 @@ def _blocks(table: Table, scale: float, width: int) -> Iterator[Any]:
         yield grid
 
 
-def _heading(table: Table, unit: str) -> str:
+def heading(table: Table, unit: str) -> str:
     """`latency (ms), median ±half its 95 % interval · forward · float32 · scope core · b=1 h=6 d=64 · cpu on EPYC`."""
     setting = dict(table.setting)
     interval = any(cell.half_width is not None for cell in table.cells.values())
@@ -152,7 +149,7 @@ def _heading(table: Table, unit: str) -> str:
     return " · ".join(printable(part) for part in parts if part)
 
 
-def _text(cell: Cell, scale: float) -> str:
+def cell_text(cell: Cell, scale: float) -> str:
     """`1.23 ±1.2%`, `1.234`, either with a `!` where the machine was not quiet, or the status."""
     if cell.value is None:
         return cell.status
@@ -160,6 +157,16 @@ def _text(cell: Cell, scale: float) -> str:
     if half is None:
         return _digits(cell.value / scale, 4) + mark
     return f"{_digits(cell.value / scale, 4 if half < 0.005 else 3)} ±{_percent(100 * half)}%{mark}"
+
+
+def row_title(name: str) -> str:
+    """What a column of row names is called."""
+    return "variant" if name == "attention" else name
+
+
+def column_title(table: Table, column: Any, *, limit: int = 120) -> str:
+    """`n=4096`, or the name that stands for itself."""
+    return f"{table.columns_by}={_name(column, limit)}" if isinstance(column, int) else _name(column, limit)
 
 
 def _digits(value: float, count: int) -> str:
@@ -176,7 +183,7 @@ def _percent(value: float) -> str:
     return f"{value:.0f}" if value >= 10 else f"{value:.1f}" if value >= 0.05 else "0.0"
 
 
-def _scale(table: Table) -> tuple[float, str]:
+def scale_of(table: Table) -> tuple[float, str]:
     """FLOP counts in the prefix that fits the smallest of them; everything else as it is stored."""
     values = [abs(cell.value) for cell in table.cells.values() if cell.value]
     if table.unit != "FLOP" or not values:

@@ -28,7 +28,8 @@ __all__ = [
 ]  # fmt: skip
 
 EXAMINED_S = 2.0  # of a doctor's look before the first case; no longer than one case is sampled
-CEILINGS_FOR = {"roofline_fraction", "flops_rate", "bytes_moved"}  # what is read against the device's ceilings
+# What is read against the device's ceilings; a latency must not be below what they allow
+CEILINGS_FOR = {"latency", "throughput", "roofline_fraction", "flops_rate", "bytes_moved"}
 
 
 UNLIKE = (

@@ -23,13 +23,16 @@ from typing import Any
 from harness import stats
 from harness.cases.catalogue import kinds
 from harness.cases.space import Sweep
+from harness.measuring.requests import OVERHEAD
 from harness.store.record import SCHEMA, Reading, Row
 from harness.store.runs import ENVIRONMENT, Store, read_environment
 from harness.sweep.crew import Served
 from harness.sweep.disturbed import Beside, disturbance, told
 
 CANARY_TOLERANCE = 0.05
+WAITING = "waiting"  # for quiet, which measures nothing
 CHECKS = ("numeric_error",)
+BY_DTYPE = ("matmul_tflops", "matmul_size")  # of a device's ceilings
 
 
 class Journal:
@@ -90,7 +93,7 @@ class Journal:
         self._cases[served.name] += 1
         for seconds in (visit.seconds, visit.outcome.seconds):
             self.seconds.update(seconds)
-            self.measuring_s += sum(seconds.values())
+            self.measuring_s += sum(spent for name, spent in seconds.items() if name not in (*OVERHEAD, WAITING))
         now = self._now()
         self._looks[served.name] += [[round(now - ago, 3), milliseconds] for ago, milliseconds in visit.canaries_ms]
         if visit.ceilings is not None:
@@ -178,8 +181,10 @@ class Journal:
         places = [self.document["places"][name]] if name else []
         for holder in ([self.document] if name == self._first else []) + places:
             known = holder["ceilings"].get(device, {"matmul_tflops": {}})
-            merged = {**known["matmul_tflops"], **ceilings["matmul_tflops"]}
-            holder["ceilings"][device] = {**ceilings, "matmul_tflops": merged}
+            by_dtype = {
+                key: {**known.get(key, {}), **ceilings.get(key, {})} for key in BY_DTYPE if key in known | ceilings
+            }
+            holder["ceilings"][device] = {**ceilings, **by_dtype}
         self.store.write_json(ENVIRONMENT, self.document)
 
 

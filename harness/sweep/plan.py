@@ -1,28 +1,32 @@
-"""What a sweep will cost before it runs: memory fit and time, from the cost models. No torch.
+"""What a sweep will cost before it runs: memory fit and time, from the cost models and the device's ceilings. No torch.
 
-The rates below only size the estimate; no result ever uses them.
+plan = estimate(sweep, resolutions, device="cpu", free=8 << 30, ceilings=ceilings, exact={"full"}, warnings=[])
+render(plan, as_json=False)
+
+No result ever uses a figure of this page. harness.sweep.duration says how a case's seconds come about.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from harness.cases.catalogue import Resolution
 from harness.cases.space import Sweep
 from harness.store.table import folded
 from harness.sweep.conduct import memory_refusal
-
-ASSUMED_FLOPS_PER_S = {"cpu": 2e10, "cuda": 1e14}  # a core, a GPU: deliberately low
-START_S, CASE_S, CALLS = 8.0, 0.6, 20
+from harness.sweep.duration import START_S, Duration
 
 
 @dataclass(frozen=True, kw_only=True)
 class Planned:
-    """One case: what it would be recorded as and about how many seconds it takes."""
+    """One case: what it would be recorded as and about how many seconds it takes.
+
+    A case that would outlast the sweep's timeout has status timeout and takes as long as that.
+    """
 
     case_id: str
     case: str
@@ -44,22 +48,41 @@ class Plan:
 
 
 def estimate(
-    sweep: Sweep, resolutions: Sequence[Resolution], *, device: str, free: int, warnings: Sequence[str]
+    sweep: Sweep, resolutions: Sequence[Resolution], *, device: str, free: int, ceilings: Mapping[str, Any],
+    exact: Collection[str], warnings: Sequence[str],
 ) -> Plan:  # fmt: skip
-    """Status, memory and seconds of every case, and their total with start-up."""
+    """Status, memory and seconds of every case, and their total with start-up. exact: the variants that are."""
+    kind = device.partition(":")[0]
+    duration = Duration(
+        device=kind, ceilings=ceilings, exact=exact, budget_s=sweep.budget, metrics=sweep.metrics
+    )  # fmt: skip
     cases = []
     for resolution in resolutions:
         refusal = memory_refusal(resolution, free) if resolution.status == "ok" else None
-        status = "oom" if refusal else resolution.status
+        status, note, seconds = resolution.status, resolution.note, 0.0
+        if refusal:
+            status, note = "oom", refusal
+        if status == "ok":
+            seconds = duration.of(resolution)
+            if seconds > sweep.timeout:
+                told = f"would time out: about {_spoken(seconds)} against --timeout {sweep.timeout:g}"
+                status, note, seconds = "timeout", f"{told}; {note}" if note else told, sweep.timeout + START_S[kind]
         cases.append(
             Planned(
                 case_id=resolution.case.case_id, case=str(resolution.case), status=status,
-                needs_bytes=resolution.peak_bytes, note=refusal or resolution.note,
-                seconds=_seconds(resolution, sweep, device) if status == "ok" else 0.0,
+                needs_bytes=resolution.peak_bytes, note=note, seconds=seconds,
             )
         )  # fmt: skip
-    total = START_S + sum(case.seconds for case in cases)
+    total = START_S[kind] + sum(case.seconds for case in cases)
     return Plan(device=device, free_bytes=free, seconds=total, cases=cases, warnings=list(warnings))
+
+
+def _spoken(seconds: float) -> str:
+    """`430 s`, `43 h`, `12 days`: as long as it is told in few digits."""
+    for unit, length, most in (("s", 1, 1000), ("min", 60, 120), ("h", 3600, 100)):
+        if seconds < most * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds / 86400:.0f} days"
 
 
 def render(plan: Plan, *, as_json: bool) -> None:
@@ -75,15 +98,9 @@ def render(plan: Plan, *, as_json: bool) -> None:
         note = f"  {case.note}" if case.note else ""
         print(folded(f"{case.case_id}  {case.status:<11} {needs} {case.seconds:6.0f} s  {case.case}{note}", 14))
     ready = sum(case.status == "ok" for case in plan.cases)
+    late = sum(case.status == "timeout" for case in plan.cases)
     minutes, seconds = divmod(round(plan.seconds), 60)
     print(
-        f"\n{len(plan.cases)} cases, {ready} to measure on {plan.device} "
-        f"({plan.free_bytes / 1e9:.1f} GB free); about {minutes}:{seconds:02d} min"
+        f"\n{len(plan.cases)} cases, {ready} to measure on {plan.device} ({plan.free_bytes / 1e9:.1f} GB free)"
+        f"{f', {late} would time out' if late else ''}; about {minutes}:{seconds:02d} min"
     )
-
-
-def _seconds(resolution: Resolution, sweep: Sweep, device: str) -> float:
-    cores = len(os.sched_getaffinity(0)) if device == "cpu" else 1
-    rate = cores * ASSUMED_FLOPS_PER_S[device.partition(":")[0]]
-    calls = CALLS * (resolution.flops or 0) / rate
-    return min(CASE_S + max(sweep.budget, calls), sweep.timeout)

@@ -6,6 +6,7 @@ vit = build(options, mechanism, classes=10)  # harness.vision.vit.create, weight
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -67,12 +68,13 @@ def build(options: Backbone, mechanism: Mechanism, *, classes: int, **timm: Any)
 def _start_from(model: nn.Module, path: Path) -> None:
     """Take over every tensor that fits, the position embedding resampled; another task's head stays fresh.
 
+    Of a run with averaged weights those: they are what its accuracy is that of.
     Raises UsageError where a tensor of a block is absent or has another shape: it would start from noise unnoticed.
     """
     from timm.layers import resample_abs_pos_embed
 
     parts, facts = checkpoint.load(path)
-    found = _transformer(parts.get("model", {}))
+    found = _transformer(checkpoint.judged(parts))
     own = model.state_dict()
     for name in ("pos_embed",):
         if name in found and found[name].shape != own[name].shape:
@@ -91,7 +93,7 @@ def _start_from(model: nn.Module, path: Path) -> None:
     model.load_state_dict(kept, strict=False)
 
 
-def _transformer(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _transformer(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The transformer's own tensors, out of whatever model it was trained in: `….blocks.0.…` → `blocks.0.…`."""
     start = next((name.partition("patch_embed.")[0] for name in tensors if "patch_embed." in name), "")
     return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}

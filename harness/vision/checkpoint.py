@@ -69,6 +69,11 @@ def load(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     return parts, facts
 
 
+def judged(parts: Mapping[str, Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
+    """The weights that a checkpoint's model is judged by: the averaged ones where there are such."""
+    return parts.get("ema") or parts.get("model", {})
+
+
 def fill(module: torch.nn.Module, tensors: Mapping[str, Tensor], *, path: Path) -> None:
     """Load all of a module's state. Raises UsageError naming the first tensor that is absent, extra or misshapen."""
     own = module.state_dict()

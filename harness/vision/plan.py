@@ -108,10 +108,32 @@ def shape_of(network: nn.Module, call: Any) -> Shape:
     return seen[0]
 
 
-def case_of(plan: Plan, shape: Shape, *, device: str, dtype: str = "float32") -> Case:
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What a plan does not tell of a trained model, as digests (harness.vision.data.identity) and a number.
+
+    start: of the files that the training started from, its teacher's too; data: of the images trained on; step: those
+    done; weights: of the model itself, empty where a training names its own result; judged: of the images judged on.
+    """
+
+    start: str = ""
+    data: str = ""
+    step: int = 0
+    weights: str = ""
+    judged: str = ""
+
+    @property
+    def described(self) -> dict[str, str]:
+        """As `options` holds it."""
+        found = {f"trained.{name}": getattr(self, name) for name in ("start", "data", "step", "weights")}
+        return {name: str(value) for name, value in {**found, "judged.data": self.judged}.items() if value}
+
+
+def case_of(plan: Plan, shape: Shape, *, device: str, origin: Origin, dtype: str = "float32") -> Case:
     """The case of a trained model: scope `model`, the shape of its attention, and in `options` what else it is.
 
     There the variant's own options stand as everywhere, beside task, data, model.* and those recipe.* that are unusual.
+    Of paths only the last part, which is what two machines have in common; `origin` tells apart what that leaves equal.
     """
     name, backend = registry.split(plan.mechanism.attention)
     spec = attentions.spec(name)
@@ -125,7 +147,7 @@ def case_of(plan: Plan, shape: Shape, *, device: str, dtype: str = "float32") ->
     usual = Recipe().model_dump()
     described = {f"model.{key}": value for key, value in plan.options.items()}
     described |= {f"recipe.{k}": v for k, v in plan.recipe.model_dump().items() if v != usual[k] and k not in UNTOLD}
-    described |= {**plan.mechanism.options, "task": plan.task, "data": plan.data}
+    described |= {**plan.mechanism.options, "task": plan.task, "data": plan.data, **origin.described}
     return Case(
         attention=name, backend=backend, scope="model", phase="forward", b=shape.b, h=shape.h, n=shape.n, d=shape.d,
         m=m, dtype=dtype, device=device, seed=plan.recipe.seed,

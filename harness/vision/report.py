@@ -31,7 +31,7 @@ def finish(session: Session, folder: RunFolder) -> None:
     session.judged.eval()
     with session.accelerator.autocast():
         shape = shape_of(session.judged, lambda: session.task.predict(session.judged, batch))
-    case = case_of(session.plan, replace(shape, b=recipe.batch), device=session.place)
+    case = case_of(session.plan, replace(shape, b=recipe.batch), device=session.place, origin=session.origin)
     readings = [
         *accuracies(session.values, samples=len(data), note=note), _final_loss(session, folder),
         parameters(session.network),

@@ -18,11 +18,13 @@ from torch import Tensor, nn
 
 from harness.errors import UsageError
 from harness.vision import checkpoint, tasks
-from harness.vision.plan import Plan, differences
+from harness.vision.data import identity
+from harness.vision.plan import Origin, Plan, differences
 from harness.vision.processes import join
 from harness.vision.recipe import build_optimizer, seed_everything
 from harness.vision.task import SPLITS, Data, Task
 
+STARTS = ("weights", "teacher")  # options that name a file
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's state of one parameter
 
 
@@ -31,7 +33,8 @@ class Session:
     """A training in memory. model: what is called, wrapped for many processes; network: the same weights, bare.
 
     step: those done; evaluated, told: the steps of the last evaluation and of the last line of losses; window: the sums
-    of losses since then; saved: whether a checkpoint of this training exists.
+    of losses since then; saved: whether a checkpoint of this training exists; identities, start: digests of the data of
+    each split, and of the files started from.
     """
 
     plan: Plan
@@ -49,6 +52,8 @@ class Session:
     told: int = 0
     saved: bool = False
     window: dict[str, float] = field(default_factory=dict)
+    identities: dict[str, str] = field(default_factory=dict)
+    start: str = ""
     best: dict[str, Any] = field(default_factory=dict)
     values: dict[str, float] = field(default_factory=dict)
 
@@ -69,6 +74,7 @@ class Session:
         return cls(
             plan=plan, task=task, options=options, accelerator=accelerator, data=data, model=model, network=network,
             optimizer=prepared, ema=ema, steps=recipe.length(len(data["train"])),
+            identities={split: identity.digest_of(data[split]) for split in SPLITS}, start=_start(options),
         )  # fmt: skip
 
     @property
@@ -78,6 +84,12 @@ class Session:
         if device.type == "cpu":
             return "cpu"
         return f"{device.type}:{torch.cuda.current_device() if device.index is None else device.index}"
+
+    @property
+    def origin(self) -> Origin:
+        """What tells this training's result apart: what went in. The weights that came out differ by machine."""
+        ids = self.identities
+        return Origin(start=self.start, data=ids["train"], step=self.step, judged=ids["val"])
 
     @property
     def judged(self) -> nn.Module:
@@ -119,6 +131,13 @@ class Session:
             raise UsageError(f"cannot resume from {path} with other settings: {'; '.join(changed)}; leave them out")
         if facts["classes"] != list(self.data["train"].classes) or facts["steps"] != self.steps:
             raise UsageError(f"cannot resume from {path}: the data set has changed since (its classes or its size)")
+        known: dict[str, str] = facts.get("data", self.identities)
+        if changed := [split for split in SPLITS if known[split] != self.identities[split]]:
+            images = " and ".join(f"{len(self.data[split])} {split} images" for split in changed)
+            raise UsageError(
+                f"cannot resume from {path}: the data have changed since (now {images}): a file was added, removed, "
+                "renamed or rewritten; put it back, or start anew in another folder"
+            )
         checkpoint.fill(self.network, parts["model"], path=path)
         if self.ema is not None:
             checkpoint.fill(self.ema.module, parts["ema"], path=path)
@@ -132,14 +151,15 @@ class Session:
             self.accelerator.scaler.load_state_dict(facts["scaler"])
         self.step, self.evaluated, self.told = (facts[name] for name in ("step", "evaluated", "told"))
         self.saved, self.window = True, facts["window"]
-        self.best = facts["best"]
+        self.best, self.start = facts["best"], facts.get("start", "")
         self.values = {name: math.nan if value is None else value for name, value in facts["values"].items()}
 
     def _facts(self) -> dict[str, Any]:
         values = {name: value if math.isfinite(value) else None for name, value in self.values.items()}
         return {
             "plan": self.plan.document(), "classes": list(self.data["train"].classes), "step": self.step,
-            "evaluated": self.evaluated, "told": self.told, "window": self.window, "best": self.best, "values": values,
+            "data": self.identities, "start": self.start, "evaluated": self.evaluated, "told": self.told,
+            "window": self.window, "best": self.best, "values": values,
         }  # fmt: skip
 
     def _moments(self) -> dict[str, Tensor]:
@@ -150,3 +170,10 @@ class Session:
             if parameter in optimizer.state
             for moment in MOMENTS
         }
+
+
+def _start(options: Any) -> str:
+    """The digest of the files that a training starts from, its weights' and its teacher's; empty without any."""
+    given = {name: getattr(options, name, "") for name in STARTS}
+    listing = {name: Path(path) for name, path in given.items() if path}
+    return identity.files(listing) if listing else ""

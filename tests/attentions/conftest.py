@@ -1,14 +1,16 @@
 """Parametrises tests over what the registry finds and what runs here, and measures what a call computes and allocates.
 
-A test that takes `implementation` runs once for every variant, backend and device that run here; one that takes
-`variant`, once for every variant (its reference backend); `exact`, once for every implementation of an exact variant.
-Backends that torch.compile builds take ten seconds a shape and have tests of their own (`compiled`).
+A test asks by the name of its argument. On the CPU `implementation` is every variant and backend that runs here,
+`variant` every variant by its reference, `exact` every implementation of an exact variant. What only a GPU can show
+runs there: `everywhere` is `implementation` and a GPU's own kernels; `on_device` those kernels alone; `eager` the
+references, whose code the CPU's tests have gone through. What torch.compile builds has tests of its own (`compiled`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import pytest
@@ -52,43 +54,58 @@ class Implementation:
         drawn = (torch.randn(b, h, n, d, generator=source) for _ in range(3))
         return tuple(x.to(self.device, dtype).requires_grad_() for x in drawn)
 
-    def skip_unless_runs(
+    def refusal(
         self, b: int, h: int, n: int, d: int, m: int = 8, *, dtype: torch.dtype, phase: str = "train", **options: Any
-    ) -> None:
-        """Skip the test, with the backend's own words, where it declares that it cannot run this case."""
+    ) -> str | None:
+        """Why it declares that it cannot run this case, in its own words, or None."""
         work = attentions.Work(
             b=b, h=h, n=n, d=d, m=m, phase=phase, itemsize=dtype.itemsize, options=self.spec.parse_options(options)
         )
-        reason = attentions.why_unavailable(self.name, device=self.device, dtype=dtype, work=work)
-        if reason:
+        return attentions.why_unavailable(self.name, device=self.device, dtype=dtype, work=work)
+
+    def skip_unless_runs(self, *size: int, dtype: torch.dtype, phase: str = "train", **options: Any) -> None:
+        """Skip the test where it refuses the case."""
+        if reason := self.refusal(*size, dtype=dtype, phase=phase, **options):
             pytest.skip(f"{self.name} {reason}")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Fill in `implementation`, `variant`, `exact` and `compiled` from the registry."""
-    choices: dict[str, Callable[[], list[Implementation]]] = {
-        "implementation": lambda: [x for x in _running() if not _compiled(x)],
-        "compiled": lambda: [x for x in _running() if _compiled(x)],
-        "exact": lambda: [x for x in _running() if not _compiled(x) and x.spec.exact],
-        "variant": lambda: [x for x in _running() if x.backend.name == "reference" and x.device == "cpu"],
-    }
-    for name, choose in choices.items():
+    """Fill in what a test asks for, by name, from the registry."""
+    for name, choose in CHOICES.items():
         if name in metafunc.fixturenames:
-            metafunc.parametrize(name, [_parameter(x) for x in choose()])
+            metafunc.parametrize(name, [_parameter(x) for x in _running() if choose(x)])
 
 
-def _running() -> list[Implementation]:
+def _is_compiled(x: Implementation) -> bool:
+    return x.backend.name in COMPILED
+
+
+def _is_device_code(x: Implementation) -> bool:
+    """On a GPU: other code than the CPU's tests have gone through."""
+    return x.device == "cuda" and x.backend.name != "reference" and not _is_compiled(x)
+
+
+COMPILED = ("compile", "flex")  # by torch.compile, which takes ten seconds a shape
+CHOICES: dict[str, Callable[[Implementation], bool]] = {
+    "implementation": lambda x: x.device == "cpu" and not _is_compiled(x),
+    "everywhere": lambda x: (x.device == "cpu" and not _is_compiled(x)) or _is_device_code(x),
+    "on_device": _is_device_code,
+    "eager": lambda x: x.device == "cuda" and x.backend.name == "reference",
+    "compiled": _is_compiled,
+    "exact": lambda x: x.device == "cpu" and not _is_compiled(x) and x.spec.exact,
+    "variant": lambda x: x.device == "cpu" and x.backend.name == "reference",
+}
+
+
+@cache
+def _running() -> tuple[Implementation, ...]:
     every = (
         Implementation(f"{name}:{backend.name}", device)
         for device in attentions.devices()
         for name in attentions.names()
         for backend in attentions.spec(name).backends
     )
-    return [x for x in every if attentions.why_unavailable(x.name, device=x.device) is None]
-
-
-def _compiled(implementation: Implementation) -> bool:
-    return implementation.backend.opaque and implementation.device == "cpu"
+    return tuple(x for x in every if attentions.why_unavailable(x.name, device=x.device) is None)
 
 
 def _parameter(implementation: Implementation) -> Any:

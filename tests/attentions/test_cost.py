@@ -53,17 +53,23 @@ def calls(
     return {"forward": forward, "backward": lambda: graph.backward(upstream), "train": train}
 
 
+def check_flops(implementation: Any, size: tuple[int, ...], phase: str, count_flops: Any, dtype: torch.dtype) -> None:
+    if implementation.backend.opaque:
+        pytest.skip(f"{implementation.name} is opaque to the dispatcher")
+    implementation.skip_unless_runs(*size, dtype=dtype, phase=phase)
+    counted = count_flops(calls(implementation, size, dtype)[phase])
+    assert counted == implementation.spec.cost(*size, phase, backend=implementation.backend.name).flops > 0
+
+
 @phases
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_flops_are_what_is_counted(implementation: Any, size: tuple[int, ...], phase: str, count_flops: Any) -> None:
-    if implementation.backend.opaque:
-        pytest.skip(f"{implementation.name} is opaque to the dispatcher")
-    b, h, n, d, m = size
-    dtype = torch.float32 if implementation.device == "cpu" else torch.bfloat16
-    implementation.skip_unless_runs(b, h, n, d, m, dtype=dtype, phase=phase)
-    counted = count_flops(calls(implementation, size, dtype)[phase])
-    declared = implementation.spec.cost(b, h, n, d, m, phase, backend=implementation.backend.name)
-    assert counted == declared.flops > 0
+    check_flops(implementation, size, phase, count_flops, torch.float32)
+
+
+@phases
+def test_flops_of_a_gpus_operators_are_what_is_counted(on_device: Any, phase: str, count_flops: Any) -> None:
+    check_flops(on_device, (1, 2, 197, 64, 30), phase, count_flops, torch.bfloat16)
 
 
 @phases

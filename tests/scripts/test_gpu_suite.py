@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -55,8 +56,9 @@ def test_a_failing_part_stops_no_other_and_fails_the_suite(suite: Suite) -> None
 
 def test_chosen_parts_that_pass(suite: Suite) -> None:
     done, codes, asked = suite("tune", "kernels")
-    assert (done.returncode, codes) == (0, {"tune": "0", "kernels": "0"})
-    assert asked[1].startswith("-m harness run --config scripts/gpu_kernels.toml --out ")
+    assert (done.returncode, codes) == (0, {"kernels": "0", "tune": "0"})
+    assert list(codes) == ["kernels", "tune"], "in the suite's order, not the caller's"
+    assert asked[0].startswith("-m harness run --config scripts/gpu_kernels.toml --out ")
 
 
 def test_past_the_limit_only_the_table_is_made(suite: Suite) -> None:
@@ -74,8 +76,20 @@ def test_a_run_that_is_there_is_resumed(suite: Suite, tmp_path: Path) -> None:
 def test_every_test_marked_gpu_is_among_those_it_runs() -> None:
     tests, word = SUITE.parents[1] / "tests", "mark." + "gpu"
     marked = {x.relative_to(tests).as_posix() for x in tests.rglob("*.py") if word in x.read_text(encoding="utf-8")}
-    assert all(x.startswith("attentions/") or x == "harness/test_doctor.py" for x in marked), marked
-    assert "tests/attentions tests/harness/machine/test_doctor.py" in SUITE.read_text(encoding="utf-8")
+    given = set(re.findall(r"(?<= tests/)[\w/.]+", SUITE.read_text(encoding="utf-8")))
+    assert len(given) >= 3
+    assert all((tests / path).exists() for path in given), given
+    lacking = {x for x in marked if not any(x == path or x.startswith(f"{path}/") for path in given)}
+    assert not lacking
+
+
+def test_the_page_tells_the_parts_and_their_limits_in_order() -> None:
+    script = SUITE.read_text(encoding="utf-8")
+    limits = re.findall(r"^(?:part|measure|  attempt) (\w+) (\d+) ", script, re.MULTILINE)
+    page = (SUITE.parents[1] / "docs" / "gpu.md").read_text(encoding="utf-8")
+    told = re.findall(r"^\| `(\w+)` \| (\d+) s \|", page, re.MULTILINE)
+    assert told == [(name, seconds) for name, seconds in limits if name != "table"] + [("table", "20")]
+    assert f"{sum(int(seconds) for _, seconds in told)} s" in page
 
 
 def test_a_machine_without_a_gpu_is_told_so(tmp_path: Path) -> None:

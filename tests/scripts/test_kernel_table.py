@@ -17,7 +17,7 @@ METRICS = ("latency", "bytes_moved", "peak_memory", "numeric_error")
 TENSOR_MIB = 8 * 12 * 64 * 2 / 2**20  # of one token of k, v or the output
 COPY = 3000.0  # GB/s
 # Of the least time at the copy bandwidth, how much each implementation reaches; exact attention, how many ms a token².
-SHARES = {"reference": 0.1, "compile": 0.3, "triton": 0.72, "split": 0.72, "persistent": 0.82}
+SHARES = {"reference": 0.1, "compile": 0.3, "triton": 0.82, "split": 0.72}
 EXACT_MS = {("flash", "torch"): 4e-9, ("flash", "cudnn"): 3e-9}
 
 
@@ -88,11 +88,11 @@ def test_memory_above_leaves_out_results(script: ModuleType, run: Path) -> None:
 
 
 def test_ratios(script: ModuleType, run: Path) -> None:
-    entry, among = find(script, run, "anchor:persistent", 16384)
+    entry, among = find(script, run, "anchor:triton", 16384)
     assert script.faster(entry, among, "reference") == pytest.approx(8.2)
     assert script.faster(entry, among, "compile") == pytest.approx(0.82 / 0.3)
     assert script.faster(entry, among, "exact") == pytest.approx(3e-9 * 96 * 16384**2 / 10 / entry.ms)
-    entry, among = find(script, run, "anchor:persistent", 65536)
+    entry, among = find(script, run, "anchor:triton", 65536)
     assert script.faster(entry, among, "reference") != script.faster(entry, among, "reference")  # out of memory: NaN
 
 
@@ -107,7 +107,7 @@ def test_the_table_shows_every_case_once(script: ModuleType, run: Path) -> None:
 
 def test_acceptance(script: ModuleType, run: Path, tmp_path: Path) -> None:
     found = verdicts(script, run)
-    assert found["forward >= 0.80 of the copy bandwidth, n=16384"] == ("met", "0.82 (anchor:persistent)")
+    assert found["forward >= 0.80 of the copy bandwidth, n=16384"] == ("met", "0.82 (anchor:triton)")
     assert found["forward >= 0.70 from two launches, n=65536"] == ("met", "0.72 (anchor:split)")
     assert found["train >= 0.60 of its minimal bytes, n=65536"][0] == "met"
     assert found["peak above inputs and outputs < 1 % of inputs, n=65536"][0] == "met"

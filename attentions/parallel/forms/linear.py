@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from attentions.base import Work
 from attentions.parallel.cost import Volume, both_ways, wide
 from attentions.parallel.ranks import Ranks
-from attentions.variants.linear import positive
+from attentions.variants.linear import positive, share
 
 
 def attend(
@@ -24,9 +24,8 @@ def attend(
     precise = torch.promote_types(k.dtype, torch.float32)
     state = (keys.transpose(-2, -1) @ v).to(precise)
     total = keys.sum(dim=-2, dtype=precise).unsqueeze(-1)
-    state, total = ranks.total(torch.cat([state, total], dim=-1)).to(q.dtype).split([v.shape[-1], 1], dim=-1)
-    queries = positive(q)
-    return queries @ state / (queries @ total).clamp_min(torch.finfo(q.dtype).tiny)
+    state, total = ranks.total(torch.cat([state, total], dim=-1)).split([v.shape[-1], 1], dim=-1)
+    return share(q, state, total)
 
 
 def volume(work: Work, ranks: int) -> Volume:

@@ -16,11 +16,13 @@ import pkgutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.machine.doctor._place import Place as Place
 from harness.machine.doctor._place import Snapshot as Snapshot
-from harness.machine.doctor._trial import Trial
+
+if TYPE_CHECKING:
+    from harness.machine.doctor._trial import Trial
 
 LEVELS = ("ok", "warn", "problem", "unknown")
 NEIGHBOURS = ("other work", "virtualisation", "neighbours")  # what a warning of says that others are there now

@@ -6,10 +6,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.machine import system
-from harness.machine.doctor._trial import Trial
+
+if TYPE_CHECKING:
+    from harness.machine.doctor._trial import Trial
 
 
 @dataclass(frozen=True, kw_only=True)

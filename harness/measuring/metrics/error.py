@@ -4,63 +4,69 @@ numeric_error: against the same definition with the same parameters, for every p
 the output and every gradient. It gates: a case whose error exceeds its dtype's tolerance is `error` and is not timed.
 approximation_error: against softmax attention of the same q, k, v; forward only, scope core.
 
-An exact variant is compared on at most ROWS query rows, whose reference costs n·ROWS instead of n²: the first and the
-last EDGE, where kernels that work in blocks go wrong, and random ones between. The gradient entering a backward pass is
-then restricted to those rows. A whole model is compared on the first image of the batch, softmax attention in blocks,
-and its gradients as one vector.
+An exact variant is compared on at most ROWS query rows. The gradient entering a backward pass is then restricted to
+those rows. A whole model is compared on the first image of the batch, softmax attention in blocks, and its gradients
+as one vector.
+
+`check_again` is the same after the timing: other values below the addresses that the call knows, free memory
+poisoned, and on CUDA the stream held until the call is enqueued, so that work on a stream of its own that does not
+wait for its inputs reads the old ones.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import secrets
+from collections.abc import Callable, Iterator
 
 import torch
-from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch import Tensor
 
 from harness.measuring.metrics import Settings
+from harness.measuring.outputs import WrongResult, called, called_back
+from harness.measuring.poison import poisoned
 from harness.measuring.subject import Subject
+from harness.measuring.truth import chosen_rows, softmax_rows, truth_of
 from harness.store.record import Reading
 
 PROVIDES = ("numeric_error", "approximation_error")
 NEEDS = ("first_call",)
 
 ROWS, EDGE = 512, 64
+ROWS_AGAIN, EDGE_AGAIN = 128, 32
+UNSEEN = 1 + secrets.randbits(60)  # which draw of inputs: one that nobody could prepare for, the same in this process
+HOLD_CYCLES = 40_000_000  # some 20 ms of a GPU: longer than enqueuing what follows
 TOLERANCES = {"float64": 1e-9, "float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 # Gradients of sums that nearly cancel lose more: anchor's with init=paper reach 6e-2 in bfloat16 by eager PyTorch.
 GRADIENT_FACTOR = 4
 
 
-class WrongResult(RuntimeError):
-    """The output is not finite or not what the definition gives; the case is not timed."""
-
-
-class ExactRows(nn.Module):
-    """Softmax attention of the chosen query rows over all keys: (b, h, n, d) each → (b, h, rows, d)."""
-
-    def __init__(self, rows: Tensor) -> None:
-        super().__init__()
-        self.rows = rows
-
-    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """softmax(q[rows] kᵀ / √d) v, one head at a time and again in backward: a million tokens' scores take 4 GB."""
-        heads = zip(q[:, :, self.rows].unbind(1), k.unbind(1), v.unbind(1), strict=True)
-        return torch.stack([checkpoint(_attend, *head, use_reentrant=False) for head in heads], dim=1)
-
-
 def measure(subject: Subject, readings: dict[str, Reading], settings: Settings) -> Iterator[Reading]:
     """Compare; raises WrongResult above the tolerance."""
-    rows = _rows(subject)
-    out = _output(subject)
-    error, note = _numeric(subject, rows, out)
-    tolerance = TOLERANCES[subject.case.dtype] * (GRADIENT_FACTOR if subject.needs_graph else 1)
-    if not error <= tolerance:
-        raise WrongResult(
-            f"numeric_error {error:.3g} exceeds the tolerance {tolerance:g} of {subject.case.dtype}{note}"
-        )
-    yield Reading(metric="numeric_error", value=error, samples=1, note=note.lstrip("; "))
+    subject.rewind()
+    rows = chosen_rows(subject, ROWS, EDGE)
+    out = called(subject)
+    error = _of_gradients(subject, rows) if subject.needs_graph else _of_output(subject, rows, out)
+    note = _compared_on(subject, rows)
+    _judge(error, subject, note)
+    yield Reading(metric="numeric_error", value=error, samples=1, note=note)
     yield _approximation(subject, rows, out)
+
+
+def check_again(subject: Subject, *, told: Callable[[], object] = lambda: None) -> None:
+    """Raise WrongResult where the call, now that it has been timed, is wrong on inputs that it has not seen.
+
+    told: called once the inputs are the new ones, for whoever has to pass them on.
+    """
+    rows = chosen_rows(subject, ROWS_AGAIN, EDGE_AGAIN, draw=UNSEEN)
+    values = subject.drawn(UNSEEN)
+    with poisoned(subject.device):
+        if subject.device.type == "cuda":
+            torch.cuda._sleep(HOLD_CYCLES)
+        subject.renew(values)
+        told()
+        error = _of_gradients(subject, rows) if subject.needs_graph else _of_output(subject, rows, called(subject))
+    _judge(error, subject, _compared_on(subject, rows))
 
 
 def relative(out: Tensor, reference: Tensor) -> float:
@@ -72,87 +78,52 @@ def relative(out: Tensor, reference: Tensor) -> float:
     return difference / size if size else (0.0 if difference == 0 else math.inf)
 
 
-def _rows(subject: Subject) -> Tensor:
-    n = subject.case.n
-    if n <= ROWS:
-        return torch.arange(n, device=subject.device)
-    generator = torch.Generator().manual_seed(subject.case.seed)
-    middle = torch.randperm(n - 2 * EDGE, generator=generator)[: ROWS - 2 * EDGE] + EDGE
-    ends = torch.cat([torch.arange(EDGE), torch.arange(n - EDGE, n)])
-    return torch.cat([ends, middle]).sort().values.to(subject.device)
+def _judge(error: float, subject: Subject, note: str) -> None:
+    tolerance = TOLERANCES[subject.case.dtype] * (GRADIENT_FACTOR if subject.needs_graph else 1)
+    if not error <= tolerance:
+        text = f"numeric_error {error:.3g} exceeds the tolerance {tolerance:g} of {subject.case.dtype}"
+        raise WrongResult(f"{text}; {note}" if note else text)
 
 
-def _output(subject: Subject) -> Tensor:
-    versions = [tensor._version for tensor in subject.inputs]
-    with torch.no_grad():
-        out = subject.module(*subject.inputs)
-    shape, dtype = tuple(subject.output_shape), subject.dtype
-    if out.shape != shape or out.dtype != dtype:
-        raise WrongResult(f"the output is {out.dtype} of shape {tuple(out.shape)}, not {dtype} of {shape}")
-    if [tensor._version for tensor in subject.inputs] != versions:
-        raise WrongResult("the call changes its inputs in place")
-    if not torch.isfinite(out).all():
-        raise WrongResult(f"the output has {int((~torch.isfinite(out)).sum())} values that are not finite")
-    return out
+def _compared_on(subject: Subject, rows: Tensor) -> str:
+    """What part of the result was compared, where it was not all."""
+    case = subject.case
+    if case.scope == "model":
+        return f"compared on the first of {case.b} images" if case.b > 1 else ""
+    partial = subject.spec.exact and len(rows) < case.n
+    return f"compared on {len(rows)} of {case.n} query rows" if partial else ""
 
 
-def _numeric(subject: Subject, rows: Tensor, out: Tensor) -> tuple[float, str]:
-    """The largest relative error, computed one sample of the batch at a time, and what it was computed on."""
+def _part(subject: Subject, rows: Tensor) -> tuple[Tensor | None, int]:
+    """The rows (None: all) and the samples of the batch that are compared.
+
+    Of a model the first image, whose every token in the last block hangs on all.
+    """
     if subject.case.scope == "model":
-        return _whole(subject, out)
-    exact = subject.spec.exact
-    reference = subject.reference(ExactRows(rows) if exact else None)
-    partial = exact and len(rows) < subject.case.n
-    note = f"; compared on {len(rows)} of {subject.case.n} query rows" if partial else ""
-    if subject.needs_graph:
-        return _with_gradients(subject, reference, rows if exact else None), note
-    return relative(_select(out, rows) if exact else out, _by_sample(subject, reference, subject.case.b)), note
+        return None, 1
+    return (rows if subject.spec.exact else None), subject.case.b
 
 
-def _whole(subject: Subject, out: Tensor) -> tuple[float, str]:
-    """The error of a model's first image, all its weights in float64: every token of the last block hangs on all."""
-    note = f"; compared on the first of {subject.case.b} images" if subject.case.b > 1 else ""
-    reference = subject.reference()
-    if subject.needs_graph:
-        return _with_gradients(subject, reference, None, samples=1), note
-    return relative(out[:1], _by_sample(subject, reference, 1)), note
+def _of_output(subject: Subject, rows: Tensor, out: Tensor) -> float:
+    chosen, samples = _part(subject, rows)
+    return relative(_select(out[:samples], chosen), truth_of(subject, chosen, samples=samples).out)
 
 
-def _by_sample(subject: Subject, module: nn.Module, samples: int) -> Tensor:
-    """The module's float64 outputs, one sample of the batch at a time: the reference may need much memory."""
-    with torch.no_grad():
-        return torch.cat([module(*(t[at : at + 1].double() for t in subject.inputs)) for at in range(samples)])
-
-
-def _with_gradients(
-    subject: Subject, reference: nn.Module, rows: Tensor | None, *, samples: int | None = None
-) -> float:
-    """The largest error over output and gradients; of the first `samples` alone where that is given."""
-    samples = samples or subject.case.b
+def _of_gradients(subject: Subject, rows: Tensor) -> float:
+    """The largest error over output and gradients."""
+    chosen, samples = _part(subject, rows)
     gradient = subject.gradient.clone()
     gradient[samples:] = 0
-    if rows is not None:
+    if chosen is not None:
         mask = torch.zeros(gradient.shape[-2], 1, device=gradient.device, dtype=gradient.dtype)
-        mask[rows] = 1
+        mask[chosen] = 1
         gradient = gradient * mask
-    subject.clear()
-    out = subject.module(*subject.inputs)
-    out.backward(gradient)
-    mine = [t.grad for t in (*subject.inputs, *subject.module.parameters())]
-    subject.clear()
-    inputs = [t.detach().double().requires_grad_(t.requires_grad) for t in subject.inputs]
-    expected = []
-    for sample in range(samples):
-        piece = reference(*(t[sample : sample + 1] for t in inputs))
-        entering = gradient[sample : sample + 1].double()
-        piece.backward(entering if rows is None else _select(entering, rows))
-        expected.append(piece.detach())
-    theirs = [t.grad for t in (*inputs, *reference.parameters())]
-    if [g is None for g in mine] != [g is None for g in theirs]:
+    out, mine = called_back(subject, gradient)
+    truth = truth_of(subject, chosen, samples=samples, gradient=gradient)
+    if [g is None for g in mine] != [g is None for g in truth.gradients]:
         raise WrongResult("gradients reach other tensors than in the reference")
-    mine_out = out.detach()[:samples]
-    errors = [relative(_select(mine_out, rows) if rows is not None else mine_out, torch.cat(expected))]
-    pairs = [(a, b) for a, b in zip(mine, theirs, strict=True) if a is not None and b is not None]
+    errors = [relative(_select(out[:samples], chosen), truth.out)]
+    pairs = [(a, b) for a, b in zip(mine, truth.gradients, strict=True) if a is not None and b is not None]
     if subject.case.scope == "model":  # one vector, as a training step sees it: some parts of a deep model's cancel
         mine_all, theirs_all = (torch.cat([pair[side].double().flatten() for pair in pairs]) for side in (0, 1))
         pairs = [(mine_all, theirs_all)]
@@ -163,15 +134,10 @@ def _approximation(subject: Subject, rows: Tensor, out: Tensor) -> Reading:
     name = "approximation_error"
     if subject.case.scope != "core" or subject.needs_graph:
         return Reading(metric=name, status="unsupported", note="defined for phase forward of scope core")
-    expected = _by_sample(subject, ExactRows(rows), subject.case.b)
     partial = len(rows) < subject.case.n
     note = f"against full on {len(rows)} of {subject.case.n} query rows" if partial else "against full"
-    return Reading(metric=name, value=relative(_select(out, rows), expected), samples=1, note=note)
+    return Reading(metric=name, value=relative(_select(out, rows), softmax_rows(subject, rows)), samples=1, note=note)
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    return torch.softmax(q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1]), dim=-1) @ v
-
-
-def _select(tensor: Tensor, rows: Tensor) -> Tensor:
-    return tensor.index_select(-2, rows)
+def _select(tensor: Tensor, rows: Tensor | None) -> Tensor:
+    return tensor if rows is None else tensor.index_select(-2, rows)

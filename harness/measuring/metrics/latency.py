@@ -1,7 +1,8 @@
-"""latency (ms): the median of one call, and throughput (tokens/s; img/s of a whole model) from it.
+"""latency (ms): the median of one call; host (ms): what the host takes to enqueue it; throughput from latency.
 
-Sampling stops on evidence: after `min_samples`, when the relative half-width of the median's 95 % interval is under
-`precision` (converged), or no longer shrinks (stable), or the case's time budget is spent (budget).
+CPU: the wall clock around calls. CUDA: the device's own time, by harness.measuring.held. Throughput is tokens/s, img/s
+of a whole model. Sampling stops on evidence: after `min_samples`, when the relative half-width of the median's 95 %
+interval is under `precision` (converged), or no longer shrinks (stable), or the case's time budget is spent (budget).
 """
 
 from __future__ import annotations
@@ -9,38 +10,71 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from functools import cache
-
-import torch
+from typing import Protocol
 
 from harness import stats
+from harness.measuring import cuda
+from harness.measuring.clocks import Clocks
+from harness.measuring.held import Call, Device, HostIsLate, Stopwatch
 from harness.measuring.metrics import Settings
 from harness.measuring.subject import Subject
 from harness.store.record import Reading
 
-PROVIDES = ("latency", "throughput")
+PROVIDES = ("latency", "host", "throughput")
 NEEDS = ("first_call", "numeric_error")
 
 WARM_UP_CALLS, WARM_UP_S = 3, 0.5
 FEWEST_SAMPLES, OVERDRAWN = 3, 5
 SHORTEST_SAMPLE_S = 2e-4
-GRAPH_BELOW_S = 1e-4
 LOOK_EVERY_S = 0.1
+ON_A_CPU = "on a CPU the host does the work itself: its time is the latency"
+
+
+class Watch(Protocol):
+    """Samples of one subject, warmed up."""
+
+    def sample(self, count: int) -> list[float]:
+        """So many, in ms. Raises HostIsLate."""
+        ...
+
+    def fall_back(self, why: str) -> None:
+        """Take the wall clock from here on."""
+        ...
+
+    def notes(self) -> list[str]:
+        """How they were taken."""
+        ...
+
+    def host(self) -> list[float] | str:
+        """What enqueuing took in the same samples, in ms; or why that cannot be told."""
+        ...
 
 
 def measure(subject: Subject, readings: dict[str, Reading], settings: Settings) -> Iterator[Reading]:
     """Sample calls until there is evidence enough."""
-    sample, notes = _sampler(subject)
-    samples, stopped = until_evidence(sample, settings)
+    yield from readings_of(watch_of(subject), settings, items=subject.case.b * _items(subject))
+
+
+def readings_of(watch: Watch, settings: Settings, *, items: int) -> Iterator[Reading]:
+    """The readings of this file for what a watch samples, `items` tokens or images a call."""
+    try:
+        samples, stopped = until_evidence(watch.sample, settings)
+    except HostIsLate as late:
+        watch.fall_back(f"the host fell behind ({late})")
+        samples, stopped = until_evidence(watch.sample, settings)
+    host, notes = watch.host(), watch.notes()
     summary = stats.summarise(samples)
     settings.samples["latency"] = samples
+    if not isinstance(host, str) and (enqueuing := stats.summarise(host).median) > summary.median:
+        notes.append(f"host-bound when called eagerly: the host takes {enqueuing:.3g} ms")
     notes.append(how_it_ended(stopped, summary))
-    latency = Reading(
-        metric="latency", value=summary.median, ci_low=summary.ci_low, ci_high=summary.ci_high,
-        p20=summary.p20, p80=summary.p80, samples=summary.samples, note="; ".join(notes),
-    )  # fmt: skip
+    latency = _reading("latency", summary, "; ".join(notes))
     yield latency
-    items = subject.case.b * (1 if subject.case.scope == "model" else subject.case.n)
+    if isinstance(host, str):
+        yield Reading(metric="host", status="unsupported", note=host)
+    else:
+        settings.samples["host"] = host
+        yield _reading("host", stats.summarise(host), "enqueuing one call, the stream held meanwhile")
     yield latency.per(1e3 * items, metric="throughput")
 
 
@@ -80,19 +114,42 @@ def until_evidence(
 
 def sampler(subject: Subject) -> Callable[[int], list[float]]:
     """A function that takes so many samples in ms, warmed up: for whoever times several processes in turns."""
-    return _sampler(subject)[0]
+    return watch_of(subject).sample
+
+
+def watch_of(subject: Subject) -> Watch:
+    """A warmed-up watch of the subject's device."""
+    if subject.device.type == "cuda":
+        return DeviceWatch(subject, cuda.CudaDevice.of(subject.device), Clocks(cuda.gpu_of(subject.device)))
+    return CpuWatch(subject)
 
 
 def in_turns(a: Subject, b: Subject, *, budget_s: float) -> tuple[list[float], list[float]]:
     """Samples in ms of two subjects in the order A B B A, until the median ratio is within 0.5 % or time is spent."""
-    (sample_a, _), (sample_b, _) = _sampler(a), _sampler(b)
+    return watched_in_turns(watch_of(a), watch_of(b), budget_s=budget_s)
+
+
+def watched_in_turns(a: Watch, b: Watch, *, budget_s: float) -> tuple[list[float], list[float]]:
+    """The same of two watches: both by the wall clock where one of them has to use it."""
+    for one, other in ((a, b), (b, a)):
+        if isinstance(one, DeviceWatch) and one.stopwatch.wall:
+            other.fall_back(one.stopwatch.wall)
+    try:
+        return _in_turns(a, b, budget_s)
+    except HostIsLate as late:
+        for watch in (a, b):
+            watch.fall_back(f"the host fell behind ({late})")
+        return _in_turns(a, b, budget_s)
+
+
+def _in_turns(a: Watch, b: Watch, budget_s: float) -> tuple[list[float], list[float]]:
     times_a: list[float] = []
     times_b: list[float] = []
     started = time.perf_counter()
     while time.perf_counter() - started < 2 * budget_s or len(times_a) < FEWEST_SAMPLES * 2:
-        times_a += sample_a(1)
-        times_b += sample_b(2)
-        times_a += sample_a(1)
+        times_a += a.sample(1)
+        times_b += b.sample(2)
+        times_a += a.sample(1)
         if len(times_a) >= 20 and len(times_a) % 20 == 0:
             low, high = stats.median_interval([x / y for x, y in zip(times_a, times_b, strict=True)])
             if high / low < 1.01:
@@ -107,100 +164,74 @@ def _stable(widths: list[tuple[int, float]]) -> bool:
     return count >= 200 and bool(earlier) and width > 0.95 * earlier[-1]
 
 
-def _sampler(subject: Subject) -> tuple[Callable[[int], list[float]], list[str]]:
-    """A function that takes `count` samples in ms, warmed up, and notes on how it takes them."""
-    if subject.device.type == "cuda":
-        return _cuda_sampler(subject)
-    started, calls = time.perf_counter(), 0
-    while calls < WARM_UP_CALLS and (calls == 0 or time.perf_counter() - started < WARM_UP_S):
-        subject.call()
-        calls += 1
-    each = (time.perf_counter() - started) / calls
-    repeats = 1 if subject.needs_graph else max(1, math.ceil(SHORTEST_SAMPLE_S / each))
-    if repeats == 1:
-        return (lambda count: [_cpu_once(subject) for _ in range(count)]), []
-    return (lambda count: [_cpu_block(subject, repeats) for _ in range(count)]), [f"{repeats} calls a sample"]
+class CpuWatch:
+    """The wall clock around one call, or around a block of calls where one is too short for it."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        started, calls = time.perf_counter(), 0
+        while calls < WARM_UP_CALLS and (calls == 0 or time.perf_counter() - started < WARM_UP_S):
+            subject.call()
+            calls += 1
+        each = (time.perf_counter() - started) / calls
+        self.repeats = 1 if subject.needs_graph else max(1, math.ceil(SHORTEST_SAMPLE_S / each))
+
+    def sample(self, count: int) -> list[float]:
+        return [self._once() if self.repeats == 1 else self._block() for _ in range(count)]
+
+    def fall_back(self, why: str) -> None:
+        """It is the wall clock already."""
+
+    def notes(self) -> list[str]:
+        return [f"{self.repeats} calls a sample"] if self.repeats > 1 else []
+
+    def host(self) -> str:
+        return ON_A_CPU
+
+    def _once(self) -> float:
+        state = self.subject.prepare()
+        started = time.perf_counter_ns()
+        self.subject.run(state)
+        return (time.perf_counter_ns() - started) / 1e6
+
+    def _block(self) -> float:
+        started = time.perf_counter_ns()
+        for _ in range(self.repeats):
+            self.subject.run(None)
+        return (time.perf_counter_ns() - started) / 1e6 / self.repeats
 
 
-def _cpu_once(subject: Subject) -> float:
-    state = subject.prepare()
-    started = time.perf_counter_ns()
-    subject.run(state)
-    return (time.perf_counter_ns() - started) / 1e6
+class DeviceWatch:
+    """The device's own time, with its clock beside the samples."""
+
+    def __init__(self, subject: Call, device: Device, clocks: Clocks) -> None:
+        self.stopwatch, self.clocks = Stopwatch(subject, device), clocks
+        self.stopwatch.settle()
+
+    def sample(self, count: int) -> list[float]:
+        self.clocks.look()
+        samples = self.stopwatch.sample(count)
+        self.clocks.look()
+        return samples
+
+    def fall_back(self, why: str) -> None:
+        self.stopwatch.use_wall_clock(why)
+
+    def notes(self) -> list[str]:
+        wall = self.stopwatch.wall
+        return [f"wall clock: {wall}" if wall else "device time", *self.clocks.notes()]
+
+    def host(self) -> list[float] | str:
+        wall = self.stopwatch.wall
+        return f"not apart from the device's time: {wall}" if wall else self.stopwatch.host_ms
 
 
-def _cpu_block(subject: Subject, repeats: int) -> float:
-    started = time.perf_counter_ns()
-    for _ in range(repeats):
-        subject.run(None)
-    return (time.perf_counter_ns() - started) / 1e6 / repeats
+def _items(subject: Subject) -> int:
+    return 1 if subject.case.scope == "model" else subject.case.n
 
 
-def _cuda_sampler(subject: Subject) -> tuple[Callable[[int], list[float]], list[str]]:
-    """CUDA events around each call, the L2 overwritten before it; a graph replay where launching takes longer."""
-    for _ in range(WARM_UP_CALLS):
-        subject.call()
-    subject.synchronise()
-    timed: Callable[[torch.Tensor | None], object] = subject.run
-    notes: list[str] = []
-    if not subject.needs_graph:
-        launching = _launch_seconds(subject)
-        running = sum(_cuda_batch(subject, timed, 5)) / 5 / 1e3
-        if running < max(GRAPH_BELOW_S, 1.5 * launching):
-            graph = _capture(subject)
-            if graph is None:
-                notes.append(f"launch-bound: the host takes {1e6 * launching:.0f} us a call; no CUDA graph possible")
-            else:
-                timed = lambda state: graph.replay()  # noqa: E731
-                notes.append("CUDA graph replay")
-    return (lambda count: _cuda_batch(subject, timed, count)), notes
-
-
-def _cuda_batch(subject: Subject, timed: Callable[[torch.Tensor | None], object], count: int) -> list[float]:
-    flush = _flush_buffer(str(subject.device))
-    pairs = []
-    with torch.cuda.device(subject.device):
-        for _ in range(count):
-            state = subject.prepare()
-            flush.zero_()
-            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            start.record()
-            timed(state)
-            end.record()
-            pairs.append((start, end))
-        torch.cuda.synchronize()
-    return [start.elapsed_time(end) for start, end in pairs]
-
-
-def _launch_seconds(subject: Subject) -> float:
-    subject.synchronise()
-    started = time.perf_counter()
-    for _ in range(10):
-        subject.run(None)
-    seconds = (time.perf_counter() - started) / 10
-    subject.synchronise()
-    return seconds
-
-
-def _capture(subject: Subject) -> torch.cuda.CUDAGraph | None:
-    graph = torch.cuda.CUDAGraph()
-    try:
-        with torch.cuda.device(subject.device):
-            side = torch.cuda.Stream()
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
-                subject.run(None)
-            torch.cuda.current_stream().wait_stream(side)
-            with torch.cuda.graph(graph):
-                subject.run(None)
-        graph.replay()
-        torch.cuda.synchronize(subject.device)
-    except RuntimeError:  # an operator that synchronises or allocates outside the pool cannot be captured
-        return None
-    return graph
-
-
-@cache
-def _flush_buffer(device: str) -> torch.Tensor:
-    size = torch.cuda.get_device_properties(device).L2_cache_size
-    return torch.empty(max(size, 1 << 20), dtype=torch.int8, device=device)
+def _reading(metric: str, summary: stats.Summary, note: str) -> Reading:
+    return Reading(
+        metric=metric, value=summary.median, ci_low=summary.ci_low, ci_high=summary.ci_high,
+        p20=summary.p20, p80=summary.p80, samples=summary.samples, note=note,
+    )  # fmt: skip

@@ -1,7 +1,8 @@
 """bytes_moved (MiB): the least a call must move; roofline_fraction (1): the least time it could take over its latency.
 
 The least time is the larger of FLOPs over the measured matrix rate and bytes over the measured copy bandwidth of this
-device, both measured once a run and kept in environment.json under `ceilings`.
+device, both measured once a run and kept in environment.json under `ceilings`. A latency that the device cannot reach
+is an error (harness.measuring.floor).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from harness.measuring.floor import rates, survive
 from harness.measuring.metrics import Settings
 from harness.measuring.metrics.flops import declared_flops
 from harness.measuring.subject import Subject
@@ -19,7 +21,7 @@ NEEDS = ("latency",)
 
 
 def measure(subject: Subject, readings: dict[str, Reading], settings: Settings) -> Iterator[Reading]:
-    """From the cost model and the ceilings."""
+    """From the cost model and the ceilings. Raises WrongResult for a latency that cannot be."""
     moved, flops = minimal_bytes(subject), declared_flops(subject, executed=False)
     if moved is None or flops is None:
         note = "the variant declares no cost model"
@@ -27,17 +29,19 @@ def measure(subject: Subject, readings: dict[str, Reading], settings: Settings) 
         yield Reading(metric="roofline_fraction", status="unsupported", note=note)
         return
     yield Reading(metric="bytes_moved", value=moved / 2**20, samples=1)
-    copy = settings.ceilings.get("copy_gb_per_s")
-    product = settings.ceilings.get("matmul_tflops", {}).get(subject.case.dtype)
-    if not copy or not product:
+    if not all(rates(settings.ceilings, subject.case.dtype)):
         note = f"no measured ceilings for {subject.case.dtype} on {subject.case.device}"
         yield Reading(metric="roofline_fraction", status="unsupported", note=note)
         return
+    latency = readings["latency"]
+    remark = survive(subject, latency, moved=moved, flops=flops, ceilings=settings.ceilings)
+    copy, product = rates(settings.ceilings, subject.case.dtype)
     by_bytes, by_flops = moved / copy / 1e6, flops / product / 1e9  # ms
     least = max(by_bytes, by_flops)
-    bound = "memory" if by_bytes > by_flops else "arithmetic"
-    note = f"bound by {bound}: least {least:.4g} ms"
-    yield readings["latency"].per(least, metric="roofline_fraction", note=note)
+    note = f"bound by {'memory' if by_bytes > by_flops else 'arithmetic'}: least {least:.4g} ms{remark}"
+    if latency.value and least > latency.value and by_bytes > by_flops:
+        note += "; its data lie in the cache, which is quicker than memory"
+    yield latency.per(least, metric="roofline_fraction", note=note)
 
 
 def minimal_bytes(subject: Subject) -> int | None:

@@ -22,8 +22,9 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
 
 from harness.errors import UsageError, unknown
+from harness.vision.data import identity
 from harness.vision.data.reading import BadData, images_in, read_image, read_mask, require_folder, some
-from harness.vision.data.transforms import IGNORED, JointTransform
+from harness.vision.data.transforms import IGNORED, JointTransform, TooThin
 
 FOLDERS = {"train": "training", "val": "validation"}
 LAYOUT = (
@@ -45,13 +46,22 @@ class Scenes(Dataset):
     def __len__(self) -> int:
         return len(self.images)
 
+    def identity(self) -> str:
+        """Twelve digits that tell these images and masks from others: harness.vision.data.identity."""
+        pairs = zip(self.images, self.annotations, strict=True)
+        listing = {f"{place}/{path.name}": path for pair in pairs for place, path in zip("im", pair, strict=True)}
+        return identity.files(listing, further=repr(self.classes).encode())
+
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         image = tv_tensors.Image(functional.to_image(read_image(self.images[index])))
         mask = self._mask(index)
         if mask.shape[-2:] != image.shape[-2:]:
             sizes = " and ".join("×".join(map(str, each.shape[-2:])) for each in (mask, image))
             raise BadData(f"{self.annotations[index]}: its size and that of {self.images[index]} differ ({sizes})")
-        return self.transform(image, mask)
+        try:
+            return self.transform(image, mask)
+        except TooThin as error:
+            raise BadData(f"{self.images[index]}: {error}") from None
 
     def _mask(self, index: int) -> tv_tensors.Mask:
         path = self.annotations[index]

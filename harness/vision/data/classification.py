@@ -17,7 +17,8 @@ from torch.utils.data import Dataset
 from torchvision.datasets.folder import make_dataset
 
 from harness.errors import UsageError, unknown
-from harness.vision.data.reading import IMAGE_SUFFIXES, BadData, read_image, require_folder, some
+from harness.vision.data import identity
+from harness.vision.data.reading import IMAGE_SUFFIXES, BadData, is_hidden, is_image, read_image, require_folder, some
 from harness.vision.data.transforms import ImageTransform
 
 SPLITS = ("train", "val")
@@ -27,16 +28,23 @@ DIGITS_TRAIN = 1437  # of 1797: the last fifth, other writers' than the first, i
 
 @dataclass(frozen=True)
 class Images(Dataset):
-    """Labelled images: `files` or `pixels` hold them, `labels` their index into `classes`."""
+    """Labelled images: `files` below `folder`, or `pixels`, hold them, `labels` their index into `classes`."""
 
     classes: tuple[str, ...]
     labels: tuple[int, ...]
     transform: ImageTransform
     files: tuple[Path, ...] = ()
+    folder: Path | None = None
     pixels: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def identity(self) -> str:
+        """Twelve digits that tell these images from others: harness.vision.data.identity."""
+        further = repr((self.classes, self.labels)).encode() + (b"" if self.pixels is None else self.pixels.tobytes())
+        root = self.folder or Path()
+        return identity.files({str(path.relative_to(root)): path for path in self.files}, further=further)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         image = read_image(self.files[index]) if self.pixels is None else Image.fromarray(self.pixels[index])
@@ -59,8 +67,8 @@ def load(folder: Path, split: str, transform: ImageTransform) -> Images:
             raise BadData(f"{folder / split} has the class {some(strange)}, which {folder / 'train'} lacks")
     try:
         found = make_dataset(
-            folder / split, {name: index for index, name in enumerate(classes)}, IMAGE_SUFFIXES,
-            allow_empty=split != "train",
+            folder / split, {name: index for index, name in enumerate(classes)},
+            is_valid_file=lambda path: is_image(Path(path), folder / split), allow_empty=split != "train",
         )  # fmt: skip
     except FileNotFoundError:  # a class of train without an image
         empty = [name for name in classes if not _has_image(folder / split / name)]
@@ -69,7 +77,7 @@ def load(folder: Path, split: str, transform: ImageTransform) -> Images:
         raise BadData(f"{folder / split} holds no image; expected {LAYOUT}")
     return Images(
         classes=classes, labels=tuple(label for _, label in found), transform=transform,
-        files=tuple(Path(path) for path, _ in found),
+        files=tuple(Path(path) for path, _ in found), folder=folder / split,
     )  # fmt: skip
 
 
@@ -94,11 +102,11 @@ def digits(split: str, transform: ImageTransform) -> Images:
 
 def _class_folders(folder: Path) -> tuple[str, ...]:
     require_folder(folder, layout=LAYOUT)
-    names = tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")))
+    names = tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name)))
     if not names:
         raise BadData(f"{folder} has no class folders; expected {LAYOUT}")
     return names
 
 
 def _has_image(folder: Path) -> bool:
-    return any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.rglob("*"))
+    return any(is_image(path, folder) for path in folder.rglob("*"))

@@ -5,13 +5,15 @@
     train.classes                   # K names in order of category id; label i is classes[i - 1], 0 is the background
 
 Conventions. Images without objects stay in the training set: they are examples of background, and all losses here are
-defined for them. A crowd (iscrowd=1) is no example of one object: targets leave crowds out, `ground_truth` keeps them,
-where the evaluation ignores detections inside. Boxes without extent, of which COCO has a few, are left out likewise;
-boxes that cross the image's border are clipped to it.
+defined for them. Pictures are turned upright as their EXIF orientation says, as annotation tools show them: the file's
+sizes and boxes are those of the upright picture. A crowd (iscrowd=1) is no example of one object: targets leave crowds
+out, `ground_truth` keeps them, where the evaluation ignores detections inside. Boxes without extent, of which COCO has
+a few, are left out likewise; boxes that cross the image's border are clipped to it.
 """
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,9 +29,10 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
 
 from harness.errors import UsageError, unknown
-from harness.vision.data import coco_file
+from harness.vision.data import coco_file, identity
+from harness.vision.data.coco_file import Id, in_order
 from harness.vision.data.reading import BadData, read_image, require_folder, some
-from harness.vision.data.transforms import JointTransform
+from harness.vision.data.transforms import JointTransform, TooThin
 
 SPLITS = ("train", "val")
 LAYOUT = "FOLDER/annotations/instances_train2017.json with FOLDER/train2017/*.jpg, and the same for val2017"
@@ -44,15 +47,22 @@ class Objects(Dataset):
     folder: Path
     transform: JointTransform
     masks: bool
-    objects: Mapping[int, Sequence[Mapping[str, Any]]]  # by image id, without crowds and boxes of no extent
+    objects: Mapping[Id, Sequence[Mapping[str, Any]]]  # by image id, without crowds and boxes of no extent
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The categories' names in order of id."""
-        return tuple(entry["name"] for entry in sorted(self.ground_truth["categories"], key=lambda each: each["id"]))
+        ordered = sorted(self.ground_truth["categories"], key=lambda each: in_order(each["id"]))
+        return tuple(entry["name"] for entry in ordered)
 
     def __len__(self) -> int:
         return len(self.ground_truth["images"])
+
+    def identity(self) -> str:
+        """Twelve digits that tell these images and their objects from others: harness.vision.data.identity."""
+        names = [entry["file_name"] for entry in self.ground_truth["images"]]
+        truth = json.dumps(self.ground_truth, sort_keys=True).encode()
+        return identity.files({name: self.folder / name for name in names}, further=truth)
 
     def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Any]]:
         entry = self.ground_truth["images"][index]
@@ -60,13 +70,17 @@ class Objects(Dataset):
         picture = read_image(path)
         if picture.size != (entry["width"], entry["height"]):
             stated = f"{entry['width']}×{entry['height']}"
-            raise BadData(f"{path} is {picture.width}×{picture.height}, but {self.file} says {stated}")
+            turned = " (upright by its EXIF orientation)" if picture.size == (entry["height"], entry["width"]) else ""
+            raise BadData(f"{path} is {picture.width}×{picture.height}{turned}, but {self.file} says {stated}")
         image = tv_tensors.Image(functional.to_image(picture))
-        return self.transform(image, self._target(entry))
+        try:
+            return self.transform(image, self._target(entry))
+        except TooThin as error:
+            raise BadData(f"{path}: {error}") from None
 
     def _target(self, entry: Mapping[str, Any]) -> dict[str, Any]:
         objects = self.objects.get(entry["id"], ())
-        ids = sorted(category["id"] for category in self.ground_truth["categories"])
+        ids = sorted((category["id"] for category in self.ground_truth["categories"]), key=in_order)
         labels = {category: number for number, category in enumerate(ids, start=1)}
         size = (entry["height"], entry["width"])
         boxes = torch.tensor([each["bbox"] for each in objects], dtype=torch.float32).reshape(-1, 4)
@@ -130,7 +144,7 @@ def load(folder: Path, split: str, transform: JointTransform, *, masks: bool = F
     missing = [name for name in names if name not in there and not (images / name).is_file()]  # it may be in a folder
     if missing:
         raise BadData(f"{images} lacks {some(missing)}, listed in {found[0]}")
-    objects: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
+    objects: dict[Id, list[Mapping[str, Any]]] = defaultdict(list)
     for each in truth["annotations"]:
         if not each["iscrowd"] and min(each["bbox"][2:]) > 0:
             objects[each["image_id"]].append(each)

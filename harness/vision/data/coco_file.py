@@ -16,13 +16,20 @@ from harness.vision.data.reading import BadData, read_json
 
 PARTS = ("images", "annotations", "categories")
 
+Id = int | str
+
+
+def in_order(identity: Id) -> tuple[bool, int, str]:
+    """The order of ids: numbers by size, then texts."""
+    return (True, 0, identity) if isinstance(identity, str) else (False, identity, "")
+
 
 def read(path: Path, *, layout: str) -> dict[str, Any]:
     """The file's images, annotations and categories; `iscrowd` is 0 and `area` that of the box where they are absent.
 
     Raises BadData naming the file and the entry: no JSON, a part missing, no image, annotation or category at all, an
-    id that is missing or used twice, a size, box or area that is no number or impossible, an image or category that is
-    not listed. An image may have no annotation.
+    id that is missing, neither a whole number nor a text, or used twice, a size, box or area that is no number or
+    impossible, an image or category that is not listed. An image may have no annotation.
     """
     data = read_json(path, layout=layout)
     for part in PARTS:
@@ -41,11 +48,11 @@ def read(path: Path, *, layout: str) -> dict[str, Any]:
     return {"images": data["images"], "annotations": annotations, "categories": data["categories"]}
 
 
-def _indexed(path: Path, entries: list[Any], what: str, fault: Callable[[Mapping[str, Any]], str]) -> dict[int, Any]:
-    found: dict[int, Any] = {}
+def _indexed(path: Path, entries: list[Any], what: str, fault: Callable[[Mapping[str, Any]], str]) -> dict[Id, Any]:
+    found: dict[Id, Any] = {}
     for position, entry in enumerate(entries):
-        if not isinstance(entry, Mapping) or not _whole(entry.get("id")):
-            raise BadData(f"{path}: {what} at position {position} is no object with a whole number as id")
+        if not isinstance(entry, Mapping) or not _identity(entry.get("id")):
+            raise BadData(f"{path}: {what} at position {position} is no object with a whole number or a text as id")
         if entry["id"] in found:
             raise BadData(f"{path}: the id {entry['id']} is that of two {what.replace('y', 'ie')}s")
         if wrong := fault(entry):
@@ -68,13 +75,14 @@ def _category_fault(entry: Mapping[str, Any]) -> str:
 
 
 def _annotation_fault(
-    entry: Mapping[str, Any], images: Mapping[int, Mapping[str, Any]], categories: Collection[int]
+    entry: Mapping[str, Any], images: Mapping[Id, Mapping[str, Any]], categories: Collection[Id]
 ) -> str:
-    image = images.get(entry.get("image_id"))  # type: ignore[arg-type]
+    named: Any = entry.get("image_id")
+    image = images.get(named) if _identity(named) else None
     if image is None:
-        return f"image_id {entry.get('image_id')!r} is not listed under images"
-    if entry.get("category_id") not in categories:
-        valid = ", ".join(map(str, sorted(categories)))
+        return f"image_id {named!r} is not listed under images"
+    if not _identity(entry.get("category_id")) or entry["category_id"] not in categories:
+        valid = ", ".join(map(str, sorted(categories, key=in_order)))
         return f"category_id {entry.get('category_id')!r} is out of range; valid: {valid}"
     box = entry.get("bbox")
     if not isinstance(box, list) or len(box) != 4 or not all(map(_finite, box)):
@@ -88,6 +96,10 @@ def _annotation_fault(
     if not _finite(entry.get("area", 0.0)) or entry.get("area", 0.0) < 0:
         return f"area is {entry['area']!r}"
     return "" if entry["iscrowd"] in (0, 1) else f"iscrowd is {entry['iscrowd']!r}, not 0 or 1"
+
+
+def _identity(value: object) -> bool:
+    return _whole(value) or (isinstance(value, str) and bool(value))
 
 
 def _whole(value: object) -> bool:

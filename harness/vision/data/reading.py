@@ -8,7 +8,7 @@ image = read_image(Path("train/cat/1.jpg"))      # PIL, RGB; BadData: "train/cat
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,15 @@ from PIL import Image
 from harness.errors import UsageError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+SYSTEM_FOLDERS = ("__MACOSX", "@eaDir")  # what systems leave beside pictures, without hiding it
+
+ORIENTATION = 0x0112  # the tag of EXIF; 1 is upright
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+BITS_PER_SAMPLE = 0x0102  # the tag of TIFF
 
 
 class BadData(UsageError):
@@ -29,13 +38,19 @@ class BadData(UsageError):
 
 
 def read_image(path: Path) -> Image.Image:
-    """The whole picture as RGB. Raises BadData when it is missing, truncated or no image."""
-    return _decoded(path, "RGB", "image")
+    """The whole picture as RGB of 8 bits, upright as its EXIF orientation says, grey of 16 bits scaled to 8.
+
+    Raises BadData when it is missing, truncated, no image, or has pixels whose range is not known (32 bits, floats).
+    """
+    return _decoded(path, _as_rgb, "image")
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """An annotation's class of each pixel, (h, w) uint8. Raises BadData for what is no picture of one 8-bit channel."""
-    return np.asarray(_decoded(path, None, "annotation"))
+    """An annotation's class of each pixel, (h, w) uint8, upright as `read_image` makes pictures.
+
+    Raises BadData for what is no picture of one 8-bit channel.
+    """
+    return np.asarray(_decoded(path, _as_classes, "annotation"))
 
 
 def read_json(path: Path, *, layout: str) -> Any:
@@ -62,13 +77,21 @@ def require_folder(path: Path, *, layout: str) -> Path:
 
 
 def images_in(folder: Path, *, layout: str) -> list[Path]:
-    """The image files directly in a folder, in order of name. Raises BadData when there are none."""
-    found = sorted(
-        path for path in require_folder(folder, layout=layout).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES
-    )
+    """The image files directly in a folder, in order of name, without hidden ones. Raises BadData for none."""
+    found = sorted(path for path in require_folder(folder, layout=layout).iterdir() if is_image(path, folder))
     if not found:
         raise BadData(f"{folder} holds no image ({', '.join(IMAGE_SUFFIXES)}); expected {layout}")
     return found
+
+
+def is_image(path: Path, folder: Path) -> bool:
+    """Whether a path below `folder` is named as an image and neither it nor a folder between is hidden."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and not any(map(is_hidden, path.relative_to(folder).parts))
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is the system's and no data: `._0.jpg` of macOS, `.ipynb_checkpoints`, `__MACOSX`."""
+    return name.startswith(".") or name in SYSTEM_FOLDERS
 
 
 def some(names: Sequence[str], *, most: int = 3) -> str:
@@ -77,12 +100,12 @@ def some(names: Sequence[str], *, most: int = 3) -> str:
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
-def _decoded(path: Path, mode: str | None, what: str) -> Image.Image:
+def _decoded(path: Path, convert: Callable[[Path, Image.Image], Image.Image], what: str) -> Image.Image:
     try:
         with Image.open(path) as picture:
-            if mode is None and picture.mode not in ("L", "P"):
-                raise BadData(f"{path}: an annotation has one channel of 8 bits, this is {picture.mode}")
-            return picture.convert(mode) if mode else picture.copy()  # both decode all of it
+            turn = UPRIGHT.get(_orientation(picture))
+            whole = convert(path, picture)  # this decodes all of it
+            return whole if turn is None else whole.transpose(turn)
     except BadData:
         raise
     except FileNotFoundError:
@@ -91,3 +114,31 @@ def _decoded(path: Path, mode: str | None, what: str) -> Image.Image:
         Exception
     ) as error:  # each format's decoder raises its own on damaged files: OSError, zlib.error, struct.error …
         raise BadData(f"{path}: not a readable {what} ({error})") from None
+
+
+def _as_rgb(path: Path, picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PNG"):  # PNG has no 32 bits
+        bits = getattr(picture, "tag_v2", {}).get(BITS_PER_SAMPLE, 16)
+        most = (1 << int(bits[0] if isinstance(bits, tuple) else bits)) - 1
+        grey = np.asarray(picture).astype(np.float64) * (255 / most)
+        return Image.fromarray(grey.round().clip(0, 255).astype(np.uint8)).convert("RGB")
+    if picture.mode in ("I", "F"):
+        kind = "floating-point" if picture.mode == "F" else "32-bit"
+        raise BadData(
+            f"{path}: its pixels are {kind} numbers, and what is white is not told; save it with 8 or 16 bits"
+        )
+    return picture.convert("RGB")
+
+
+def _as_classes(path: Path, picture: Image.Image) -> Image.Image:
+    if picture.mode not in ("L", "P"):
+        raise BadData(f"{path}: an annotation has one channel of 8 bits, this is {picture.mode}")
+    return picture.copy()
+
+
+def _orientation(picture: Image.Image) -> int:
+    """As the camera was held: 1 … 8; 1 where the file does not say, or says it in a damaged way."""
+    try:
+        return int(picture.getexif().get(ORIENTATION, 1))
+    except Exception:  # what else a damaged EXIF part raises: the pixels may be whole
+        return 1

@@ -24,6 +24,11 @@ from torchvision.transforms.v2 import functional
 IGNORED = 255
 PADDING = tuple(round(255 * value) for value in IMAGENET_DEFAULT_MEAN)  # zero once it is normalised
 
+
+class TooThin(ValueError):
+    """A picture whose shorter side has no pixel left once the longer one is scaled; the message tells its size."""
+
+
 ImageTransform = Callable[[Image.Image], Tensor]
 JointTransform = Callable[[Any, Any], tuple[Any, Any]]
 
@@ -63,11 +68,12 @@ def detection(img_size: int, *, augment: bool, scales: tuple[float, float] = (0.
     With augmentation: mirrored, scaled by a random factor in `scales` relative to fitting img_size, then cropped or
     padded to img_size × img_size (large-scale jitter, Ghiasi et al. 2021, arXiv 2012.07177); boxes that lose all their
     extent go. Without: nothing but the type changes, the detector scales images and returns boxes in their own pixels.
+    Raises TooThin.
     """
-    steps: list[Any] = []
+    steps: list[Any] = [_Wide(img_size * min(1.0, scales[0]) if augment else img_size)]
     if augment:
         fill = {tv_tensors.Image: PADDING, tv_tensors.Mask: 0}
-        steps = [
+        steps += [
             v2.RandomHorizontalFlip(),
             v2.ScaleJitter((img_size, img_size), scale_range=scales, antialias=True),
             v2.RandomCrop((img_size, img_size), pad_if_needed=True, fill=fill),  # type: ignore[arg-type]
@@ -82,7 +88,7 @@ def segmentation(img_size: int, *, augment: bool, scales: tuple[float, float] = 
 
     With augmentation: mirrored, scaled at random, cropped or padded, colours jittered; the mask has the image's size.
     Without: padded to a square at the bottom or right and the image scaled to img_size, while the mask keeps its own
-    resolution: predictions are scaled to it and judged there.
+    resolution: predictions are scaled to it and judged there. Raises TooThin.
     """
     normalise = v2.Compose([
         v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True),
@@ -90,7 +96,7 @@ def segmentation(img_size: int, *, augment: bool, scales: tuple[float, float] = 
     ])  # fmt: skip
     fill: dict[Any, Any] = {tv_tensors.Image: PADDING, tv_tensors.Mask: IGNORED}
     steps = v2.Compose([
-        v2.RandomHorizontalFlip(),
+        _Wide(img_size * min(1.0, scales[0])), v2.RandomHorizontalFlip(),
         v2.ScaleJitter((img_size, img_size), scale_range=scales, antialias=True),
         v2.RandomCrop((img_size, img_size), pad_if_needed=True, fill=fill),
         v2.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3),
@@ -109,6 +115,19 @@ def segmentation(img_size: int, *, augment: bool, scales: tuple[float, float] = 
         return image.as_subclass(Tensor), mask.as_subclass(Tensor).long()
 
     return apply
+
+
+class _Wide:
+    """Refuses a picture of which scaling may leave nothing, whatever the scale that is drawn."""
+
+    def __init__(self, longest: float) -> None:
+        self.longest = longest
+
+    def __call__(self, image: Tensor, target: Any) -> tuple[Tensor, Any]:
+        height, width = image.shape[-2:]
+        if int(min(height, width) * (self.longest / max(height, width))) < 1:
+            raise TooThin(f"{width}×{height} is too thin: nothing is left of it at {self.longest:g} pixels a side")
+        return image, target
 
 
 def _beside_boxes(sample: tuple[Any, dict[str, Any]]) -> tuple[Tensor, ...]:

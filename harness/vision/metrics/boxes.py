@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -18,6 +18,8 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor
+
+from harness.vision.data.coco_file import Id, in_order
 
 NAMES = ("map", "map50", "map75", "map_small", "map_medium", "map_large")  # the order of COCOeval.stats
 
@@ -33,7 +35,7 @@ class BoxAP:
     def __init__(self, ground_truth: Mapping[str, Any]) -> None:
         """`ground_truth` is a COCO annotation file's content: images, annotations (crowds too) and categories."""
         self.ground_truth: Mapping[str, Any] | None = ground_truth
-        self.detections: dict[int, np.ndarray] = {}  # image id → (k, 6): x, y, width, height, score, label
+        self.detections: dict[Id, np.ndarray] = {}  # image id → (k, 6): x, y, width, height, score, label
 
     def update(
         self, predictions: Sequence[Mapping[str, Tensor]], batch: tuple[Any, Sequence[Mapping[str, Any]]]
@@ -56,9 +58,10 @@ class BoxAP:
             corner, size = boxes[:, :2], boxes[:, 2:] - boxes[:, :2]
             rest = torch.stack([found["scores"].detach().double().cpu(), found["labels"].double().cpu()], dim=1)
             rows = torch.cat([corner, size, rest], dim=1).numpy()
+            image: Any = target["image_id"].item() if isinstance(target["image_id"], Tensor) else target["image_id"]
             if not np.isfinite(rows).all():
-                raise ValueError(f"the detections of image {int(target['image_id'])} are not all finite")
-            self.detections[int(target["image_id"])] = rows
+                raise ValueError(f"the detections of image {image} are not all finite")
+            self.detections[image] = rows
 
     def merge(self, others: Sequence[Self]) -> None:
         """Take over what other processes have been given."""
@@ -71,11 +74,14 @@ class BoxAP:
             raise ValueError("this BoxAP came from another process without its ground truth: merge it into one with it")
         if not self.detections:
             return dict.fromkeys(NAMES, math.nan)
+        images, categories = (_numbered(self.ground_truth[part]) for part in ("images", "categories"))
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints as it goes
-            truth = _indexed({part: [{**each} for each in self.ground_truth[part]] for part in _PARTS})  # it writes
-            found = _indexed({**truth.dataset, "annotations": list(self._results(truth))})
+            dataset = {"images": [{"id": n} for n in images.values()]}
+            dataset["categories"] = [{"id": n} for n in categories.values()]
+            truth = _indexed({**dataset, "annotations": _truths(self.ground_truth["annotations"], images, categories)})
+            found = _indexed({**dataset, "annotations": list(self._results(images, len(categories)))})
             evaluation = COCOeval(truth, found, "bbox")
-            evaluation.params.imgIds = sorted(self.detections)
+            evaluation.params.imgIds = sorted(images[image] for image in self.detections)
             evaluation.evaluate()
             evaluation.accumulate()
             evaluation.summarize()
@@ -85,20 +91,19 @@ class BoxAP:
             for name, value in zip(NAMES, evaluation.stats[: len(NAMES)], strict=True)
         }
 
-    def _results(self, truth: COCO) -> Any:
+    def _results(self, images: Mapping[Id, int], categories: int) -> Iterator[dict[str, Any]]:
         """Detections as loadRes would make them of a results file; it cannot make them of none."""
-        ids = sorted(truth.cats)
-        strange = sorted(self.detections.keys() - truth.imgs.keys())
+        strange = [image for image in self.detections if image not in images]
         if strange:
-            raise ValueError(f"image_id {strange[0]} is not in the ground truth")
+            raise ValueError(f"image_id {min(strange, key=in_order)} is not in the ground truth")
         number = 0
-        for image_id in sorted(self.detections):
-            for *box, score, label in self.detections[image_id].tolist():
-                if not 1 <= label <= len(ids):
-                    raise ValueError(f"image {image_id}: label {int(label)} is not in 1 … {len(ids)}")
+        for image in sorted(self.detections, key=in_order):
+            for *box, score, label in self.detections[image].tolist():
+                if not 1 <= label <= categories:
+                    raise ValueError(f"image {image}: label {int(label)} is not in 1 … {categories}")
                 number += 1
                 yield {
-                    "id": number, "image_id": image_id, "category_id": ids[int(label) - 1], "bbox": box,
+                    "id": number, "image_id": images[image], "category_id": int(label), "bbox": box,
                     "area": box[2] * box[3], "score": score, "iscrowd": 0,
                 }  # fmt: skip
 
@@ -107,7 +112,22 @@ class BoxAP:
         return {**self.__dict__, "ground_truth": None}
 
 
-_PARTS = ("images", "annotations", "categories")
+def _numbered(entries: Sequence[Mapping[str, Any]]) -> dict[Id, int]:
+    """Numbers of our own for a file's ids, from 1 and in their order: pycocotools takes an id of 0 for "none"."""
+    return {entry: number for number, entry in enumerate(sorted((each["id"] for each in entries), key=in_order), 1)}
+
+
+def _truths(
+    entries: Sequence[Mapping[str, Any]], images: Mapping[Id, int], categories: Mapping[Id, int]
+) -> list[dict[str, Any]]:
+    """The annotations as pycocotools needs them, which writes into them, numbered from 1 as they stand in the file."""
+    return [
+        {
+            "id": number, "image_id": images[each["image_id"]], "category_id": categories[each["category_id"]],
+            "bbox": each["bbox"], "area": each["area"], "iscrowd": each["iscrowd"],
+        }
+        for number, each in enumerate(entries, start=1)
+    ]  # fmt: skip
 
 
 def _indexed(dataset: Any) -> COCO:

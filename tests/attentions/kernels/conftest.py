@@ -11,10 +11,32 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 HERE = Path(__file__).parent
+
+
+def _mend_interpreter() -> None:
+    """Let Triton 3.6's interpreter run with numpy 2.4 and later.
+
+    It holds a scalar as an array of one element and gives `range` its int(); numpy 2.4 converts arrays without
+    dimensions only. Later versions of Triton squeeze the array first, as is done here.
+    """
+    from triton.runtime import interpreter
+
+    patch = interpreter._patch_lang_tensor
+
+    def patched(tensor: type, scope: Any) -> None:
+        patch(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.squeeze()))
+
+    interpreter._patch_lang_tensor = patched
+
+
+if os.environ.get("TRITON_INTERPRET") == "1":
+    _mend_interpreter()
 
 
 @pytest.fixture(scope="module")

@@ -193,7 +193,7 @@ def test_on_a_cpu_blocks_of_tokens_where_a_outgrows_the_caches() -> None:
 
 def test_a_compiled_layer_takes_no_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """torch.compile would unroll them, for minutes; also where the layer ran eagerly before."""
-    monkeypatch.setattr("attentions.variants.anchor.OUTGROWN", 1)
+    monkeypatch.setattr("attentions.kernels.anchor.backends.OUTGROWN", 1)
     layer = attentions.MultiHeadAttention(16, 2, attention="anchor", tokens=32, anchors=16)
     x = torch.randn(1, 32, 16)
     eager = layer(x)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
+from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +13,7 @@ import pytest
 import torch
 
 import attentions
+from attentions import shipped
 from attentions.variants import flash
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -89,12 +93,85 @@ def test_gpu_limits(name: str) -> None:
 def test_a_missing_package_names_itself(name: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     backend = flash.SPEC.backend(name)
     assert "runs on a CUDA device only" in str(backend.missing(CPU))
-    monkeypatch.setattr(flash.importlib.util, "find_spec", lambda name: None)
-    assert str(backend.missing(CUDA)).startswith(f"needs the package {package}, which is not installed: ")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    reason = str(backend.missing(CUDA))
+    assert reason.startswith(f"needs the package {package}, which is not installed: ")
+    assert ("; or the package fa3-fwd (forward only, in bfloat16): pip install" in reason) == (name == "fa3")
+
+
+class Wheel(torch.autograd.Function):
+    """What `fa3_fwd_interface.flash_attn_func` of the wheel fa3-fwd does: a forward pass, in bfloat16."""
+
+    @staticmethod
+    def forward(ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        if q.dtype == torch.float16:
+            raise RuntimeError("This flash attention build does not support FP16.")
+        return flash.reference(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)).transpose(1, 2)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> Any:
+        raise RuntimeError("This flash attention build does not support backward.")
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Pretend that these modules are installed, beside a Hopper GPU whose trials run on the CPU."""
+    modules: dict[str, Any] = {}
+    real = importlib.util.find_spec
+
+    def find(name: str) -> Any:
+        return SimpleNamespace(origin=name, submodule_search_locations=None) if name in modules else real(name)
+
+    def install(name: str, flash_attn_func: Callable[..., Any]) -> None:
+        modules[name] = SimpleNamespace(flash_attn_func=flash_attn_func)
+        monkeypatch.setitem(sys.modules, name, modules[name])
+
+    def on_the_cpu(compute: Any, device: Any, dtype: torch.dtype, *, backward: bool = False) -> str | None:
+        return shipped.trial.__wrapped__(compute, CPU, dtype, backward=backward)
+
+    def case_on_the_cpu(compute: Any, work: attentions.Work, dtype: torch.dtype, device: Any) -> str | None:
+        return on_the_cpu(compute, device, dtype, backward=work.phase != "forward")
+
+    monkeypatch.setattr(importlib.util, "find_spec", find)
+    monkeypatch.setattr(flash, "_functions", {})
+    monkeypatch.setattr(flash, "trial", on_the_cpu)
+    monkeypatch.setattr(flash, "cannot", case_on_the_cpu)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    return install
+
+
+def test_fa3_takes_the_wheel_that_has_a_forward_pass_alone(installed: Callable[..., None]) -> None:
+    installed("fa3_fwd_interface", Wheel.apply)
+    fa3 = flash.SPEC.backend("fa3")
+    forward, train = (attentions.Work(b=1, h=1, n=64, d=64, phase=phase) for phase in ("forward", "train"))
+    assert fa3.missing(CUDA) is None
+    assert fa3.limits(forward, torch.bfloat16, CUDA) is None
+    assert "RuntimeError: This flash attention build does not support backward" in str(
+        fa3.limits(train, torch.bfloat16, CUDA)
+    )
+    assert "does not support FP16" in str(fa3.limits(forward, torch.float16, CUDA))
+
+
+def test_fa3_takes_the_whole_package_where_both_are_installed(installed: Callable[..., None]) -> None:
+    installed("fa3_fwd_interface", Wheel.apply)
+    installed(
+        "flash_attn_interface", lambda q, k, v: flash.reference(*(x.transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
+    )
+    train = attentions.Work(b=1, h=1, n=64, d=64, phase="train")
+    assert flash.SPEC.backend("fa3").limits(train, torch.float16, CUDA) is None
+
+
+def test_a_package_that_does_nothing_here_is_missing(installed: Callable[..., None]) -> None:
+    def flash_attn_func(q: Any, k: Any, v: Any) -> Any:
+        raise RuntimeError("FlashAttention only supports Ampere GPUs or newer.")
+
+    installed("flash_attn", flash_attn_func)
+    reason = str(flash.SPEC.backend("fa2").missing(CUDA))
+    assert "is installed and fails forward in bfloat16 on cpu: RuntimeError: FlashAttention only supports" in reason
 
 
 @pytest.mark.parametrize("returns_tuple", [False, True])
-def test_packages_are_called_in_their_layout(returns_tuple: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packages_are_called_in_their_layout(returns_tuple: bool, installed: Callable[..., None]) -> None:
     shapes = []
 
     def flash_attn_func(q: Any, k: Any, v: Any) -> Any:
@@ -103,10 +180,36 @@ def test_packages_are_called_in_their_layout(returns_tuple: bool, monkeypatch: p
         out = flash.reference(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)).transpose(1, 2)
         return (out, None) if returns_tuple else out
 
-    monkeypatch.setitem(sys.modules, "pretended", SimpleNamespace(flash_attn_func=flash_attn_func))
+    installed("flash_attn", flash_attn_func)
     q, k, v = (torch.randn(2, 3, 5, 8)[..., ::2] for _ in range(3))
-    torch.testing.assert_close(flash.packaged(q, k, v, module="pretended"), flash.reference(q, k, v))
+    torch.testing.assert_close(flash.packaged(q, k, v, name="fa2"), flash.reference(q, k, v))
     assert shapes == [(2, 5, 3, 4)]
+
+
+def test_a_package_is_part_of_one_graph(installed: Callable[..., None]) -> None:
+    """Found and imported before, by the trial; torch.compile traces neither."""
+    installed("flash_attn", lambda q, k, v: 2 * v)
+    q = torch.randn(1, 1, 4, 8)
+    call = partial(flash.packaged, name="fa2")
+    torch.testing.assert_close(call(q, q, q), 2 * q)
+    torch.testing.assert_close(torch.compile(call, backend="eager", fullgraph=True)(q, q, q), 2 * q)
+
+
+def test_cudnn_is_not_asked_for_what_pytorch_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = flash.SPEC.backend("cudnn").limits
+
+    def reason(n: int, phase: str, version: int) -> str | None:
+        monkeypatch.setattr(torch.backends.cudnn, "version", lambda: version)
+        return limits(attentions.Work(b=1, h=1, n=n, d=64, phase=phase), torch.bfloat16, CUDA)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(flash, "cannot", lambda *case: None)
+    assert reason(1, "forward", 92600) == "takes at least 2 tokens, not 1"
+    assert "64 modulo 128" in str(reason(192, "train", 91900))
+    assert reason(192, "forward", 91900) is None
+    assert reason(128, "train", 91900) is None
+    assert reason(192, "train", 92600) is None
 
 
 def test_an_sdpa_kernel_is_never_replaced() -> None:

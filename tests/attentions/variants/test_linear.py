@@ -50,10 +50,12 @@ def test_gradients_of_the_feature_map() -> None:
 def test_float16_does_not_overflow_over_many_tokens() -> None:
     n = 1 << 17  # 131072 features of about 1.1 sum to twice float16's largest number
     q, k, v = (torch.randn(1, 1, n, 4).half() for _ in range(3))
-    out = reference(q, k, v.abs() + 1)
+    v = v.abs() + 1
+    out = reference(q, k, v)
     assert torch.isfinite(out).all()
-    exact = reference(q.double(), k.double(), v.double().abs() + 1)
-    assert (out.double() - exact).norm() / exact.norm() < 1e-2
+    exact = reference(q.double(), k.double(), v.double())
+    # features and results are rounded to 16 bits, sums are not: a few roundings, however many tokens there are
+    assert (out.double() - exact).norm() / exact.norm() < 2 * torch.finfo(torch.float16).eps
 
 
 def test_queries_that_reach_nothing_give_zero_and_not_nan() -> None:

@@ -144,3 +144,36 @@ def test_narrow_inputs_take_softmax_and_inverse_in_float32() -> None:
     a = torch.softmax(segment_means(q, 16) @ segment_means(k, 16).transpose(-2, -1) / 8**0.5, dim=-1)
     assert a.dtype == torch.bfloat16
     assert error < 0.05
+
+
+@pytest.mark.parametrize("phase", ["forward", "train"])
+@pytest.mark.parametrize("size", [(2, 8, 1024, 64, 32), (1, 4, 2048, 16, 64), (1, 12, 512, 64, 64)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision_takes_what_is_predicted(
+    dtype: torch.dtype, size: tuple[int, ...], phase: str, measure_peak: Any, make: Any
+) -> None:
+    """float16 too, whose convolution on a CPU took three times that: a matrix of all shifts of a head."""
+    b, h, n, d, m = size
+    implementation = make("nystrom:reference")
+    core, inputs = implementation.build(h, n, d, m, dtype=dtype), implementation.inputs(b, h, n, d, dtype=dtype)
+
+    def call() -> torch.Tensor:
+        with torch.set_grad_enabled(phase == "train"):
+            out = core(*inputs)
+        if phase == "train":
+            out.backward(torch.ones_like(out))
+            for tensor in (*inputs, *core.parameters()):
+                tensor.grad = None
+        return out
+
+    call()
+    upstream = 2 * b * h * n * d if phase == "train" else 0
+    predicted = implementation.spec.cost(*size, phase, itemsize=2).peak
+    assert measure_peak(call) == pytest.approx(predicted + upstream, rel=0.2)
+
+
+@pytest.mark.parametrize("h", [1, 3])
+def test_float16_is_convolved_as_float32(h: int) -> None:
+    torch.manual_seed(0)
+    v, weight = torch.randn(2, h, 50, 20).half(), torch.randn(h, 1, 33, 1).half()
+    torch.testing.assert_close(depthwise(v, weight), depthwise(v.float(), weight.float()).half(), rtol=0, atol=0)

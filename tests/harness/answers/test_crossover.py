@@ -22,6 +22,7 @@ from harness.engines.watch import Watch
 from harness.errors import Failure, UsageError
 from harness.machine.quiet import Moment
 from harness.machine.shown import Shown
+from harness.measuring.requests import PairFailure, Turns
 
 VARIANTS = str(Path(__file__).parents[1] / "variants.py")
 
@@ -237,16 +238,16 @@ def test_a_probe_that_fails_is_a_win_or_the_end() -> None:
         watch = Watch(engine, Shown(), threads=1, cuda=False, patience_s=0.0)
         return crossing._probe(engine, sweep, pair, 64, watch, lambda line: None)
 
-    assert probe({"failure": {"status": "oom", "note": "no", "which": 1}}).winner == "A"
-    assert probe({"failure": {"status": "unsupported", "note": "no", "which": 0}}).winner == "B"
+    assert probe(PairFailure(status="oom", note="no", which=1)).winner == "A"
+    assert probe(PairFailure(status="unsupported", note="no", which=0)).winner == "B"
     for answer in (
-        {"failure": {"status": "error", "note": "wrong", "which": 1}},
-        {"failure": {"status": "oom", "note": "both at once", "which": None}},
+        PairFailure(status="error", note="wrong", which=1),
+        PairFailure(status="oom", note="both at once", which=None),
         WorkerLost("timeout", "no result"),
     ):
         with pytest.raises(Failure, match="at n = 64: "):
             probe(answer)
-    assert probe({"samples": [[1.0] * 8, [2.0] * 8]}).ratio == pytest.approx(0.5)
+    assert probe(Turns(a=[1.0] * 8, b=[2.0] * 8)).ratio == pytest.approx(0.5)
 
 
 def test_only_found_crossovers_have_an_interval() -> None:
@@ -352,7 +353,7 @@ def test_the_command_refuses_on_its_first_line_and_by_its_exit_code(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(crossing, "check_names", lambda sweep: None)
-    monkeypatch.setattr(crossing, "Engine", lambda **how: Beside({"samples": [[1.0] * 20, [1.2] * 20]}))
+    monkeypatch.setattr(crossing, "Engine", lambda **how: Beside(Turns(a=[1.0] * 20, b=[1.2] * 20)))
     arguments = ["crossover", "anchor", "full", "--low", "128", "--high", "256", "--patience", "0"]
     assert cli.main(arguments) == 3
     out, err = capsys.readouterr()

@@ -197,14 +197,14 @@ def test_the_report_is_written_from_the_rates():
     ]
     others = list(selftest.peer_rates(recorded, peers.rules()[:1]))
     caught = [mutants.Outcome(name="x", caught=False, what="")]
-    text = account.text(rates, others, caught, processes=88, threads=1, busy=True)
-    assert "burns one core" in text
+    text = account.text(rates, others, caught, processes=88, threads=1, beside=selftest.BURNING)
+    assert "with a process that burns one core beside it" in text
     assert "thorough: 1.1" in text
     assert "**not caught**" in text
     assert "with 10 % of their work done twice" in text
     assert "| cpu or wall | default | 0.0 % | 100.0 % |" in text
     assert "| wall | default | 0.0 % | 100.0 % |" in text
-    assert "Mutants" not in account.text(rates, others, [], processes=88, threads=1, busy=False)
+    assert "Mutants" not in account.text(rates, others, [], processes=88, threads=1)
 
 
 @pytest.mark.parametrize("outcome", list(mutants.in_inputs()), ids=lambda outcome: outcome.name)

@@ -19,8 +19,8 @@ import pytest
 
 from harness import cli
 from harness.cases.space import Sweep
-from harness.cli import _progress
 from harness.cli._axes import AXES
+from harness.door import progress as _progress
 from harness.errors import Failure, NothingToCompare, UsageError
 from harness.store import runs as store
 from harness.store.record import Reading
@@ -110,7 +110,7 @@ WRONG = [
     (["--set", "init=paper"], "set: 'init' is not of the form variant.option"),
     (["--set", "nope.init=paper"], "unknown attention 'nope'"),
     (["--set", "anchor.init=paper", "--attention", "full"], "anchor is not part of this sweep"),
-    (["--metrics", "speed"], "unknown metric 'speed'; valid: latency, first_call"),
+    (["--metrics", "speed"], "unknown metric 'speed'; valid: latency, host, first_call"),
     (["--dtype", "int8"], "dtype: unknown dtype 'int8'; valid: auto, float32, bfloat16, float16, float64"),
     (["--device", "gpu"], "device: unknown device 'gpu'; valid: auto, cpu, cuda, cuda:<index>"),
     (["--phase", "both"], "phase: unknown phase 'both'; valid: forward, backward, train"),

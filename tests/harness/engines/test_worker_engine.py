@@ -14,13 +14,15 @@ import pytest
 from harness.cases.space import Sweep
 from harness.engines.local import Engine, Outcome, WorkerLost
 from harness.errors import Failure, UsageError
+from harness.measuring.metrics import Settings
+from harness.measuring.requests import PairFailure, Turns
 from harness.store import runs as store
 from harness.store.record import Case, Reading
 from harness.sweep import conduct as sweep
 
 VARIANTS = str(Path(__file__).parents[1] / "variants.py")
 METRICS = ("latency", "flops", "flops_rate")
-SETTINGS = {"budget_s": 0.02}
+SETTINGS = Settings(budget_s=0.02)
 
 FAILURES = {  # variant: the row's status and what its note says
     "segfault": ("error", "the worker was ended by SIGSEGV"),
@@ -152,10 +154,34 @@ def test_samples_are_those_behind_the_median(engine: Engine) -> None:
 
 def test_a_pair_is_sampled_in_turns_or_tells_which_of_the_two_failed(engine: Engine) -> None:
     a, b = (r.case for r in engine.resolve([making.case(attention=x, backend="") for x in ("right", "memory_error")]))
-    times = engine.pair((a, replace(a, n=32)), budget_s=0.01, timeout_s=60)["samples"]
-    assert len(times[0]) == len(times[1]) >= 6
-    failure = engine.pair((a, b), budget_s=0.01, timeout_s=60)["failure"]
-    assert (failure["status"], failure["which"]) == ("oom", 1)
+    times = engine.pair((a, replace(a, n=32)), budget_s=0.01, timeout_s=60)
+    assert isinstance(times, Turns)
+    assert len(times.a) == len(times.b) >= 6
+    failure = engine.pair((a, b), budget_s=0.01, timeout_s=60)
+    assert isinstance(failure, PairFailure)
+    assert (failure.status, failure.which) == ("oom", 1)
+
+
+def test_a_worker_goes_on_after_a_failure_that_did_it_no_harm(engine: Engine) -> None:
+    assert measure(engine, "right", "kernels").status == "ok"
+    before, process = engine.restarts, engine._process
+    for attention in ("wrong", "nan", "fail"):
+        outcome = measure(engine, attention, "latency")
+        assert outcome.status == "error"
+        assert set(outcome.seconds) >= {"set-up", "first_call"}
+    assert measure(engine, "right", "kernels").status == "ok"
+    assert (engine.restarts, engine._process) == (before, process)
+    assert measure(engine, "too_much", "latency").status == "oom"
+    outcome = measure(engine, "right", "kernels")
+    assert engine.restarts == before + 1
+    assert outcome.seconds["start"] > 0
+
+
+def test_what_a_timeout_took_is_no_measuring(engine: Engine) -> None:
+    outcome = measure(engine, "hang", "latency", timeout_s=0.5)
+    assert outcome.status == "timeout"
+    assert outcome.seconds.keys() <= {"lost", "start"}
+    assert 0.5 <= outcome.seconds["lost"] < 30
 
 
 def test_a_worker_that_died_in_between_is_replaced_unnoticed(engine: Engine) -> None:
@@ -187,7 +213,7 @@ def test_a_poisoned_process_is_not_blamed_on_the_next_case(engine: Engine) -> No
 def test_what_the_harness_asks_for_itself_is_tried_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     answers: list[object] = [Failure("poisoned"), 7, WorkerLost("error", "gone"), 8, Failure("a"), WorkerLost("x", "b")]
 
-    def ask(self: Engine, operation: str, timeout_s: float, **arguments: object) -> object:
+    def ask(self: Engine, request: object, timeout_s: float) -> object:
         answer = answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
@@ -224,7 +250,7 @@ def test_leaving_early_kills_a_busy_worker_at_once(
     other = Engine(plugins=[VARIANTS], device="cpu")
     other.open()
     with pytest.raises(WorkerLost, match="no result after"), other:
-        other.pair([case, case], budget_s=1, timeout_s=2)
+        other.pair((case, case), budget_s=1, timeout_s=2)
     pid = int(memo.read_text())
     deadline = time.monotonic() + 20
     while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from harness.machine.nvml import NoGpu
+from harness.machine.quiet import Gpu
 from harness.measuring import calibrate
 
 
@@ -43,7 +44,7 @@ class Device:
 @pytest.mark.parametrize(("held", "count"), [([1, 2], 2), ([], 0), (None, None)])
 def test_a_look_at_a_gpu(monkeypatch: pytest.MonkeyPatch, held: list[int] | None, count: int | None) -> None:
     monkeypatch.setattr(calibrate.environment, "open_gpu", lambda device: Device(held))
-    assert calibrate.gpu("cuda:0") == {"processes": count, "sm_mhz": 1755, "throttle_mask": 0x40}
+    assert calibrate.gpu("cuda:0") == Gpu(processes=count, sm_mhz=1755, throttle_mask=0x40)
 
 
 def test_a_gpu_without_nvml_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,8 @@ from harness.engines import ranks
 from harness.engines.local import WorkerLost
 from harness.engines.ranks import Engine, Here
 from harness.errors import UsageError
+from harness.measuring.metrics import Settings
+from harness.measuring.requests import CaseFailure, Threads
 from harness.store.record import Case, parse_options
 from harness.store.runs import read, read_samples
 
@@ -162,10 +164,11 @@ def test_a_killed_rank_costs_one_row_and_the_next_case_has_fresh_ones(surroundin
         victim: Any = engine._seats[1]
         threading.Timer(2.0, lambda: os.kill(victim._process.pid, signal.SIGKILL)).start()
         request = {"metrics": METRICS, "timeout_s": 250.0}
-        lost = engine.measure(resolved, settings={"budget_s": 200.0, "precision": 0.0, "min_samples": 10**9}, **request)
+        endless = Settings(budget_s=200.0, precision=0.0, min_samples=10**9)
+        lost = engine.measure(resolved, settings=endless, **request)
         assert lost.status == "error"
         assert lost.readings[0].note.startswith("rank 1: the worker was ended by SIGKILL")
-        assert engine.measure(resolved, settings={"budget_s": 0.05}, **request).status == "ok"
+        assert engine.measure(resolved, settings=Settings(budget_s=0.05), **request).status == "ok"
 
 
 @pytest.mark.slow
@@ -194,7 +197,7 @@ class _Seat:
     def __init__(self, answer: Any) -> None:
         self.answer, self.abandoned = answer, threading.Event()
 
-    def ask(self, operation: str, timeout_s: float, **arguments: Any) -> Any:
+    def ask(self, request: Any, timeout_s: float) -> Any:
         if self.answer is None:
             assert self.abandoned.wait(30)
             raise WorkerLost("error", "the worker was ended by SIGKILL")
@@ -215,14 +218,14 @@ def asked(monkeypatch: pytest.MonkeyPatch, *answers: Any) -> Any:
     engine = Engine(Here(plugins=[], ranks=len(answers)), plugins=[], device="cpu")
     engine._seats = [_Seat(answer) for answer in answers]
     with engine:
-        return engine._all("measure_part", 5.0, lambda rank: {})
+        return engine._all(5.0, lambda rank: Threads(threads=1))
 
 
-LOST = {"failure": {"status": "error", "note": "RankLost: rank 0 of 3 lost the others: Connection closed by peer"}}
+LOST = CaseFailure(status="error", note="RankLost: rank 0 of 3 lost the others: Connection closed by peer")
 
 
 def test_the_cause_is_told_not_its_consequences(monkeypatch: pytest.MonkeyPatch) -> None:
-    full = {"failure": {"status": "oom", "note": "needs more"}}
+    full = CaseFailure(status="oom", note="needs more")
     with pytest.raises(WorkerLost, match="rank 1: needs more") as raised:
         asked(monkeypatch, LOST, full, LOST)
     assert raised.value.status == "oom"
@@ -235,7 +238,7 @@ def test_the_cause_is_told_not_its_consequences(monkeypatch: pytest.MonkeyPatch)
 def test_who_hangs_after_anothers_failure_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     started = time.monotonic()
     with pytest.raises(WorkerLost, match="rank 1: needs more"):
-        asked(monkeypatch, None, {"failure": {"status": "oom", "note": "needs more"}}, None)
+        asked(monkeypatch, None, CaseFailure(status="oom", note="needs more"), None)
     assert time.monotonic() - started < 30  # each would have waited for its own end
 
 

@@ -117,7 +117,7 @@ def test_every_metric_of_every_phase_and_scope(
     assert list(found.keys() - UNITS.keys()) == []
     unsupported = {name for name, reading in found.items() if reading.status != "ok"}
     forward_core = scope == "core" and phase == "forward"
-    assert unsupported == {"energy"} | (set() if forward_core else {"approximation_error"}), found
+    assert unsupported == {"host", "energy"} | (set() if forward_core else {"approximation_error"}), found
     assert found["numeric_error"].value <= 1e-5
     assert all(r.value > 0 for name, r in found.items() if r.status == "ok" and not name.endswith(("error", "params")))
     assert found["flops_rate"].value == pytest.approx(found["flops"].value / found["latency"].value / 1e9)
@@ -134,7 +134,7 @@ def test_backward_costs_twice_forward_and_train_both() -> None:
 
 def test_the_roofline_is_the_slower_of_bytes_and_flops() -> None:
     flops, moved = 4 * 2 * 64 * 64 * 16, 4 * 2 * 64 * 16 * 4
-    for copy, product, bound in ((1e-3, 1e3, "memory"), (1e9, 1e-6, "arithmetic")):
+    for copy, product, bound in ((1.0, 1e3, "memory"), (1e9, 1.0, "arithmetic")):
         ceilings = {"copy_gb_per_s": copy, "matmul_tflops": {"float32": product}}
         found = measure(making.case(), "roofline_fraction", ceilings=ceilings)
         least = max(moved / copy / 1e6, flops / product / 1e9)
@@ -243,6 +243,7 @@ def test_gradients_do_not_accumulate(phase: str, scope: str) -> None:
     subject = Subject(making.case(attention="anchor", m=8, phase=phase, scope=scope))
     seen = []
     for _ in range(3):
+        subject.rewind()  # to the same inputs
         subject.call()
         tensors = [*subject.inputs, *subject.module.parameters()]
         seen.append([None if t.grad is None else t.grad.clone() for t in tensors])

@@ -3,36 +3,120 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
 
 import making
+import pandas as pd
 import pytest
 
-from harness.cases.catalogue import Resolution
+from harness.cases.catalogue import Resolution, resolve
 from harness.cases.space import Sweep
-from harness.sweep.plan import CASE_S, START_S, Plan, estimate, render
+from harness.store.record import Case
+from harness.store.runs import read, read_environment
+from harness.sweep import conduct
+from harness.sweep.duration import START_S, Duration
+from harness.sweep.plan import Plan, estimate, render
+
+CEILINGS = {"copy_gb_per_s": 10.0, "matmul_tflops": {"float32": 0.1}}
 
 RESOLUTIONS = [
     Resolution(case=making.case(n=64), peak_bytes=500, flops=10**6),
     Resolution(case=making.case(n=128), peak_bytes=2 * 10**9, flops=10**9),
     Resolution(case=making.case(n=256, attention="mine"), note="no model"),
     Resolution(case=making.case(n=512, backend=""), status="unavailable", note="needs a GPU"),
-    Resolution(case=making.case(n=1024), peak_bytes=500, flops=10**18),
+    Resolution(case=making.case(n=1024), peak_bytes=500, flops=10**18, note="a remark"),
 ]
 
 
 @pytest.fixture
 def plan() -> Plan:
-    return estimate(Sweep(budget=2, timeout=60), RESOLUTIONS, device="cpu", free=10**9, warnings=["left out"])
+    return planned(Sweep(budget=2, timeout=60), RESOLUTIONS, warnings=["left out"])
+
+
+def planned(
+    sweep: Sweep, resolutions: list[Resolution], *, device: str = "cpu", free: int = 10**9, warnings: Sequence[str] = ()
+) -> Plan:
+    return estimate(
+        sweep, resolutions, device=device, free=free, ceilings=CEILINGS, exact={"full"}, warnings=warnings
+    )  # fmt: skip
+
+
+def seconds(*resolutions: Resolution, budget: float = 2.0, metrics: Sequence[str] = ("latency",)) -> list[float]:
+    """Of one case after the other."""
+    duration = Duration(device="cpu", ceilings=CEILINGS, exact={"full", "flash"}, budget_s=budget, metrics=metrics)
+    return [duration.of(resolution) for resolution in resolutions]
 
 
 def test_each_case_has_its_status_memory_and_time(plan: Plan) -> None:
-    assert [case.status for case in plan.cases] == ["ok", "oom", "ok", "unavailable", "ok"]
+    assert [case.status for case in plan.cases] == ["ok", "oom", "ok", "unavailable", "timeout"]
     assert [case.needs_bytes for case in plan.cases] == [500, 2 * 10**9, None, None, 500]
-    assert [case.seconds for case in plan.cases] == [CASE_S + 2, 0, CASE_S + 2, 0, 60]
+    quick, refused, unknown, absent, late = (case.seconds for case in plan.cases)
+    assert (refused, absent, late) == (0, 0, 60 + START_S["cpu"])
+    assert 2 < quick < 3
+    assert 2 < unknown < 3
     assert plan.cases[1].note == "needs 2.0 GB, 1.0 GB free; predicted, not tried"
     assert plan.cases[3].note == "needs a GPU"
-    assert plan.seconds == START_S + sum(case.seconds for case in plan.cases)
+    assert plan.cases[4].note.startswith("would time out: about ")
+    assert plan.cases[4].note.endswith(" days against --timeout 60; a remark")
+    assert plan.seconds == START_S["cpu"] + sum(case.seconds for case in plan.cases)
     assert [case.case_id for case in plan.cases] == [r.case.case_id for r in RESOLUTIONS]
+
+
+def test_a_slow_call_takes_fewer_samples_than_its_budget_would_hold_fast_ones() -> None:
+    """One millisecond fills the budget; 100 ms take ten samples; a second three, and once more what a call takes."""
+    sizes = (10**8, 10**10, 10**11)  # FLOP: at 0.1 TFLOP/s a product of 1, 100 and 1000 ms
+    few = [
+        Resolution(case=making.case(n=n), peak_bytes=0, flops=flops)
+        for n, flops in zip((8, 16, 24), sizes, strict=True)
+    ]
+    fast, slow, slower = seconds(*few, budget=1.0)
+    assert 1.0 < fast < 1.5
+    assert 1.9 < slow < 4.5
+    assert 5 < slower < 30
+
+
+def test_the_reference_of_a_problem_is_paid_for_once() -> None:
+    first = Resolution(case=making.case(n=4096, h=6, d=64), peak_bytes=0, flops=10**8)
+    again = replace(first, case=replace(first.case, attention="flash", backend="torch"))
+    other = replace(first, case=replace(first.case, dtype="float64"))
+    one, two, three = seconds(first, again, other)
+    assert one == three > two + 0.5
+    assert seconds(again) == [one]
+
+
+def test_metrics_that_are_not_asked_for_take_no_time() -> None:
+    case = Resolution(case=making.case(n=512), peak_bytes=0, flops=10**9)
+    (alone,), (timed,), (traced,) = (seconds(case, metrics=m) for m in (["params"], ["latency"], ["peak_memory"]))
+    assert alone < traced < timed
+    assert timed > 2
+
+
+@pytest.mark.parametrize("name", ["sweep", "further"])
+def test_committed_runs_would_have_been_foreseen(name: str) -> None:
+    """Their seconds of measuring within 30 %, by their own ceilings, and exactly the cases that timed out."""
+    folder = Path(__file__).parents[3] / "results" / "cpu" / name
+    sweep, document = conduct.stored_sweep(folder), read_environment(folder)
+    frame = read(folder).drop_duplicates("case_id")
+    ran = frame[frame["status"].isin(("ok", "timeout"))]
+    duration = Duration(
+        device="cpu", ceilings=document["ceilings"]["cpu"], exact={"full", "flash"}, budget_s=sweep.budget,
+        metrics=sweep.metrics,
+    )  # fmt: skip
+    foreseen = {row.case_id: duration.of(resolve(_case(row))) for row in ran.itertuples()}
+    late = {case_id for case_id, seconds in foreseen.items() if seconds > sweep.timeout}
+    assert late == set(ran[ran["status"] == "timeout"]["case_id"])
+    total = sum(seconds for case_id, seconds in foreseen.items() if case_id not in late)
+    assert total == pytest.approx(document["measuring_s"], rel=0.3)
+
+
+def _case(row: Any) -> Case:
+    values = {field.name: getattr(row, field.name) for field in fields(Case)}
+    whole = {name: int(values[name]) for name in ("b", "h", "n", "d", "seed")}
+    m = None if pd.isna(values["m"]) else int(values["m"])
+    return Case(**values | whole | {"m": m, "options": values["options"] or ""})
 
 
 def test_the_table_ends_with_totals_and_warnings_go_to_stderr(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
@@ -40,7 +124,7 @@ def test_the_table_ends_with_totals_and_warnings_go_to_stderr(plan: Plan, capsys
     out, err = capsys.readouterr()
     lines = out.splitlines()
     assert len(lines) == len(RESOLUTIONS) + 2
-    assert lines[-1] == "5 cases, 3 to measure on cpu (1.0 GB free); about 1:13 min"
+    assert lines[-1] == "5 cases, 2 to measure on cpu (1.0 GB free), 1 would time out; about 1:17 min"
     assert lines[2].split()[1:4] == ["ok", "?", "GB"]
     assert err == "warning: left out\n"
 
@@ -50,11 +134,3 @@ def test_json_is_one_document(plan: Plan, capsys: pytest.CaptureFixture[str]) ->
     document = json.loads(capsys.readouterr().out)
     assert document["warnings"] == ["left out"]
     assert [case["status"] for case in document["cases"]] == [case.status for case in plan.cases]
-
-
-def test_a_gpu_is_taken_to_be_faster() -> None:
-    slow, fast = (
-        estimate(Sweep(), RESOLUTIONS[4:], device=device, free=10**12, warnings=[]).cases[0].seconds
-        for device in ("cpu", "cuda:1")
-    )
-    assert fast <= slow

@@ -17,6 +17,7 @@ from harness.cases.space import Sweep
 from harness.engines.local import Outcome
 from harness.errors import UsageError
 from harness.machine.quiet import Moment
+from harness.measuring.metrics import Settings
 from harness.store import runs as store
 from harness.store.record import Case, Reading
 from harness.store.runs import StoreError, StoreFull
@@ -34,7 +35,7 @@ class Script:
         self.answer, self.looks = answer or well, list(canary)
         self.measured: list[Case] = []
         self.asked: list[str] = []
-        self.settings: list[dict[str, Any]] = []
+        self.settings: list[Settings] = []
 
     def open(self) -> dict[str, Any]:
         catalogue = dict.fromkeys(("one", "two", "huge", "absent"), VARIANT)
@@ -61,7 +62,7 @@ class Script:
     def examine(self, seconds: float) -> str:
         return ""
 
-    def measure(self, case: Case, *, metrics: Sequence[str], settings: dict[str, Any], timeout_s: float) -> Outcome:
+    def measure(self, case: Case, *, metrics: Sequence[str], settings: Settings, timeout_s: float) -> Outcome:
         self.measured.append(case)
         self.settings.append(settings)
         return self.answer(case)
@@ -253,17 +254,41 @@ def test_nothing_is_left_behind_by_what_was_not_begun(tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
 
 
+def test_seconds_that_measure_nothing_are_told_apart(tmp_path: Path) -> None:
+    def slow_to_start(case: Case) -> Outcome:
+        seconds = {"start": 5.0, "set-up": 0.5, "lost": 2.0, "latency": 1.0}
+        return Outcome(readings=[Reading(metric=m, value=1.0) for m in METRICS], seconds=seconds)
+
+    run(tmp_path / "run", Script(slow_to_start))
+    (session,) = environment(tmp_path / "run")["sessions"]
+    assert [session["seconds"][name] for name in ("start", "set-up", "lost", "latency")] == [30, 3, 12, 6]
+    assert 6 <= session["measuring_s"] < 7
+
+
+def test_a_ceiling_that_a_case_showed_to_be_too_low_is_raised_for_all_after_it(tmp_path: Path) -> None:
+    raised = {"copy_gb_per_s": 10.0, "matmul_tflops": {"float32": 0.3}}
+
+    def quick(case: Case) -> Outcome:
+        found = raised if len(engine.measured) == 2 else None
+        return Outcome(readings=[Reading(metric=m, value=1.0) for m in METRICS], ceilings=found)
+
+    engine = Script(quick)
+    run(tmp_path / "run", engine)
+    assert [s.ceilings["matmul_tflops"]["float32"] for s in engine.settings] == [0.1, 0.1, 0.3, 0.3, 0.3, 0.3]
+    assert environment(tmp_path / "run")["ceilings"] == {"cpu": raised}
+
+
 def test_ceilings_are_measured_where_figures_are_read_against_them(tmp_path: Path) -> None:
     engine = Script()
-    run(tmp_path / "a", engine)
+    run(tmp_path / "a", engine, WANTED.model_copy(update={"metrics": ("flops", "kernels")}))
     assert engine.asked == []
-    assert engine.settings[0] == {"budget_s": 2.0, "ceilings": {}}
+    assert engine.settings[0] == Settings(budget_s=2.0)
     wanted = WANTED.model_copy(update={"metrics": ("latency", "roofline_fraction"), "dtype": ("float32", "bfloat16")})
     engine = Script()
     run(tmp_path / "b", engine, wanted)
     assert engine.asked == ["ceilings bfloat16 float32"]
     ceilings = {"copy_gb_per_s": 10.0, "matmul_tflops": {"bfloat16": 0.1, "float32": 0.1}}
-    assert engine.settings[0]["ceilings"] == ceilings
+    assert engine.settings[0].ceilings == ceilings
     assert environment(tmp_path / "b")["ceilings"] == {"cpu": ceilings}
 
 
@@ -272,7 +297,7 @@ def test_a_drifting_machine_is_told(tmp_path: Path, canary: list[float], warned:
     _, heard = run(tmp_path / "run", Script(canary=[*canary[:-1], *canary[-1:] * 6]))
     assert any("the machine drifted during this run" in text for text in heard.warnings) == warned
     (session,) = environment(tmp_path / "run")["sessions"]
-    assert len(session["canary_ms"]) == 8  # one before the first case, one after each, one at the end
+    assert len(session["canary_ms"]) == 9  # around the ceilings, after each case, and at the end
     assert (abs(session["canary_drift"]) > 0.05) == warned
 
 

@@ -13,14 +13,17 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from tiny_training import SETTINGS, TINY, Silent, folders, plan
 
 from harness.errors import Failure, UsageError
 from harness.store import runs as store
 from harness.store.curves import read_curves
 from harness.vision import checkpoint, tasks
+from harness.vision.data import identity
 from harness.vision.plan import Plan
 from harness.vision.runfolder import BEST, LAST
+from harness.vision.session import Session
 from harness.vision.train import train
 
 RANDOM = {"drop_path": 0.2, "mixup": 0.8, "cutmix": 1.0, "crop": 0.5, "flip": True, "distilled": True}
@@ -196,3 +199,43 @@ def test_weights_start_a_model_of_another_size_of_image(straight: Path, tmp_path
     assert torch.equal(own["pos_embed"][:, :2], stored["pos_embed"][:, :2])
     with pytest.raises(UsageError, match="do not fit this model"):
         plan(attention="full", **larger).build(wanted.load("val"))
+
+
+def alter(data: Path, how: str) -> None:
+    """Change a folder of classes as people do."""
+    first = data / "train" / "class0" / "0.png"
+    match how:
+        case "removed":
+            first.unlink()
+        case "added":
+            (data / "train" / "class0" / "9.png").write_bytes(first.read_bytes())
+        case "renamed":
+            first.rename(first.with_name("8.png"))
+        case "rewritten":
+            Image.new("RGB", (8, 8), "green").save(first)
+        case "moved to another class":
+            first.rename(data / "train" / "class1" / "8.png")
+        case "validation":
+            (data / "val" / "class0" / "0.png").unlink()
+
+
+@pytest.mark.parametrize("how", ["removed", "added", "renamed", "rewritten", "moved to another class", "validation"])
+def test_data_that_changed_are_not_gone_on_with(tmp_path: Path, how: str) -> None:
+    """Steps are counted, not epochs: the length of the training does not tell."""
+    data, out = folders(tmp_path / "data"), tmp_path / "run"
+    wanted = replace(plan(recipe={"steps": 4}), data=str(data))
+    train(wanted, out, listener=Silent(), device="cpu", until=2)
+    alter(data, how)
+    with pytest.raises(UsageError, match=r"the data have changed since.*added, removed, renamed or rewritten"):
+        train(wanted, out, listener=Silent(), device="cpu", resume=True)
+
+
+def test_a_training_starts_from_the_weights_that_are_judged(tmp_path: Path) -> None:
+    """Of a run with averaged weights those."""
+    train(plan(recipe={"ema": 0.5}), tmp_path / "first", listener=Silent(), device="cpu")
+    parts, _ = checkpoint.load(tmp_path / "first" / LAST)
+    name = "blocks.0.mlp.fc1.weight"
+    assert not torch.equal(parts["ema"][name], parts["model"][name])
+    session = Session.open(plan(weights=str(tmp_path / "first" / LAST)), "cpu")
+    assert torch.equal(session.network.state_dict()[name], parts["ema"][name])
+    assert session.start == identity.files({"weights": tmp_path / "first" / LAST})

@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from tiny_training import SETTINGS, folders
 
+from harness import figures
 from harness.cli import main
+from harness.report import accuracies
 from harness.store import runs as store
-from harness.vision import tasks
+from harness.store.record import parse_options
+from harness.vision import checkpoint, tasks
 from harness.vision.runfolder import LAST
 
 TRAIN = ["train", "classification", *SETTINGS, "--attention", "anchor", "--anchors", "2", "--device", "cpu", "-q"]
@@ -57,7 +61,7 @@ def test_eval_puts_cost_beside_accuracy(run: Path, tmp_path: Path, capsys: pytes
     words = ["eval", "classification", "--checkpoint", str(run), "--out", str(tmp_path / "e"), "--budget", "0.05", "-q"]
     assert main([*words, "--device", "cpu"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split()[:5] == ["attention", "m", "seed", "top1", "M"]
+    assert lines[0].split()[:6] == ["attention", "m", "seed", "step", "top1", "M"]
     assert lines[1].split()[0] == "anchor:reference"
     rows = store.read(tmp_path / "e").set_index("metric")
     assert list(rows.index) == ["top1", "params", "flops", "latency", "peak_memory", "top5"]
@@ -67,6 +71,66 @@ def test_eval_puts_cost_beside_accuracy(run: Path, tmp_path: Path, capsys: pytes
     assert len(store.read_samples(tmp_path / "e")) == rows.loc["latency", "samples"]
     assert main([*words, "--device", "cpu", "--resume", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["rows"]) == len(rows)  # nothing was judged twice
+
+
+def judged(out: Path, *checkpoints: Path, more: tuple[str, ...] = ()) -> list[float]:
+    """The accuracy of each case in a folder of `harness eval`, after judging these checkpoints too."""
+    words = [word for path in checkpoints for word in ("--checkpoint", str(path))]
+    words += ["--out", str(out), "--budget", "0.05", "--device", "cpu", "-q", *more, *["--resume"] * out.exists()]
+    assert main(["eval", *words]) == 0
+    rows = store.read(out)
+    return list(rows[rows["metric"] == "top1"].drop_duplicates("case_id")["value"])
+
+
+def test_a_run_trained_on_is_judged_again(tmp_path: Path) -> None:
+    """Two steps, judged; on to the end, judged again: the second time the new weights, beside the old ones' row."""
+    words, out = [*TRAIN, "--steps", "40", "--batch", "32", "--lr", "1e-2"], tmp_path / "run"
+    assert main([*words, "--until", "2", "--out", str(out)]) == 0
+    early = judged(tmp_path / "e", out)
+    assert main(["train", "--resume", "--out", str(out), "--device", "cpu", "-q"]) == 0
+    both = judged(tmp_path / "e", out)
+    assert both[:1] == early
+    assert len(both) == 2
+    assert both == judged(tmp_path / "e", out), "nothing is judged twice"
+    rows = store.read(tmp_path / "e")
+    assert [parse_options(text)["trained.step"] for text in rows["options"].unique()] == ["2", "40"]
+    assert both[1] == pytest.approx(store.read(out).set_index("metric").loc["top1", "value"])
+
+
+def test_what_shares_a_name_is_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two runs from two files called last.safetensors, and one checkpoint on two folders called photos."""
+    sites = [folders(tmp_path / site / "photos") for site in "ab"]
+    for path in sites[1].rglob("*.png"):
+        Image.new("RGB", (9, 8), "red").save(path)  # the same names
+    starts = [tmp_path / start for start in ("one", "two")]
+    for seed, start in enumerate(starts):
+        assert main([*TRAIN, *SHORT, "--data", str(sites[0]), "--seed", str(seed), "--out", str(start)]) == 0
+    tuned = [tmp_path / f"tuned-{start.name}" for start in starts]
+    for start, out in zip(starts, tuned, strict=True):
+        weights = ["--set", f"classification.weights={start / LAST}"]
+        assert main([*TRAIN, *SHORT, *weights, "--data", str(sites[0]), "--out", str(out)]) == 0
+    assert store.read(tuned[0])["case_id"].iloc[0] != store.read(tuned[1])["case_id"].iloc[0]
+    assert len(judged(tmp_path / "tuned", *tuned)) == 2
+    assert len(judged(tmp_path / "sites", tuned[0])) == 1
+    assert len(judged(tmp_path / "sites", tuned[0], more=("--data", str(sites[1])))) == 2
+    code, line = refused(capsys, "eval", "--checkpoint", str(tuned[0]), "--checkpoint", str(tuned[0] / LAST), "--out",
+                         str(tmp_path / "twice"), "--budget", "0.05", "--device", "cpu", "-q")  # fmt: skip
+    assert code == 2
+    assert "are one model: the same weights, step and data" in line
+
+
+def test_trainings_of_other_weights_are_other_marks(tmp_path: Path) -> None:
+    """The report and the figure keep what differs in its weights alone."""
+    runs = [tmp_path / name for name in "ab"]
+    data = folders(tmp_path / "data")
+    for run in runs:
+        assert main([*TRAIN, *SHORT, "--data", str(data), "--out", str(run)]) == 0
+    parts, facts = checkpoint.load(runs[1] / LAST)
+    parts["model"]["head.bias"] += 1.0
+    checkpoint.save(runs[1] / LAST, parts, facts)
+    assert len(judged(tmp_path / "e", *runs)) == 2
+    (point,) = accuracies.of_runs([figures.load(tmp_path / "e")], ["e"])
+    assert len(point["values"]) == 2
 
 
 def test_a_model_without_anchors_is_a_line_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -80,6 +80,49 @@ def official(truth: dict[str, Any], predictions: list[Detections], targets: list
     return [float(value) if value >= 0 else math.nan for value in evaluation.stats[:6]]
 
 
+RENAMED = {
+    "from 0": lambda n: n,
+    "negative": lambda n: n - 1000,
+    "huge": lambda n: (1 << 70) + 7 * n,
+    "with gaps": lambda n: n * n + 3,
+    "texts": lambda n: f"id-{n:04d}",
+}
+
+
+@pytest.mark.parametrize("how", RENAMED)
+def test_whatever_ids_a_file_has_the_figures_are_the_same(how: str) -> None:
+    """pycocotools takes a match with the annotation of id 0 for no match, and keeps ids as floats."""
+    rename = RENAMED[how]
+    truth, predictions, targets = problem(1)
+    expected = BoxAP(truth)
+    expected.update(predictions, (None, targets))
+    parts = ("images", "annotations", "categories")
+    names = {part: {old: rename(new) for new, old in enumerate(sorted(e["id"] for e in truth[part]))} for part in parts}
+    renamed = {part: [{**each, "id": names[part][each["id"]]} for each in truth[part]] for part in parts}
+    for each in renamed["annotations"]:
+        each["image_id"] = names["images"][each["image_id"]]
+        each["category_id"] = names["categories"][each["category_id"]]
+    meter = BoxAP(renamed)
+    meter.update(predictions, (None, [{"image_id": names["images"][t["image_id"]]} for t in targets]))
+    assert meter.compute() == expected.compute()
+
+
+def test_a_perfect_detector_is_perfect_where_ids_start_at_0() -> None:
+    """Four boxes with the ids 0 to 3: 0.564 where the annotation 0 counts as missed."""
+    real = torch.tensor([[10.0 * i, 10.0, 10.0 * i + 8, 60.0] for i in range(4)])
+    truth = {
+        "images": [{"id": 0}], "categories": [{"id": 0, "name": "a"}],
+        "annotations": [
+            {"id": i, "image_id": 0, "category_id": 0, "bbox": [10.0 * i, 10.0, 8.0, 50.0], "area": 400, "iscrowd": 0}
+            for i in range(4)
+        ],
+    }  # fmt: skip
+    meter = BoxAP(truth)
+    found = {"boxes": real, "labels": torch.ones(4), "scores": torch.tensor([0.9, 0.8, 0.7, 0.6])}
+    meter.update([found], (None, [{"image_id": torch.tensor(0)}]))
+    assert meter.compute()["map"] == 1.0
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_box_ap_agrees_with_pycocotools_and_torchmetrics(seed: int, capsys: pytest.CaptureFixture[str]) -> None:
     truth, predictions, targets = problem(seed)

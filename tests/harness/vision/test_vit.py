@@ -221,3 +221,26 @@ def test_no_variant_has_an_option_that_timm_has() -> None:
     assert {name: sorted(taken & set(attentions.spec(name).defaults)) for name in attentions.names()} == {
         name: [] for name in attentions.names()
     }
+
+
+@pytest.mark.parametrize(
+    ("options", "spread"),
+    [({}, 1.1), ({"init": "paper"}, 0.020), ({"weight_init": "jax"}, 3.3), ({"embed_dim": 64, "num_heads": 4}, 0.64)],
+    ids=str,
+)
+def test_logits_inside_a_fresh_model_spread_as_the_page_says(options: dict[str, Any], spread: float) -> None:
+    """docs/anchor.md: by the linear layers' start, not by that of the anchors alone."""
+    torch.manual_seed(0)
+    model: Any = vit.create(
+        "anchorformer_tiny", attention="anchor:reference", anchors=30, img_size=96, depth=3, **options
+    )
+    found: list[float] = []
+
+    def look(core: Any, inputs: tuple[Tensor, ...]) -> None:
+        found.append((inputs[1] @ core.anchors.T / inputs[1].shape[-1] ** 0.5).std().item())
+
+    for block in model.blocks:
+        block.attn.core.register_forward_pre_hook(look)
+    with torch.no_grad():
+        model(torch.randn(2, 3, 96, 96))
+    assert found == pytest.approx([spread] * 3, rel=0.06)

@@ -2,7 +2,7 @@
 promising first, that the compiler fits into registers (no spills) and shared memory with ragged n, m and d.
 
 `scripts/aot_report.py` prints registers, spills and shared memory of all of them. Timings on a device, through
-attentions.kernels.anchor_tune, override this table.
+attentions.kernels.anchor.tuning, override this table.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Tile(NamedTuple):
 # Roles:
 #   gather, scatter             AᵀV and Aᵀ1; O = A W
 #   differentiate               dK, dV and partial dU
-#   persistent_forward/backward all of it in one launch
+#   single_forward/backward     a head a program; …_few: where multiprocessors are many times the heads
 #   denominator, …_blocked, tokens (dK and dV), anchors (dU)    where m × d does not fit one tile
 TILES: dict[tuple[str, int, int, int], dict[int, Tile]] = {
     ("gather", 16, 16, 32): {90: Tile(64, 0, 4, 3, 7), 80: Tile(64, 0, 4, 3, 5)},
@@ -73,27 +73,40 @@ TILES: dict[tuple[str, int, int, int], dict[int, Tile]] = {
     ("differentiate", 32, 16, 64): {90: Tile(32, 0, 4, 1, 4), 80: Tile(32, 0, 4, 1, 3)},
     ("differentiate", 32, 32, 32): {90: Tile(32, 0, 4, 1, 6), 80: Tile(32, 0, 4, 1, 5)},
     ("differentiate", 32, 32, 64): {90: Tile(32, 0, 4, 1, 2), 80: Tile(32, 0, 4, 1, 2)},
-    ("persistent_forward", 16, 16, 32): {90: Tile(64, 0, 4, 3, 3), 80: Tile(64, 0, 4, 3, 3)},
-    ("persistent_forward", 16, 16, 64): {90: Tile(64, 0, 4, 3, 4), 80: Tile(64, 0, 4, 3, 2)},
-    ("persistent_forward", 16, 16, 128): {90: Tile(64, 0, 4, 3, 2), 80: Tile(64, 0, 4, 3, 2)},
-    ("persistent_forward", 16, 32, 32): {90: Tile(64, 0, 4, 3, 3), 80: Tile(64, 0, 4, 3, 2)},
-    ("persistent_forward", 16, 32, 64): {90: Tile(64, 0, 4, 3, 4), 80: Tile(64, 0, 4, 3, 2)},
-    ("persistent_forward", 16, 32, 128): {90: Tile(64, 0, 4, 3, 2), 80: Tile(32, 0, 4, 3, 2)},
-    ("persistent_forward", 16, 64, 32): {90: Tile(64, 0, 4, 3, 2), 80: Tile(64, 0, 4, 3, 2)},
-    ("persistent_forward", 16, 64, 64): {90: Tile(64, 0, 4, 3, 2), 80: Tile(64, 0, 4, 3, 2)},
-    ("persistent_forward", 16, 128, 32): {90: Tile(64, 0, 8, 3, 1), 80: Tile(64, 0, 4, 3, 2)},
-    ("persistent_forward", 16, 128, 64): {90: Tile(64, 0, 8, 2, 1), 80: Tile(32, 0, 8, 3, 1)},
-    ("persistent_backward", 16, 16, 32): {90: Tile(64, 0, 4, 3, 2), 80: Tile(64, 0, 4, 3, 2)},
-    ("persistent_backward", 16, 16, 64): {90: Tile(64, 0, 4, 3, 2), 80: Tile(32, 0, 4, 2, 2)},
-    ("persistent_backward", 16, 16, 128): {90: Tile(32, 0, 4, 1, 2), 80: Tile(32, 0, 4, 1, 2)},
-    ("persistent_backward", 16, 32, 32): {90: Tile(64, 0, 4, 3, 2), 80: Tile(64, 0, 4, 3, 2)},
-    ("persistent_backward", 16, 32, 64): {90: Tile(64, 0, 4, 2, 2), 80: Tile(32, 0, 4, 3, 2)},
-    ("persistent_backward", 16, 32, 128): {90: Tile(32, 0, 8, 2, 1), 80: Tile(32, 0, 4, 1, 2)},
-    ("persistent_backward", 16, 64, 32): {90: Tile(64, 0, 4, 3, 2), 80: Tile(32, 0, 4, 3, 2)},
-    ("persistent_backward", 16, 64, 64): {90: Tile(64, 0, 4, 2, 2), 80: Tile(32, 0, 4, 2, 2)},
-    ("persistent_backward", 16, 64, 128): {90: Tile(32, 0, 8, 2, 1), 80: Tile(32, 0, 8, 1, 1)},
-    ("persistent_backward", 16, 128, 32): {90: Tile(16, 0, 4, 2, 2), 80: Tile(16, 0, 4, 2, 2)},
-    ("persistent_backward", 16, 128, 64): {90: Tile(32, 0, 8, 2, 1), 80: Tile(32, 0, 8, 1, 1)},
+    ("single_forward", 16, 16, 32): {90: Tile(64, 0, 4, 3, 6), 80: Tile(64, 0, 4, 3, 5)},
+    ("single_forward", 16, 16, 64): {90: Tile(64, 0, 4, 3, 4), 80: Tile(64, 0, 4, 3, 3)},
+    ("single_forward", 16, 16, 128): {90: Tile(64, 0, 4, 3, 2), 80: Tile(64, 0, 4, 2, 2)},
+    ("single_forward", 16, 32, 32): {90: Tile(64, 0, 4, 3, 4), 80: Tile(64, 0, 4, 3, 4)},
+    ("single_forward", 16, 32, 64): {90: Tile(64, 0, 4, 3, 4), 80: Tile(64, 0, 4, 3, 2)},
+    ("single_forward", 16, 32, 128): {90: Tile(64, 0, 4, 3, 2), 80: Tile(64, 0, 8, 2, 1)},
+    ("single_forward", 16, 64, 32): {90: Tile(64, 0, 4, 3, 3), 80: Tile(64, 0, 4, 3, 4)},
+    ("single_forward", 16, 64, 64): {90: Tile(64, 0, 4, 3, 2), 80: Tile(64, 0, 4, 3, 2)},
+    ("single_forward", 16, 64, 128): {90: Tile(64, 0, 4, 3, 1), 80: Tile(32, 0, 4, 3, 2)},
+    ("single_forward", 16, 128, 32): {90: Tile(64, 0, 4, 3, 2), 80: Tile(64, 0, 4, 3, 2)},
+    ("single_forward", 16, 128, 64): {90: Tile(64, 0, 8, 2, 1), 80: Tile(64, 0, 8, 2, 1)},
+    ("single_backward", 16, 16, 32): {90: Tile(64, 0, 4, 3, 5), 80: Tile(64, 0, 4, 3, 4)},
+    ("single_backward", 16, 16, 64): {90: Tile(64, 0, 4, 3, 2), 80: Tile(64, 0, 4, 3, 2)},
+    ("single_backward", 16, 16, 128): {90: Tile(64, 0, 4, 2, 1), 80: Tile(32, 0, 4, 3, 2)},
+    ("single_backward", 16, 32, 32): {90: Tile(64, 0, 4, 3, 4), 80: Tile(64, 0, 4, 3, 3)},
+    ("single_backward", 16, 32, 64): {90: Tile(64, 0, 4, 3, 2), 80: Tile(64, 0, 4, 3, 2)},
+    ("single_backward", 16, 32, 128): {90: Tile(64, 0, 8, 2, 1), 80: Tile(32, 0, 4, 3, 1)},
+    ("single_backward", 16, 64, 32): {90: Tile(64, 0, 4, 3, 3), 80: Tile(64, 0, 4, 3, 2)},
+    ("single_backward", 16, 64, 64): {90: Tile(64, 0, 4, 3, 2), 80: Tile(32, 0, 4, 3, 2)},
+    ("single_backward", 16, 64, 128): {90: Tile(64, 0, 8, 1, 1), 80: Tile(64, 0, 8, 1, 1)},
+    ("single_backward", 16, 128, 32): {90: Tile(64, 0, 4, 2, 2), 80: Tile(32, 0, 8, 1, 1)},
+    ("single_backward", 16, 128, 64): {90: Tile(32, 0, 4, 3, 2), 80: Tile(32, 0, 8, 2, 1)},
+    ("single_forward_few", 16, 16, 32): {90: Tile(128, 0, 8, 3, 2), 80: Tile(64, 0, 4, 3, 5)},
+    ("single_forward_few", 16, 16, 64): {90: Tile(128, 0, 8, 3, 2), 80: Tile(64, 0, 4, 3, 3)},
+    ("single_forward_few", 16, 32, 32): {90: Tile(128, 0, 8, 3, 1), 80: Tile(64, 0, 4, 3, 4)},
+    ("single_forward_few", 16, 32, 64): {90: Tile(128, 0, 8, 3, 1), 80: Tile(64, 0, 4, 3, 2)},
+    ("single_forward_few", 16, 64, 32): {90: Tile(128, 0, 8, 3, 1), 80: Tile(64, 0, 4, 3, 4)},
+    ("single_forward_few", 16, 64, 64): {90: Tile(128, 0, 8, 3, 1), 80: Tile(64, 0, 4, 3, 2)},
+    ("single_backward_few", 16, 16, 32): {90: Tile(128, 0, 8, 3, 2), 80: Tile(64, 0, 4, 3, 4)},
+    ("single_backward_few", 16, 16, 64): {90: Tile(128, 0, 8, 3, 1), 80: Tile(64, 0, 4, 3, 2)},
+    ("single_backward_few", 16, 32, 32): {90: Tile(128, 0, 8, 3, 1), 80: Tile(64, 0, 4, 3, 3)},
+    ("single_backward_few", 16, 32, 64): {90: Tile(128, 0, 8, 3, 1), 80: Tile(64, 0, 4, 3, 2)},
+    ("single_backward_few", 16, 64, 32): {90: Tile(128, 0, 8, 3, 1), 80: Tile(64, 0, 4, 3, 2)},
+    ("single_backward_few", 16, 64, 64): {90: Tile(128, 0, 8, 3, 1), 80: Tile(32, 0, 4, 3, 2)},
     ("denominator", 16, 0, 32): {90: Tile(128, 64, 4, 3, 4), 80: Tile(128, 64, 4, 3, 4)},
     ("denominator", 16, 0, 64): {90: Tile(128, 64, 4, 3, 4), 80: Tile(128, 64, 4, 3, 3)},
     ("denominator", 16, 0, 128): {90: Tile(128, 64, 4, 3, 2), 80: Tile(128, 64, 4, 3, 1)},

@@ -5,7 +5,7 @@
 The reference writes and reads several (b, h, n, m) tensors, which past a few thousand tokens means memory that was
 never touched before. Here a block's logits and weights live in two buffers of about BLOCK_BYTES that are used again for
 the next block. The second pass forms A again, so forward executes 8·b·h·n·m·d FLOPs instead of 6, backward 16 instead
-of 12 (the formulas are in anchor_device.py); it allocates O(b·h·m·d) beside inputs and outputs.
+of 12 (the formulas are in __init__.py); it allocates O(b·h·m·d) beside inputs and outputs.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Tuning of the anchor kernels on the device at hand, on request, remembered on disk.
 
     ATTENTIONS_AUTOTUNE=1 harness run --attention anchor:triton      # tune each shape class at its first call
-    from attentions.kernels.anchor_tune import tune
+    from attentions.kernels.anchor.tuning import tune
     tune(k, v, anchors, phase="forward")                             # the same from Python; returns the Choice
-    python -m attentions.kernels.anchor_tune --b 8 --h 12 --n 16384,65536 --m 64 --seconds 60 --jobs 12
+    python -m attentions.kernels.anchor.tuning --b 8 --h 12 --n 16384,65536 --m 64 --seconds 60 --jobs 12
 
 Without a request nothing is measured: a call takes the remembered choice of its shape class, or the heuristic
-(anchor_plan.default_choice), so that the first call costs one compilation. A shape class is the device's name, phase,
+(choices.default_choice), so that the first call costs one compilation. A shape class is the device's name, phase,
 d, padded m, bits of the dtype, and the powers of two nearest n and b·h.
 
 The file is `anchor.json` in $ATTENTIONS_CACHE (default ~/.cache/attentions); delete it to forget. A file that cannot be
@@ -35,11 +35,17 @@ import torch
 import triton
 from torch import Tensor
 
-from attentions.kernels import anchor_plan
-from attentions.kernels.anchor_plan import Choice, Device, ShapeClass
-from attentions.kernels.anchor_tiles import Tile
+from attentions.kernels.anchor import choices, devices, plan
+from attentions.kernels.anchor.choices import Choice, ShapeClass
+from attentions.kernels.anchor.devices import Device
+from attentions.kernels.anchor.plan_backward import TENSORS as BACKWARD
+from attentions.kernels.anchor.plan_backward import backward
+from attentions.kernels.anchor.plan_forward import TENSORS as FORWARD
+from attentions.kernels.anchor.plan_forward import forward
+from attentions.kernels.anchor.tiles import Tile
 
-VERSION = 1
+VERSION = 2
+generation = 0  # grows with every choice remembered: plans made before it may be other ones now
 SPLIT_FACTORS = (0.25, 0.5, 0.75, 1.5, 2.0, 4.0)
 # Tokens, warps and stages of the tiles tried: 32 tokens are half of what Hopper's tensor cores take at once, and need
 # twice the barriers.
@@ -51,18 +57,27 @@ SIZES = (
 
 def choose(k: Tensor, v: Tensor, anchors: Tensor, phase: str, schedule: str | None) -> Choice:
     """What to run: a named schedule by the heuristic; else what was tuned, tuning now if asked; else the heuristic."""
-    kind = anchor_plan.shape_class(k, anchors, phase)
-    device = anchor_plan.device_of(k.device)
+    kind = choices.shape_class(k, anchors, phase)
+    device = devices.device_of(k.device)
     n, m, parts = k.shape[2], anchors.shape[0], k.shape[0] * k.shape[1]
     if schedule is not None:
-        return anchor_plan.default_choice(kind, n=n, m=m, parts=parts, device=device, schedule=schedule)
+        return choices.default_choice(kind, n=n, m=m, parts=parts, device=device, schedule=schedule)
     if k.device.type == "cuda":
         known = remembered().get(key(kind, n=n, parts=parts, device=device))
-        if known is not None and _fits(known, kind, n=n, parts=parts):
+        if known is not None and _fits(known, n):
             return known
-        if os.environ.get("ATTENTIONS_AUTOTUNE") == "1" and not torch.cuda.is_current_stream_capturing():
+        if _asked() and not torch.cuda.is_current_stream_capturing():
             return tune(k, v, anchors, phase=phase)
-    return anchor_plan.default_choice(kind, n=n, m=m, parts=parts, device=device)
+    return choices.default_choice(kind, n=n, m=m, parts=parts, device=device)
+
+
+def postponed(device: torch.device) -> bool:
+    """Whether tuning was asked for and has to wait: nothing can be timed while a CUDA graph is recorded."""
+    return device.type == "cuda" and _asked() and torch.cuda.is_current_stream_capturing()
+
+
+def _asked() -> bool:
+    return os.environ.get("ATTENTIONS_AUTOTUNE") == "1"
 
 
 def tune(
@@ -71,27 +86,29 @@ def tune(
 ) -> Choice:  # fmt: skip
     """Measure candidates for these tensors' shape class, remember the fastest and return it.
 
-    One quantity is varied at a time, starting from the heuristic: splits, chunks and groups, which need no compilation;
-    then the tiles, those that differ least first; for both schedules. measure: milliseconds of a choice; by default
+    One quantity is varied at a time, starting from the heuristic: splits and chunks, which need no compilation; then
+    the tiles, those that differ least first; for both schedules. measure: milliseconds of a choice; by default
     triton.testing.do_bench of the plan. A candidate that does not compile or fit loses. After `seconds`, shared evenly
     by the schedules, what is fastest so far wins.
     """
-    kind = anchor_plan.shape_class(k, anchors, phase)
-    device = anchor_plan.device_of(k.device)
+    if k.shape[-1] % choices.UNIT:
+        raise ValueError(f"heads of {k.shape[-1]} run padded: tune d={choices.padded(k.shape[-1])}")
+    kind = choices.shape_class(k, anchors, phase)
+    device = devices.device_of(k.device)
     n, parts = k.shape[2], k.shape[0] * k.shape[1]
     time = measure or _stopwatch(k, v, anchors, phase)
     starts = _starts(k, anchors, phase)
     begun, winner = perf_counter(), (math.inf, starts[0])
     for turn, best in enumerate(starts, 1):
         fastest = _attempt(time, best)
-        for vary in (_cuts, _groups, _tiles, _cuts):
-            for candidate in [x for x in vary(best, kind, n) if x.group <= parts]:
+        for vary in (_cuts, _tiles, _cuts):
+            for candidate in list(vary(best, n)):
                 if perf_counter() - begun > seconds * turn / len(starts):
                     break
                 took = _attempt(time, candidate)
                 if took < fastest:
                     best, fastest = candidate, took
-        if fastest < winner[0]:  # remembered at once: a later schedule may hang or be cut off
+        if fastest < winner[0]:  # remembered at once: a later schedule may be cut off
             winner = fastest, best
             remember(key(kind, n=n, parts=parts, device=device), best)
     return winner[1]
@@ -107,8 +124,8 @@ def compile_candidates(
     time.time() after which none is begun. Returns how many ran.
     """
     k, v, anchors = _tensors(shape, m, getattr(torch, dtype), device)
-    kind, ran = anchor_plan.shape_class(k, anchors, phase), 0
-    candidates = [choice for start in _starts(k, anchors, phase) for choice in (start, *_tiles(start, kind, shape[2]))]
+    ran = 0
+    candidates = [choice for start in _starts(k, anchors, phase) for choice in (start, *_tiles(start, shape[2]))]
     run = _runner(k, v, anchors, phase)
     for choice in candidates[share[0] :: share[1]]:
         if clock() > until:
@@ -142,8 +159,10 @@ def remembered() -> dict[str, Choice]:
 
 def remember(name: str, choice: Choice) -> None:
     """Add one choice to the file, replacing it whole, so that a reader sees the old or the new one."""
+    global generation
     known = {**remembered(), name: choice}
     remembered.cache_clear()
+    generation += 1
     document = {"version": VERSION, "choices": {each: _to_json(known[each]) for each in sorted(known)}}
     target = path()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -152,25 +171,23 @@ def remember(name: str, choice: Choice) -> None:
     os.replace(file.name, target)
 
 
-def _fits(choice: Choice, kind: ShapeClass, *, n: int, parts: int) -> bool:
-    """Whether a choice made for a neighbour of the class may run here: a persistent group must not exceed b·h."""
-    return choice.schedule != "persistent" or (choice.group <= parts and choice.splits <= n)
+def _fits(choice: Choice, n: int) -> bool:
+    """Whether a choice made for a neighbour of the class is one here: `single` ends where no rule would take it."""
+    return choice.schedule != "single" or n <= choices.MAX_SINGLE
 
 
 def _starts(k: Tensor, anchors: Tensor, phase: str) -> list[Choice]:
     """The heuristic's choice for each schedule that the shape allows."""
-    kind, device = anchor_plan.shape_class(k, anchors, phase), anchor_plan.device_of(k.device)
+    kind, device = choices.shape_class(k, anchors, phase), devices.device_of(k.device)
     (b, h, n, _), m = k.shape, anchors.shape[0]
     found = [
-        anchor_plan.default_choice(kind, n=n, m=m, parts=b * h, device=device, schedule=schedule)
-        for schedule in anchor_plan.SCHEDULES
+        choices.default_choice(kind, n=n, m=m, parts=b * h, device=device, schedule=schedule)
+        for schedule in choices.SCHEDULES
     ]
-    return [
-        choice for choice, schedule in zip(found, anchor_plan.SCHEDULES, strict=True) if choice.schedule == schedule
-    ]
+    return [choice for choice, schedule in zip(found, choices.SCHEDULES, strict=True) if choice.schedule == schedule]
 
 
-def _tiles(choice: Choice, kind: ShapeClass, n: int) -> Iterator[Choice]:
+def _tiles(choice: Choice, n: int) -> Iterator[Choice]:
     for role, tile in choice.tiles.items():
         others = [Tile(tokens, tile.anchors, warps, stages, tile.resident) for tokens, warps, stages in SIZES]
         others.sort(key=lambda other: sum(a != b for a, b in zip(other, tile, strict=True)))
@@ -179,24 +196,14 @@ def _tiles(choice: Choice, kind: ShapeClass, n: int) -> Iterator[Choice]:
                 yield replace(choice, tiles={**choice.tiles, role: other})
 
 
-def _cuts(choice: Choice, kind: ShapeClass, n: int) -> Iterator[Choice]:
+def _cuts(choice: Choice, n: int) -> Iterator[Choice]:
+    if choice.schedule == "single":  # one split and one chunk by definition
+        return
     for name in ("splits", "chunks"):
         for factor in SPLIT_FACTORS:
             count = int(getattr(choice, name) * factor)
-            if 1 <= count <= n and not (choice.schedule == "persistent" and name == "chunks"):
+            if 1 <= count <= n:
                 yield replace(choice, **{name: count})
-
-
-def _groups(choice: Choice, kind: ShapeClass, n: int) -> Iterator[Choice]:
-    if choice.schedule == "persistent":
-        for factor in (0.5, 2.0):
-            group = round(choice.group * factor)
-            if group >= 1:
-                yield replace(choice, group=group)
-                splits = max(1, round(choice.splits * choice.group / group))  # as many items in flight as before
-                yield replace(choice, group=group, splits=splits, chunks=splits)
-        for factor in (0.34, 0.5, 0.67, 1.5):
-            yield replace(choice, programs=max(1, round(choice.programs * factor)))
 
 
 def _attempt(time: Callable[[Choice], float], choice: Choice) -> float:
@@ -207,12 +214,20 @@ def _attempt(time: Callable[[Choice], float], choice: Choice) -> float:
 
 
 def _runner(k: Tensor, v: Tensor, anchors: Tensor, phase: str) -> Callable[[Choice], object]:
-    out, means, degree = anchor_plan.forward(k, v, anchors).run()
+    """Runs a choice on these tensors and fills results that are made once."""
+    size = plan.kept_places(k.shape[0] * k.shape[1], *anchors.shape)[2]
+    kept = plan.allocate((size,), (1,), dtype=torch.float32, device=k.device)
+    out, grad_k, grad_v, grad_anchors = (plan.output_like(k), *(torch.empty_like(x) for x in (k, v, anchors)))
+    first = dict(zip(FORWARD, (k, v, anchors, out, kept), strict=True))
+    forward(k, v, anchors).run(first)
+    second = dict(zip(BACKWARD, (out, k, v, anchors, kept, grad_k, grad_v, grad_anchors), strict=True))
 
     def once(choice: Choice) -> object:
         if phase == "forward":
-            return anchor_plan.forward(k, v, anchors, choice=choice).run()
-        return anchor_plan.backward(out, k, v, anchors, means, degree, choice=choice).run()
+            return forward(k, v, anchors, choice=choice).run(first)
+        return backward(
+            out, k, v, anchors, grad_k=plan.strides_of(grad_k), grad_v=plan.strides_of(grad_v), choice=choice
+        ).run(second)
 
     return once
 

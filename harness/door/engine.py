@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.cases.sharing import torchrun
+from harness.cases.sharing import started, torchrun
 from harness.errors import UsageError, unknown
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Choice:
 
     def open(self, sweep: Sweep, *, warn: Callable[[str], None]) -> Engine | Ranks | Crew:
         """The engine, to be used in `with`. Raises UsageError and Failure where it cannot be."""
-        if sweep.sequence_parallel > 1 or (torchrun() or (0, 1))[1] > 1:
+        if sweep.sequence_parallel > 1 or started() > 1:
             return self._ranks(sweep)
         if self.engine == "ray":
             from harness.engines.ray import Cluster

@@ -1,0 +1,154 @@
+"""The backends of anchor attention beside its definition: what each computes, executes, allocates and refuses.
+
+The kernels' modules are imported on first use, for importing Triton takes a second.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import math
+import shutil
+from collections.abc import Callable
+from functools import cache
+from types import ModuleType
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from attentions.base import Backend, Work, matmuls
+from attentions.kernels.anchor.chunked import BLOCK_BYTES, chunked
+
+OUTGROWN = 24 * 2**20  # elements of A, from which `chunked` is quicker on a CPU with 32 MiB of last-level cache
+
+
+def rank(work: Work, dtype: torch.dtype, device: torch.device) -> tuple[str, ...]:
+    """The bare name's backends, fastest first, of those that compile nothing on the CPU; docs/performance.md measures.
+
+    Where A outgrows every cache and has more columns than k and v have, most of eager PyTorch's time goes into moving
+    it, and blocks of tokens are quicker though they form A twice. Not while torch.compile traces: it would unroll the
+    blocks for minutes, and what it makes of the reference is as quick.
+    """
+    if device.type == "cuda":
+        return "triton", "reference", "sdpa"
+    m = work.m or 0
+    if device.type == "cpu" and not work.compiled and m > work.d and work.tokens * m >= OUTGROWN:
+        return "chunked", "reference", "sdpa"
+    return "reference", "sdpa"
+
+
+def two_softmax(
+    k: Float[Tensor, "b h n d"], v: Float[Tensor, "b h n d"], anchors: Float[Tensor, "m d"]
+) -> Float[Tensor, "b h n d"]:
+    """O through two calls of scaled_dot_product_attention.
+
+    Step one is softmax attention of the anchors over the tokens with the per-key bias −lse_i, where lse_i is token
+    i's log-sum-exp over the anchors: its weights are A_ij / Σ_i A_ij. Step two is softmax attention of the tokens over
+    the anchors. Cost: 10·b·h·n·m·d FLOPs, since the logits are formed three times.
+    """
+    b, h, _, d = k.shape
+    u = anchors.to(k.dtype).expand(b, h, -1, d)
+    logits = k @ u.transpose(-2, -1) / math.sqrt(d)
+    bias = -torch.logsumexp(logits.to(torch.promote_types(k.dtype, torch.float32)), dim=-1).to(k.dtype)
+    means = F.scaled_dot_product_attention(u, k, v, attn_mask=bias.unsqueeze(-2).expand(b, h, u.shape[-2], -1))
+    return F.scaled_dot_product_attention(k, u, means)
+
+
+def compiled(reference: Callable[..., Tensor]) -> Backend:
+    """torch.compile of a function of (k, v, anchors), a graph for each shape."""
+
+    @cache
+    def graph() -> Callable[..., Tensor]:
+        return torch.compile(reference, dynamic=False)
+
+    def compute(k: Tensor, v: Tensor, anchors: Tensor) -> Tensor:
+        import torch._dynamo  # on first use: it takes seconds
+
+        # past dynamo's own limit of shapes it would run eagerly, without a word
+        with torch._dynamo.config.patch(recompile_limit=1024, accumulated_recompile_limit=4096):
+            return graph()(k, v, anchors)
+
+    return Backend(
+        "compile", compute, "torch.compile of the reference", missing=_no_compiler, automatic=False, opaque=True
+    )
+
+
+def _no_compiler(device: torch.device) -> str | None:
+    if device.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
+        return "needs a C++ compiler for torch.compile on the CPU and none is on PATH; install g++"
+    return None
+
+
+def _chunked_peak(work: Work) -> int:
+    """Results, two buffers of a block of A (backward: four), and W with its like in float32."""
+    tensor, buffer = work.tokens * work.d * work.itemsize, min(BLOCK_BYTES, work.tokens * (work.m or 0) * work.itemsize)
+    statistics = work.b * work.h * (work.m or 0) * work.d * 4
+    return (tensor if work.phase == "forward" else 3 * tensor) + 4 * buffer + 3 * statistics
+
+
+def _kernels(name: str, summary: str, schedule: str | None, *, automatic: bool) -> Backend:
+    """The Triton kernels; schedule: `split`, `single`, or None for what tuning or the heuristic says."""
+
+    def compute(k: Tensor, v: Tensor, anchors: Tensor) -> Tensor:
+        from attentions.kernels.anchor.operators import anchor_attention
+
+        return anchor_attention(k, v, anchors, schedule=schedule)
+
+    def packed(kv: Tensor, anchors: Tensor) -> Tensor:
+        from attentions.kernels.anchor.operators import anchor_attention_fused
+
+        return anchor_attention_fused(kv, anchors, schedule=schedule)
+
+    def limits(work: Work, dtype: torch.dtype, device: torch.device) -> str | None:
+        choices = _module("choices")
+        size = {"n": work.n, "d": work.d, "m": work.m or 0, "dtype": dtype}
+        reason = choices.limits(**size)
+        if reason or schedule in (None, "split"):
+            return reason
+        passes = ("forward", "backward")[: 1 + (work.phase != "forward")]
+        return next(filter(None, (choices.not_single(**size, phase=phase) for phase in passes)), None)
+
+    def peak(work: Work) -> int:
+        size = {"b": work.b, "h": work.h, "n": work.n, "d": work.d, "m": work.m or 0}
+        return _module("cost").peak(**size, dtype=_dtype(work), phase=work.phase, schedule=schedule)
+
+    return Backend(
+        name, compute, summary, missing=_no_triton, limits=limits, automatic=automatic, packed=packed,
+        flops=_kernel_flops, peak=peak,
+    )  # fmt: skip
+
+
+def _kernel_flops(work: Work) -> int:
+    phases, flops = ("forward", "backward") if work.phase == "train" else (work.phase,), _module("cost").flops
+    return sum(flops(tokens=work.tokens, d=work.d, m=work.m or 0, dtype=_dtype(work), phase=x) for x in phases)
+
+
+def _dtype(work: Work) -> torch.dtype:
+    return torch.float32 if work.itemsize == 4 else torch.float16
+
+
+def _no_triton(device: torch.device) -> str | None:
+    if importlib.util.find_spec("triton") is None:
+        return "needs the package triton, which comes with PyTorch on Linux and CUDA"
+    return _module("devices").why_missing(device)
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"attentions.kernels.anchor.{name}")
+
+
+KERNELS = (
+    _kernels("triton", "fused Triton kernels, nothing of size n × m stored", None, automatic=True),
+    _kernels("split", "the same kernels, always a launch a stage, untuned", "split", automatic=False),
+    _kernels("single", "the same in one launch, a program a head, n up to 1024, untuned", "single", automatic=False),
+)
+SDPA = Backend(
+    "sdpa", two_softmax, "two calls of scaled_dot_product_attention",
+    flops=lambda work: matmuls(work, 10 * work.tokens * (work.m or 0) * work.d, backward=2.2),
+)  # fmt: skip
+CHUNKED = Backend(
+    "chunked", chunked, "eager PyTorch, blocks of tokens that stay in cache",
+    flops=lambda work: matmuls(work, 8 * work.tokens * (work.m or 0) * work.d), peak=_chunked_peak,
+)  # fmt: skip

@@ -1,0 +1,156 @@
+"""Whether a module really is softmax attention: it is run beside a `full` layer with its weights, and must agree.
+
+    source = proven(module, read(module), tokens=197)       # the source, or a sentence why the module is refused
+
+Names of parts do not tell what a module computes with them: timm's ChannelAttention has the qkv, proj and num_heads of
+softmax attention, and attends over channels. So a copy in float64 with random weights (its own may be zero, which would
+prove nothing) sees small random inputs of two lengths, in train and in eval mode, with dropout off. Both outputs
+agree to 1e-13 or so where the module is softmax attention, and differ by some per cent where it is anything else.
+
+Not seen here: what a module does only with inputs longer than 49 tokens, and what its parents read from it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from attentions.base import AttentionError
+from attentions.hosts import BlockAttention, EncoderAttention, Source, hooks, read
+from attentions.layer import MultiHeadAttention
+from attentions.standin import fill, stand_in
+
+AGREES = 1e-9  # of the largest output; rounding in float64 gives 1e-13
+LENGTHS = (10, 49)  # one square, as some modules want, and one not
+GRIDS = ((2, 5), (7, 7))  # rows and columns of inputs with four dimensions
+OURS = (MultiHeadAttention, BlockAttention, EncoderAttention)
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """The largest difference of the outputs as a share of the largest output; or why there was no output."""
+
+    difference: float = 0.0
+    failed: str = ""
+
+    def __str__(self) -> str:
+        share = f"{self.difference:.2g}" if self.difference < 0.001 else f"{100 * self.difference:.3g} %"
+        return self.failed or f"is not softmax attention: its output differs by {share} of the largest on random inputs"
+
+    @property
+    def agrees(self) -> bool:
+        return not self.failed and self.difference <= AGREES  # False for NaN
+
+
+def proven(module: nn.Module, source: Source, *, tokens: int | None = None) -> Source | str:
+    """The source, told how the module takes inputs of four dimensions; a sentence why the module is refused.
+
+    tokens: the longest input that the module has to take.
+    """
+    if type(module) in OURS:
+        return source  # any variant, and nothing else
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), torch.device("cpu"):
+        torch.manual_seed(0)
+        try:
+            theirs, ours = _pair(module, source)
+        except Exception as error:  # whatever another library's module raises when it is copied
+            return f"cannot be tried: {_said(error)}"
+        if source.host is not BlockAttention:
+            flat = _worst(theirs, ours, _flat_inputs(source, tokens))
+            return source if flat.agrees else str(flat)
+        assert isinstance(ours, BlockAttention)
+        flat = _worst(theirs, ours, _flat_inputs(source, tokens))
+        if not flat.agrees and not flat.failed:
+            return str(flat)
+        grids: dict[str, _Trial] = {}
+        for grid in ("joined", "rows"):
+            ours.grid = grid
+            grids[grid] = _worst(theirs, ours, _grid_inputs(source, tokens))
+            if grids[grid].agrees:
+                return replace(source, keywords={**source.keywords, "grid": grid})
+        nearest = min(grids.values(), key=lambda trial: trial.difference)
+        if nearest.failed:
+            return str(flat) if flat.failed else source
+        return f"{nearest} of four dimensions"
+
+
+def _pair(module: nn.Module, source: Source) -> tuple[nn.Module, MultiHeadAttention]:
+    """A copy of the module with random weights, in float64 on the CPU, and the layer that would stand in for it."""
+    theirs = copy.deepcopy(module)
+    for table in hooks(theirs):
+        table.clear()  # a user's hooks are not called with our inputs; the swap's report names them
+    elsewhere = any(tensor.is_meta for tensor in (*theirs.parameters(), *theirs.buffers()))
+    theirs = theirs.to_empty(device="cpu") if elsewhere else theirs.cpu()
+    theirs = theirs.double()
+    for parameter in theirs.parameters():
+        if not parameter.is_floating_point():
+            raise AttentionError(f"has weights of {parameter.dtype}")
+        spread = 0.2 if parameter.dim() < 2 else 1.2 * source.dim**-0.5  # logits of a spread of about 1.4
+        parameter.normal_(std=spread)
+    if elsewhere:
+        for buffer in theirs.buffers():
+            if buffer.is_floating_point():
+                buffer.normal_()
+    _without_dropout(theirs)
+    found = read(theirs)
+    if not isinstance(found, Source):
+        raise AttentionError("its copy is no attention")
+    ours = stand_in(found, "full:reference", anchors=None, tokens=max(LENGTHS), options={})
+    fill(ours, theirs, found, name="", merge="symmetric")
+    return theirs, ours
+
+
+def _without_dropout(module: nn.Module) -> None:
+    """Off where the report would name it or the stand-in keeps it; any other shows as a difference in training."""
+    for name in ("attn_drop", "proj_drop"):
+        if isinstance(part := getattr(module, name, None), nn.Dropout):
+            part.p = 0.0
+    if isinstance(module, nn.MultiheadAttention):
+        module.dropout = 0.0
+
+
+def _flat_inputs(source: Source, tokens: int | None) -> Iterator[Tensor]:
+    batch_first = source.keywords.get("batch_first", True)
+    for length in LENGTHS:
+        n = min(length, tokens or length)
+        yield torch.randn(*((2, n) if batch_first else (n, 2)), source.dim, dtype=torch.float64)
+
+
+def _grid_inputs(source: Source, tokens: int | None) -> Iterator[Tensor]:
+    for rows, columns in GRIDS:
+        if rows * columns <= (tokens or rows * columns):
+            yield torch.randn(2, rows, columns, source.dim, dtype=torch.float64)
+
+
+def _worst(theirs: nn.Module, ours: MultiHeadAttention, inputs: Iterator[Tensor]) -> _Trial:
+    """The larger difference of all inputs and both modes; the first failure where there is one."""
+    worst = _Trial()
+    for x in inputs:
+        for training in (True, False):
+            trial = _try(theirs.train(training), ours.train(training), x)
+            if trial.failed:
+                return trial
+            worst = worst if worst.difference >= trial.difference else trial  # a NaN is kept: nothing is above it
+    return worst
+
+
+def _try(theirs: nn.Module, ours: MultiHeadAttention, x: Tensor) -> _Trial:
+    three = isinstance(ours, EncoderAttention)
+    shape = " × ".join(map(str, x.shape))
+    try:
+        found = theirs(x, x, x)[0] if three else theirs(x)
+    except Exception as error:  # whatever another library's module raises: it cannot be called as a stand-in is
+        return _Trial(failed=f"cannot be called with a tensor of {shape}: {_said(error)}", difference=float("inf"))
+    if not isinstance(found, Tensor) or found.shape != x.shape:
+        got = " × ".join(map(str, found.shape)) if isinstance(found, Tensor) else type(found).__name__
+        return _Trial(failed=f"makes {got} of a tensor of {shape}", difference=float("inf"))
+    expected = ours(x, x, x)[0] if three else ours(x)
+    return _Trial(difference=((found - expected).abs().max() / expected.abs().max()).item())
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"

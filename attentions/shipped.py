@@ -1,0 +1,85 @@
+"""Kernels that others ship: which package is installed, and what its kernel can do, found by running it.
+
+FA2 = Package("flash-attn", "flash_attn", install="pip install flash-attn --no-build-isolation")
+FA2.is_installed()                                   # without importing it
+trial(compute, device, torch.bfloat16)               # why a small forward pass fails, or None
+cannot(compute, work, dtype, device)                 # the same for the phase and precision of one case
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from attentions.base import Work
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package by the name that pip knows, the module to import, how to get it, and a remark for who has it not."""
+
+    name: str
+    module: str
+    install: str
+    remark: str = ""
+
+    def is_installed(self) -> bool:
+        """Whether the module's files are there. Nothing is imported: that may take seconds, load CUDA, or fail.
+
+        A folder without an `__init__` is no module of its own: flash-attn-4 alone leaves such a `flash_attn`.
+        """
+        top, _, rest = self.module.partition(".")
+        found = importlib.util.find_spec(top)
+        if found is None:
+            return False
+        if not rest:
+            return found.origin is not None
+        inside = [Path(folder, *rest.split(".")) for folder in found.submodule_search_locations or ()]
+        return any(path.is_dir() or path.with_suffix(".py").is_file() for path in inside)
+
+    def __str__(self) -> str:
+        """How to get it: `flash-attn-4: pip install flash-attn-4`."""
+        return f"{self.name}{f' ({self.remark})' if self.remark else ''}: {self.install}"
+
+
+@cache
+def trial(
+    compute: Callable[..., Tensor], device: torch.device, dtype: torch.dtype, *, backward: bool = False
+) -> str | None:
+    """Run a tiny case of exact attention, forward or both ways; why it failed, or None.
+
+    An installed package may not load, or hold nothing for this device, precision or pass.
+    """
+    passes = "forward and backward" if backward else "forward"
+    where = f"{passes} in {str(dtype).removeprefix('torch.')} on {device}"
+    with torch.inference_mode(False), torch.set_grad_enabled(backward), warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        try:
+            source = torch.Generator(device).manual_seed(0)  # the caller's random numbers stay what they are
+            q, k = (torch.randn(1, 2, 128, 64, dtype=dtype, device=device, generator=source) for _ in range(2))
+            v = torch.ones_like(q)
+            for tensor in (q, k):
+                tensor.requires_grad_(backward)
+            out = compute(q, k, v)
+            if backward:
+                out.sum().backward()
+            wrong = (out - v).abs().max().item()  # weights that sum to one leave ones as they are
+        except Exception as error:  # whatever a third-party kernel raises, it is not usable here
+            lines = [str(error), *(str(warning.message) for warning in heard)]
+            why = "; ".join(line.splitlines()[0] for line in lines if line)
+            return f"is installed and fails {where}: {type(error).__name__}: {why}"
+    return None if wrong < 0.02 else f"is installed and gives wrong results {where}"
+
+
+def cannot(compute: Callable[..., Tensor], work: Work, dtype: torch.dtype, device: torch.device) -> str | None:
+    """Why a kernel does not do this case's phase in this precision, or None; untold where there is no such device."""
+    if device.type == "cuda" and not torch.cuda.is_available():
+        return None
+    return trial(compute, device, dtype, backward=work.phase != "forward")

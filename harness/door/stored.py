@@ -1,0 +1,283 @@
+"""A run in Python: what `harness.run` returns and `harness.read` finds on disk; one folder, or several side by side.
+
+run = harness.read("results/cpu")                  # every run below it; rows of unlike machines are never mixed
+run.table("latency", columns="n", phase="forward")
+run.plot("latency", attention=["flash", "anchor"], title="On this laptop")
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+
+from harness import figures
+from harness.cases.filters import only, words
+from harness.door.tables import Tables
+from harness.door.together import together
+from harness.errors import NothingToCompare, UsageError, unknown
+from harness.store import markup, pivot, table
+from harness.store import runs as store
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+Values = str | int | Iterable[str | int]
+MOST_LINES = 60
+
+
+class Only(TypedDict, total=False):
+    """Which rows are meant, in the words of a sweep: attention="anchor,flash", n=[1024, "4k"], phase="train"."""
+
+    attention: Values
+    n: Values
+    m: Values
+    batch: Values
+    heads: Values
+    head_dim: Values
+    phase: Values
+    dtype: Values
+    scope: Values
+    device: Values
+    machine: Values
+
+
+@dataclass(frozen=True, repr=False)
+class Run:
+    """Stored rows with what they were measured on. paths: a run's folder, or its measurements.csv, each."""
+
+    paths: tuple[Path, ...]
+
+    @cached_property
+    def parts(self) -> tuple[figures.Run, ...]:
+        """Each run by itself, as figures and reports take it."""
+        return tuple(figures.load(path) for path in self.paths)
+
+    @property
+    def runs(self) -> list[Run]:
+        """Each run by itself."""
+        return [Run((path,)) for path in self.paths]
+
+    @cached_property
+    def frame(self) -> DataFrame:
+        """The rows, one a metric of a case, in the columns of measurements.csv; failures included."""
+        import pandas
+
+        return pandas.concat([store.read(path) for path in self.paths], ignore_index=True)
+
+    @cached_property
+    def samples(self) -> DataFrame:
+        """The raw samples: run_id, case_id, metric, index, value."""
+        import pandas
+
+        found = []
+        for path, part in zip(self.paths, self.parts, strict=True):
+            frame = store.read_samples(path if path.is_dir() else path.parent)
+            run_ids = dict(zip(part.frame["case_id"], part.frame["run_id"], strict=True))
+            frame.insert(0, "run_id", frame["case_id"].map(run_ids.get))
+            found.append(frame)
+        return pandas.concat(found, ignore_index=True)
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """environment.json: machine, versions, ceilings, sessions. Raises UsageError where there are several runs."""
+        self._single("one environment")
+        return self.parts[0].environment
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder; of several the one that holds them all."""
+        folders = [part.folder for part in self.parts]
+        if len(folders) == 1:
+            return folders[0]
+        return Path(os.path.commonpath([folder.resolve() for folder in folders]))
+
+    def table(
+        self, metric: str | Sequence[str] = "latency", *, rows: str | Sequence[str] = "attention", columns: str = "n",
+        **which: Unpack[Only],
+    ) -> Tables:  # fmt: skip
+        """Medians with intervals: what `rows` name down, `columns` across, a table for each setting beside these.
+
+        rows: of attention, m, n, phase, dtype, machine, device, scope, b, h, d. Raises UsageError for what this run
+        does not hold, NothingToCompare where nothing is left.
+        """
+        down = tuple(words(_texts(rows), what="axis", valid=pivot.AXES))
+        across = words([columns], what="axis", valid=pivot.AXES)
+        if len(across) != 1 or across[0] in down:
+            raise UsageError(f"--columns takes one axis that --rows does not name, not {columns!r}")
+        frame = self._drawn.frame
+        if frame.empty:
+            raise NothingToCompare(f"{self._name} holds no rows yet")
+        metrics = words(_texts(metric), what="metric in this run", valid=list(dict.fromkeys(frame["metric"])))
+        frame = _kept(frame, which)
+        found = [one for name in metrics for one in pivot.pivot(frame, name, rows_by=down, columns_by=across[0])]
+        if not found:
+            raise NothingToCompare(f"{self._name} holds no case of all that was asked for at once")
+        return Tables(tuple(found))
+
+    def plot(self, figure: str = "latency", *, title: str = "", by: str = "latency", **which: Unpack[Only]) -> Figure:
+        """One figure (`harness plot` lists them) as matplotlib's; in a notebook it shows. by: as in `draw`.
+
+        Raises UsageError for an unknown one and where it takes several sheets, naming what to choose among;
+        NothingToCompare where this run has nothing for it.
+        """
+        name = words([figure], what="figure", valid=figures.names())[0]
+        try:
+            sheets = figures.draw(self._only(which, by), name, title=title)
+        except figures.Skip as reason:
+            raise NothingToCompare(f"{name}: {reason}") from None
+        if len(sheets) != 1:
+            told = ", ".join(sheet.suffix for sheet in sheets) or "none"
+            raise UsageError(
+                f"{name} takes {len(sheets)} figures of these rows ({told}): choose one by machine, device, scope, "
+                "batch, heads, head_dim, phase or dtype, or draw() them all into files"
+            )
+        return sheets[0].figure
+
+    def draw(
+        self, figure: str | Sequence[str] = (), *, out: str | Path | None = None,
+        formats: str | Sequence[str] = figures.FORMATS, by: str = "latency", **which: Unpack[Only],
+    ) -> figures.Outcome:  # fmt: skip
+        """Write figures (all by default) as files into `out`, by default `figures/` in the run's folder.
+
+        by: whose time latencies are: latency (the device's), host, or eager (the longer); one and the same on a CPU.
+        Returns the files of each figure, and of each that was skipped the reason.
+        """
+        chosen = words(_texts(figure), what="figure", valid=figures.names()) or figures.names()
+        kinds = words(_texts(formats), what="format", valid=figures.FORMATS)
+        drawn = self._only(which, by)
+        target = Path(out) if out is not None else store.inside(self.folder, "figures")
+        return figures.write(drawn, chosen, target, formats=kinds)
+
+    def report(self, path: str | Path | None = None, *, by: str = "latency") -> Path:
+        """Write one HTML file with the answer, the charts and every row; `report.html` in the folder by default.
+
+        by: as in `draw`.
+        """
+        from harness import report
+        from harness.cases import catalogue
+
+        parts = [part.by(by) for part in self.parts]
+        for one, part in zip(self.paths, parts, strict=True):
+            if part.frame.empty:
+                raise NothingToCompare(f"{one} holds no rows yet")
+        target = Path(path) if path is not None else report.default_path(parts)
+        report.check_target(target)
+        known = catalogue.cached([]) or {"attentions": {}}
+        report.write(report.build(parts, kinds=catalogue.kinds(known["attentions"])), target)
+        return target
+
+    def save(self, folder: str | Path) -> Run:
+        """Copy the run to a new folder, where it is kept; the run of that folder. For what was run without `out`."""
+        from harness.sweep.conduct import stored_sweep
+
+        self._single("one run at a time")
+        source, target = self.folder, Path(folder)
+        store.check_folder(target, resume=False)
+        shutil.copytree(source, target, dirs_exist_ok=True)
+        if (target / store.SWEEP).is_file():  # the variants it defines went along
+            sweep = stored_sweep(target)
+            moved = tuple(str(target / Path(p).relative_to(source)) if Path(p).is_relative_to(source) else p
+                          for p in sweep.plugin)  # fmt: skip
+            (target / store.SWEEP).write_text(sweep.model_copy(update={"plugin": moved}).to_toml(), encoding="utf-8")
+        return read(target)
+
+    def __repr__(self) -> str:
+        text = table.render(self._summary)
+        lines = text.splitlines()
+        if len(lines) > MOST_LINES:
+            lines = [*lines[:MOST_LINES], f"… and {len(lines) - MOST_LINES} more lines: .table() has them all"]
+        return "\n".join([self._headline, *([""] if lines else []), *lines])
+
+    def _repr_html_(self) -> str:
+        import html
+
+        return f"<p>{html.escape(self._headline)}</p>\n" + "\n".join(map(markup.html, self._summary))
+
+    @property
+    def _headline(self) -> str:
+        frame = self._drawn.frame
+        cases = frame.groupby(["machine", "case_id"], sort=False)["status"].agg(_status)
+        statuses = ", ".join(f"{count} {status}" for status, count in cases.value_counts().items())
+        places = ", ".join(f"{m} ({d})" for m, d in dict.fromkeys(zip(frame["machine"], frame["device"], strict=True)))
+        what = "Run" if len(self.paths) == 1 else f"{len(self.paths)} runs"
+        where = f" on {places}" if places else ""
+        return f"{what} of {len(cases)} cases ({statuses or 'no rows yet'}){where}: {self._name}"
+
+    @property
+    def _summary(self) -> list[pivot.Table]:
+        """The tables of its latency; none where it holds none, as a training's."""
+        return pivot.pivot(self._drawn.frame, "latency")
+
+    @property
+    def _name(self) -> Path:
+        return self.paths[0] if len(self.paths) == 1 else self.folder
+
+    @cached_property
+    def _drawn(self) -> figures.Run:
+        """All rows as one run to draw from."""
+        return self.parts[0] if len(self.parts) == 1 else together(self.paths, self.parts, folder=self.folder)
+
+    def _only(self, which: Only, by: str) -> figures.Run:
+        drawn = self._drawn.by(by)
+        return replace(drawn, frame=_kept(drawn.frame, which))
+
+    def _single(self, what: str) -> None:
+        if len(self.paths) != 1:
+            raise UsageError(f"{what}: {self.folder} holds {len(self.paths)} runs; take one of .runs")
+
+
+def read(where: str | Path | Iterable[str | Path]) -> Run:
+    """One run's folder (or its measurements.csv), several, or a folder that holds runs at any depth, as one Run.
+
+    Raises StoreError for what is no run; one below a folder that cannot be read is left out with a warning.
+    """
+    asked = [where] if isinstance(where, str | Path) else list(where)
+    if not asked:
+        raise UsageError("read takes a run's folder, a list of them or a folder that holds runs, not an empty list")
+    found = [path for each in asked for path in _paths(Path(each))]
+    run = Run(tuple(dict.fromkeys(found)))
+    _ = run.parts  # what cannot be read is said now
+    return run
+
+
+def _paths(path: Path) -> list[Path]:
+    below = []
+    if path.is_dir() and not (path / store.MEASUREMENTS).exists():
+        below = sorted(one.parent for one in path.rglob(store.MEASUREMENTS) if one.is_file())
+        below = [one for one in below if not any(part.startswith(".") for part in one.relative_to(path).parts)]
+    if not below:
+        return [path]
+    kept = []
+    for one in below:
+        try:
+            figures.load(one)
+            kept.append(one)
+        except store.StoreError as error:
+            warnings.warn(f"left out: {error}", stacklevel=4)
+    if not kept:
+        raise store.StoreError(f"{path} holds no run that can be read")
+    return kept
+
+
+def _kept(frame: Any, which: Only) -> Any:
+    for name in which:
+        if name not in Only.__annotations__:
+            raise UsageError(unknown("axis to choose rows by", name, Only.__annotations__))
+    return only(frame, **{name: _texts(values) for name, values in which.items()})
+
+
+def _status(rows: Any) -> str:
+    """Of a case: ok where any of its metrics is."""
+    return "ok" if (rows == "ok").any() else rows.iloc[0]
+
+
+def _texts(values: Any) -> list[str]:
+    """'anchor' → ['anchor']; 4096 → ['4096']; [1024, '4k'] → ['1024', '4k']."""
+    return [str(values)] if isinstance(values, str | int) else [str(value) for value in values]
