@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 FEWEST_FOR_95 = 6  # samples whose range holds the median with 95 %: 1 − 2^(1−6) = 97 %
+LARGEST_LOG = 709.0  # whose exponential is a number
 RESAMPLED = 1 << 20  # values drawn at a time by the bootstrap
 
 
@@ -115,7 +116,8 @@ def power_law(x: ArrayLike, y: ArrayLike) -> PowerLaw:
     exponent = float(centred @ log_y) / spread
     residual = log_y - log_y.mean() - exponent * centred
     error = math.sqrt(float(residual @ residual) / (len(xs) - 2) / spread) if len(xs) > 2 else math.nan
-    factor = math.exp(float(log_y.mean() - exponent * log_x.mean()))
+    scale = float(log_y.mean() - exponent * log_x.mean())
+    factor = math.exp(scale) if scale < LARGEST_LOG else math.inf  # x close together: an exponent in the thousands
     return PowerLaw(exponent=exponent, factor=factor, error=error, points=len(xs))
 
 

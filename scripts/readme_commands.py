@@ -24,8 +24,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = {"--n": "96,128", "--m": "16"}
 MORE = {
-    "run": ["--heads", "2", "--head-dim", "16", "--budget", "0.05"],
-    "crossover": ["--high", "256", "--heads", "1", "--budget", "0.1", "--m", "16"],
+    "run": ["--heads", "2", "--head-dim", "16", "--budget", "0.05", "--patience", "0"],
+    "crossover": ["--high", "256", "--heads", "1", "--budget", "0.1", "--m", "16", "--patience", "0"],
     "doctor": ["--seconds", "0.2"],
 }
 

@@ -17,6 +17,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from harness import stats
+from harness.store.contention import reason
 from harness.store.selection import FILE, PANEL, Frame, labelled, metric_rows, pool_seeds, settings, sort_key
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from harness.figures import Run
 
 SETTING = (*FILE, *PANEL)
+MOST_MISSED = 100.0  # logarithm of a factor that is as good as infinite
 DRAWN_VALUES, MOST_DRAWS, FEWEST_DRAWS = 2_000_000, 2000, 200
 
 
@@ -53,7 +55,8 @@ class Candidate:
 
     error: approximation error, 0 for an exact variant by definition, None where it was not measured; memory: peak MiB;
     between: the two measured n that it was interpolated between, None where it was measured; miss: the largest factor
-    by which the same interpolation misses the line's own measured points, None where no point lies between others.
+    by which the same interpolation misses the line's own measured points, None where no point lies between others;
+    contended: what else the machine did while its latency was measured, "" where nothing.
     """
 
     attention: str
@@ -70,6 +73,7 @@ class Candidate:
     samples: int | None
     run_id: str
     raw: numpy.ndarray | None
+    contended: str = ""
 
     @property
     def name(self) -> str:
@@ -194,7 +198,7 @@ class Stock:
                     time=Time(ms=row.value, low=low, high=high),
                     error=0.0 if exact else self._errors.get(_definition(row)), memory=self._memory.get(_case(row)),
                     between=None, miss=None, samples=_whole(row.samples), run_id=row.run_id,
-                    raw=self.runs[row.run].samples(row),
+                    raw=self.runs[row.run].samples(row), contended=reason(row.note),
                 )  # fmt: skip
         below, above = [row for row in line.good if row.n < n], [row for row in line.good if row.n > n]
         return self._between(line, below[-1], above[0], n, facts, exact) if below and above else None
@@ -216,7 +220,7 @@ class Stock:
             ),
             error=None if None in errors else max(e for e in errors if e is not None),
             memory=through(self._memory.get(_case(below)), self._memory.get(_case(above))),
-            between=(int(below.n), int(above.n)), miss=line.miss,
+            between=(int(below.n), int(above.n)), miss=line.miss, contended=reason(below.note) or reason(above.note),
         )  # fmt: skip
 
 
@@ -234,19 +238,24 @@ def ratio(of: Candidate, over: Candidate) -> Ratio:
 
 
 def power_between(sizes: tuple[float, float], values: tuple[Any, Any], n: float) -> float:
-    """The value at n of the power law through two points."""
-    law = stats.power_law(sizes, values)
-    return law.factor * n**law.exponent
+    """The value at n of the power law through two points, in logarithms and relative to the first: between sizes that
+    lie close together the exponent can be in the thousands, and n to that power is no number. Raises ValueError unless
+    all are positive and the sizes differ."""
+    (a, b), (first, second) = sizes, values
+    if min(a, b, n, first, second) <= 0 or a == b:
+        raise ValueError(f"a power law needs positive figures at two sizes, not {first} and {second} at {a} and {b}")
+    share = math.log(n / a) / math.log(b / a)
+    return math.exp((1 - share) * math.log(first) + share * math.log(second))
 
 
 def interpolation_miss(sizes: Any, values: Any) -> float | None:
     """The largest factor between a measured point and what its two neighbours would have given; None without one."""
     triples = [(at - 1, at, at + 1) for at in range(1, len(sizes) - 1)]
     told = [
-        abs(math.log(power_between((sizes[a], sizes[c]), (values[a], values[c]), sizes[b]) / values[b]))
+        abs(math.log(power_between((sizes[a], sizes[c]), (values[a], values[c]), sizes[b])) - math.log(values[b]))
         for a, b, c in triples
     ]
-    return math.exp(max(told)) if told else None
+    return math.exp(min(max(told), MOST_MISSED)) if told else None
 
 
 def known_kinds(runs: Sequence[Run], kinds: Mapping[str, str]) -> dict[str, str]:

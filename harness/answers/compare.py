@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import stats
 from harness.errors import NothingToCompare, UsageError, unknown
+from harness.store import contention
 from harness.store import runs as store
 from harness.store.record import DTYPES, PHASES, TASK_UNITS, UNITS
 from harness.store.selection import place, sort_key
@@ -44,6 +45,7 @@ class Line:
     high: float | None
     verdict: str
     reason: str
+    contended: str = ""
 
 
 def compare(a: Path, b: Path, *, metrics: tuple[str, ...] = ("latency",)) -> list[Line]:
@@ -118,6 +120,16 @@ def _judge(key: tuple[str, str], a: Any, b: Any, samples: list[dict[tuple[str, s
         return judged | {"verdict": "more" if worse else "same", "reason": f"more means over {ERROR_FACTOR:g} times"}
     if a.machine != b.machine:
         return judged | {"verdict": "not comparable", "reason": f"other machines: {a.machine} and {b.machine}"}
+    doubts = "; ".join(
+        f"run {name} was not quiet: {why}"
+        for name, side in (("A", a), ("B", b))
+        if (why := contention.reason(side.note))
+    )
+    if doubts:
+        ends = [a.ci_low, a.ci_high, b.ci_low, b.ci_high]
+        known = all(math.isfinite(end) and end > 0 for end in ends)
+        judged |= {"low": ends[2] / ends[1], "high": ends[3] / ends[0]} if known else {}
+        return judged | {"verdict": "inconclusive", "reason": doubts, "contended": doubts}
     if metric != "latency" or any(len(table.get(key, ())) < FEWEST for table in samples):
         return judged | {"verdict": "inconclusive", "reason": f"needs at least {FEWEST} raw samples in both runs"}
     try:

@@ -10,18 +10,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from harness import stats
 
 PRECISION = 1.05
+FALL = 1.1  # times the other's interval: what a time may fall by as n grows
 
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """The latency ratio A/B at n with its 95 % interval; a_ms and b_ms are None when that one cannot run there."""
+    """The latency ratio A/B at n with its 95 % interval; a_ms and b_ms are None when that one cannot run there.
+
+    a_range, b_range: the intervals of their times; contended: what else the machine did meanwhile, "" where nothing.
+    """
 
     n: int
     ratio: float
@@ -30,6 +34,9 @@ class Probe:
     a_ms: float | None = None
     b_ms: float | None = None
     note: str = ""
+    a_range: tuple[float, float] | None = None
+    b_range: tuple[float, float] | None = None
+    contended: str = ""
 
     @property
     def winner(self) -> str:
@@ -39,7 +46,8 @@ class Probe:
 
 @dataclass(frozen=True, kw_only=True)
 class Crossover:
-    """kind: 'found', 'always' (A wins from the first n on) or 'never' (A does not win at the end of the range).
+    """kind: 'found', 'always' (A wins from the first n on), 'never' (A does not win at the end of the range) or
+    'refused': the probes do not bear an answer, and `why` says so.
 
     n is the estimate, low and high enclose it: the nearest n at which B, and from which A, wins beyond doubt; None
     where the range holds no such n.
@@ -50,9 +58,24 @@ class Crossover:
     low: int | None
     high: int | None
     probes: tuple[Probe, ...]
+    why: str = ""
+
+    @property
+    def contended(self) -> tuple[Probe, ...]:
+        """The probes that were taken while the machine was not quiet."""
+        return tuple(probe for probe in self.probes if probe.contended)
 
     def sentence(self, a: str, b: str) -> str:
-        """The answer in words."""
+        """The answer in words; before it, what of it rests on a machine that was not quiet."""
+        if self.kind == "refused":
+            return f"no answer: {self.why.format(a=a, b=b)}"
+        doubted = self.contended
+        if not doubted:
+            return self._sentence(a, b)
+        sizes = ", ".join(f"n = {probe.n}" for probe in doubted[:4]) + (" and others" if len(doubted) > 4 else "")
+        return f"CONTENDED at {sizes} ({next(iter(doubted)).contended}): {self._sentence(a, b)}"
+
+    def _sentence(self, a: str, b: str) -> str:
         first, last = self.probes[0].n, self.probes[-1].n
         early = [p.n for p in self.probes if p.winner == "A" and (self.kind == "never" or p.n < (self.low or 0))]
         wins = ", ".join(map(str, early))
@@ -78,9 +101,9 @@ def find(probe: Callable[[int], Probe], *, low: int, high: int) -> Crossover:
         if n >= high or [p.winner for p in scanned[-2:]] == ["A", "A"]:
             break
         n = min(2 * n, high)
-    answer = among(scanned)
-    if answer.kind != "found":
-        return answer
+    answer, deciding = _judge(scanned)
+    if answer.kind != "found" or _fall(scanned):
+        return _checked(answer, *deciding)
     probes = list(scanned)
     below, upper = _around(scanned)
     while upper.n / below.n > PRECISION and (middle := round(math.sqrt(upper.n * below.n))) not in (upper.n, below.n):
@@ -89,25 +112,27 @@ def find(probe: Callable[[int], Probe], *, low: int, high: int) -> Crossover:
             upper = probes[-1]
         else:
             below = probes[-1]
-    return _found(probes, below, upper)
+    return _checked(_found(probes, below, upper), below, upper)
 
 
 def among(probes: Sequence[Probe]) -> Crossover:
     """The answer from probes that are there already, such as those of a stored run, by rising n; none is added."""
-    if probes[-1].winner != "A":
-        return Crossover(kind="never", n=None, low=None, high=None, probes=tuple(probes))
-    if _lead(probes) == 0 and probes[0].winner == "A":
-        return Crossover(kind="always", n=None, low=None, high=probes[0].n, probes=tuple(probes))
-    return _found(probes, *_around(probes))
+    answer, deciding = _judge(probes)
+    return _checked(answer, *deciding)
 
 
-def compare(a_ms: Sequence[float], b_ms: Sequence[float], *, n: int) -> Probe:
-    """The ratio of two interleaved series: the median of the pairs' ratios, with its interval."""
+def compare(a_ms: Sequence[float], b_ms: Sequence[float], *, n: int, contended: str = "", factor: float = 1.0) -> Probe:
+    """The ratio of two interleaved series: the median of the pairs' ratios, with its interval.
+
+    factor: by which a machine that was not quiet (contended: why) may have changed it; the intervals are so much wider.
+    """
     ratios = np.log(stats.finite(a_ms)) - np.log(stats.finite(b_ms))
     low, high = stats.median_interval(ratios)
+    ranges = [(ends[0] / factor, ends[1] * factor) for ends in map(stats.median_interval, (a_ms, b_ms))]
     return Probe(
-        n=n, ratio=math.exp(float(np.median(ratios))), low=math.exp(low), high=math.exp(high),
-        a_ms=float(np.median(a_ms)), b_ms=float(np.median(b_ms)),
+        n=n, ratio=math.exp(float(np.median(ratios))), low=math.exp(low) / factor, high=math.exp(high) * factor,
+        a_ms=float(np.median(a_ms)), b_ms=float(np.median(b_ms)), a_range=ranges[0], b_range=ranges[1],
+        contended=contended,
     )  # fmt: skip
 
 
@@ -126,6 +151,47 @@ def _found(probes: Sequence[Probe], below: Probe, upper: Probe) -> Crossover:
     sure_a = [p.n for p in probes if p.winner == "A" and p.n >= estimate]
     ordered = tuple(sorted(probes, key=lambda p: p.n))
     return Crossover(kind="found", n=estimate, low=max(sure_b, default=None), high=min(sure_a), probes=ordered)
+
+
+def _judge(probes: Sequence[Probe]) -> tuple[Crossover, tuple[Probe, ...]]:
+    """What the ratios say, and the probes that it hangs on."""
+    if probes[-1].winner != "A":
+        return Crossover(kind="never", n=None, low=None, high=None, probes=tuple(probes)), (probes[-1],)
+    if _lead(probes) == 0 and probes[0].winner == "A":
+        return Crossover(kind="always", n=None, low=None, high=probes[0].n, probes=tuple(probes)), (probes[0],)
+    around = _around(probes)
+    return _found(probes, *around), around
+
+
+def _checked(answer: Crossover, *deciding: Probe) -> Crossover:
+    """The answer, or a refusal: where times fall as n grows, and where a deciding probe was disturbed and leaves open
+    who wins."""
+    why = _fall(answer.probes)
+    open_ = [probe for probe in deciding if probe.contended and probe.winner == "tie"]
+    if not why and open_:
+        places = " and ".join(f"n = {probe.n}" for probe in open_)
+        why = (
+            f"it hangs on {places}, measured while the machine was not quiet ({open_[0].contended}); stop other work "
+            "(harness doctor names it), or give --patience more seconds to wait for quiet"
+        )
+    if not why:
+        return answer
+    return replace(answer, kind="refused", n=None, low=None, high=None, why=why)
+
+
+def _fall(probes: Sequence[Probe]) -> str:
+    """Where a variant takes less time for more tokens, by more than both intervals allow; "" where nothing falls."""
+    ordered = sorted(probes, key=lambda probe: probe.n)
+    for name, side in (("{a}", "a_range"), ("{b}", "b_range")):
+        timed = [(probe.n, getattr(probe, side)) for probe in ordered if getattr(probe, side) is not None]
+        for at, (n, (low, _)) in enumerate(timed):
+            for later, (_, high) in timed[at + 1 :]:
+                if high * FALL < low:
+                    return (
+                        f"the times of {name} fall as n grows, from at least {low:.3g} ms at n = {n} to at most "
+                        f"{high:.3g} ms at n = {later}: something disturbed them; measure again on a quiet machine"
+                    )
+    return ""
 
 
 def _around(scanned: Sequence[Probe]) -> tuple[Probe, Probe]:

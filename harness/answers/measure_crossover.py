@@ -10,7 +10,9 @@ from harness.answers.crossover import Crossover, Probe, compare, find, one_sided
 from harness.cases.sharing import one_process
 from harness.cases.space import Sweep, expand, sizes
 from harness.engines.local import Engine, WorkerLost
+from harness.engines.watch import Watch
 from harness.errors import Failure, UsageError
+from harness.machine.shown import Shown
 from harness.measuring.requests import PairFailure
 from harness.store.record import Case
 from harness.sweep.conduct import check_names, memory_refusal
@@ -42,7 +44,12 @@ def measure(
         session = engine.open()
         cases, _ = expand(sweep, session["catalogue"], device=session["device"])
         pair = [next(case for case in cases if _names(case, name)) for name in (a, b)]
-        answer = find(lambda n: _probe(engine, sweep, pair, n, say), low=first, high=last)
+        threads = ((session.get("environment") or {}).get("torch") or {}).get("threads") or 1
+        watch = Watch(
+            engine, Shown.open(session["machine"], session["device"]), threads=threads,
+            cuda=session["device"].startswith("cuda"), patience_s=sweep.patience,
+        )  # fmt: skip
+        answer = find(lambda n: _probe(engine, sweep, pair, n, watch, say), low=first, high=last)
         return answer, session["device"]
 
 
@@ -61,9 +68,8 @@ def _names(case: Case, name: str) -> bool:
     return (case.attention, case.backend) == (variant, backend)
 
 
-def _probe(
-    engine: Engine, sweep: Sweep, pair: list[Case], n: int, say: Callable[[str], None] = lambda line: None
-) -> Probe:
+def _probe(engine: Engine, sweep: Sweep, pair: list[Case], n: int, watch: Watch, say: Callable[[str], None]) -> Probe:
+    """Both at n in turns, again where the machine was not quiet."""
     resolutions = engine.resolve([replace(case, n=n) for case in pair])
     free = engine.free_bytes()
     reasons = [r.note if r.status != "ok" else memory_refusal(r, free) for r in resolutions]
@@ -75,7 +81,11 @@ def _probe(
         return one_sided(n, a_runs=not reasons[0], b_runs=not reasons[1], note=notes)
     try:
         a, b = (r.case for r in resolutions)
-        answer = engine.pair((a, b), budget_s=sweep.budget, timeout_s=sweep.timeout)
+        taken = watch.quietly(
+            lambda: engine.pair((a, b), budget_s=sweep.budget, timeout_s=sweep.timeout),
+            well=lambda answer: not isinstance(answer, PairFailure),
+        )
+        answer, verdict = taken.result, taken.verdict
     except WorkerLost as lost:
         raise Failure(f"at n = {n}: {lost.note}; a smaller --high may do") from None
     if isinstance(answer, PairFailure):
@@ -84,6 +94,8 @@ def _probe(
         if answer.status in ("oom", "unsupported") and which is not None:
             return one_sided(n, a_runs=which == 1, b_runs=which == 0, note=note)
         raise Failure(f"at n = {n}: {note}")
-    probe = compare(answer.a, answer.b, n=n)
-    say(f"n={n}: {probe.ratio:.3f} ({probe.low:.3f} to {probe.high:.3f}), {probe.winner}")
+    reason, factor = (verdict.reason, verdict.factor) if verdict else ("", 1.0)
+    probe = compare(answer.a, answer.b, n=n, contended=reason, factor=factor)
+    beside = f"; contended: {reason}" if reason else ""
+    say(f"n={n}: {probe.ratio:.3f} ({probe.low:.3f} to {probe.high:.3f}), {probe.winner}{beside}")
     return probe

@@ -20,6 +20,7 @@ from harness.answers.wording import doubts, error_of, figure, holds_for, reason_
 from harness.store import clock
 
 DRIFT = 0.05
+MOST_DOUBTED = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +96,20 @@ class Answer:
         return self.refused[0] if self.refused and not self.ranking else None
 
     @property
+    def contended(self) -> list[Candidate]:
+        """Those of the ranked and refused whose time was measured while the machine had other work."""
+        return [c for c in (*self.ranking, *(one.candidate for one in self.refused)) if c.contended]
+
+    @property
     def headline(self) -> str:
-        """The answer in one sentence."""
+        """The answer in one sentence; before it, what of it rests on a machine that was not quiet."""
+        doubted = [candidate.name for candidate in self.contended]
+        if not doubted:
+            return self._verdict()
+        more = f" and {len(doubted) - 3} more" if len(doubted) > 3 else ""
+        return f"CONTENDED, measured beside other work ({', '.join(doubted[:3])}{more}): {self._verdict()}"
+
+    def _verdict(self) -> str:
         n = self.wish.n
         choice = self.choice
         if choice is None:
@@ -127,7 +140,11 @@ class Answer:
     def unknown(self) -> list[str]:
         """What the stored figures do not say, the most important first."""
         choice = self.choice
-        lines = doubts(choice) if choice else []
+        lines = [
+            f"{one.name} was timed while the machine was not quiet: {one.contended}; measure it again."
+            for one in self.contended[:MOST_DOUBTED]
+        ]
+        lines += doubts(choice) if choice else []
         lines += self.remarks
         if self.drift is not None and abs(self.drift) > DRIFT:
             lines.append(
@@ -230,7 +247,7 @@ def _as_data(one: Candidate | None) -> dict[str, Any] | None:
         "attention": one.attention, "backend": one.backend, "label": one.label, "m": one.m, "exact": one.exact,
         "latency_ms": one.time.ms, "ci_low_ms": one.time.low, "ci_high_ms": one.time.high, "samples": one.samples,
         "approximation_error": one.error, "peak_memory_mib": one.memory, "interpolated_between": one.between,
-        "interpolation_misses_by": one.miss, "run_id": one.run_id,
+        "interpolation_misses_by": one.miss, "contended": one.contended, "run_id": one.run_id,
     }  # fmt: skip
 
 

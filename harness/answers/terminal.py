@@ -49,5 +49,5 @@ def _columns(one: Candidate, best: Candidate) -> tuple[str, ...]:
     """Name, time, share of the best's, memory, error."""
     memory = f"{figure(one.memory)} MiB" if one.memory is not None else ""
     kind = "exact" if one.exact else f"error {error_of(one)}"
-    between = "interpolated" if one.between else ""
-    return one.name, told(one), f"{figure(one.time.ms / best.time.ms)}×", memory, kind, between
+    remarks = ", ".join(filter(None, ["interpolated" if one.between else "", "contended" if one.contended else ""]))
+    return one.name, told(one), f"{figure(one.time.ms / best.time.ms)}×", memory, kind, remarks

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError
+from harness.machine import cache
 from harness.store.record import Case, canonical_options
 from harness.vision import models
 
@@ -72,7 +73,7 @@ def cached(plugins: Sequence[str], *, compute: bool = True) -> dict[str, Any] | 
     for plugin in plugins:
         if not Path(plugin).is_file():
             raise UsageError(f"plugin {plugin}: no such file")
-    path = _cache_folder() / f"catalogue-{_cache_key(plugins)}.json"
+    path = cache.folder() / f"catalogue-{_cache_key(plugins)}.json"
     with suppress(OSError, ValueError):
         return json.loads(path.read_text(encoding="utf-8"))
     if not compute:
@@ -202,13 +203,6 @@ def _best(spec: Any, device: str) -> str | None:
         return attentions.resolve(spec.name, device=device, dtype=dtype, work=work).name
     except Exception:  # attentions.Unavailable, or a plugin's own failure, which `unavailable` tells
         return None
-
-
-def _cache_folder() -> Path:
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "attention-harness"
-    except RuntimeError:  # this user has no home
-        return Path(os.devnull)
 
 
 def _sources(value: str) -> str:

@@ -26,7 +26,7 @@ from harness.vision.models import ANCHORS, ARCHITECTURES, PATCH, architecture
 
 NUMBERS = {
     "seed": "a whole number from 0 to 2147483647", "budget": "seconds, more than 0 and at most 3600",
-    "timeout": "seconds, more than 0 and at most 86400",
+    "timeout": "seconds, more than 0 and at most 86400", "patience": "seconds, 0 or more and at most 86400",
     "sequence_parallel": f"a number of processes from 1 to {MOST_RANKS}",
 }  # fmt: skip
 MOST_CASES = 100_000
@@ -37,8 +37,9 @@ class Sweep(BaseModel):
 
     attention: empty means every variant; m concerns variants with a bottleneck only; dtype "auto" is bfloat16 on a
     GPU and float32 on the CPU; set holds variant options, `{"anchor.init": "paper"}`; budget and timeout are seconds
-    a case. Scope model takes its n, heads and head_dim from model and resolution (the side of square images, in
-    pixels), and, where it is the only scope, m = 30 by default. sequence_parallel: processes that share each case.
+    a case, patience those that a run may wait in all for a quiet machine (0: nothing is taken again). Scope model takes
+    its n, heads and head_dim from model and resolution (the side of square images, in pixels), and, where it is the
+    only scope, m = 30 by default. sequence_parallel: processes that share each case.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -62,8 +63,9 @@ class Sweep(BaseModel):
     seed: int = Field(default=0, ge=0, lt=1 << 31)
     budget: float = Field(default=2.0, gt=0, le=3600, allow_inf_nan=False)
     timeout: float = Field(default=120.0, gt=0, le=86400, allow_inf_nan=False)
+    patience: float = Field(default=20.0, ge=0, le=86400, allow_inf_nan=False)
 
-    @field_validator("seed", "budget", "timeout", "sequence_parallel", mode="before")
+    @field_validator("seed", "budget", "timeout", "patience", "sequence_parallel", mode="before")
     @classmethod
     def _number(cls, value: Any) -> Any:
         if isinstance(value, bool):  # true is 1 for pydantic

@@ -34,6 +34,7 @@ from numpy.typing import ArrayLike
 
 from harness.stats import finite
 
+Clock = Literal["cpu", "wall"]
 Outcome = Literal["ok", "regressed", "inconclusive", "not gateable", "implausible"]
 
 PAIRS, PAIRS_THOROUGH, PAIRS_QUICK = 12, 20, 8
@@ -131,16 +132,21 @@ def pair_up(sides: Sequence[str], values: Sequence[float]) -> Pairs:
 
     Raises ValueError when the sides are not in that order or a figure is not a positive number.
     """
-    if list(sides) != slots(len(sides) // 2) or len(sides) != len(values):
-        raise ValueError("the processes are not in blocks of base head head base, one figure each")
     figures = finite(values)
     if np.any(figures <= 0):
         raise ValueError(f"{int(np.sum(figures <= 0))} of {len(figures)} figures are not positive")
-    logs = np.log(figures)
-    signed = np.where(np.array(sides) == "head", logs, -logs)
-    blocks = logs.reshape(-1, 4)
+    return pair_logs(sides, np.log(figures)[:, None])
+
+
+def pair_logs(sides: Sequence[str], logs: np.ndarray) -> Pairs:
+    """The same from logarithms, a row a process and a column a turn: a pair's figure is the median over its turns."""
+    if list(sides) != slots(len(sides) // 2) or len(sides) != len(logs):
+        raise ValueError("the processes are not in blocks of base head head base, one figure each")
+    signed = np.where((np.array(sides) == "head")[:, None], logs, -logs)
+    blocks = logs.reshape(-1, 4, logs.shape[1])
     same = np.stack([blocks[:, 2] - blocks[:, 1], blocks[:, 3] - blocks[:, 0]], axis=1)
-    return Pairs(tuple((signed[0::2] + signed[1::2]).tolist()), tuple(same.ravel().tolist()))
+    differences = np.median(signed[0::2] + signed[1::2], axis=1)
+    return Pairs(tuple(differences.tolist()), tuple(np.median(same, axis=2).ravel().tolist()))
 
 
 def _verdict(median: float, low: float, high: float, noise: float, limit: float) -> Outcome:
@@ -177,8 +183,13 @@ def _reason(decision: Decision) -> str:
 
 
 def _medians(values: np.ndarray, seed: int) -> np.ndarray:
-    """Medians of DRAWS resamples, half of them the mirror images of the other half."""
-    ordered = np.sort(values)
-    picks = np.random.default_rng(seed).integers(0, len(ordered), size=(DRAWS // 2, len(ordered)))
-    both = np.concatenate([picks, len(ordered) - 1 - picks])
-    return np.median(ordered[both], axis=1)
+    """Medians of DRAWS resamples, half of them the mirror images of the other half.
+
+    The values are sorted, so the middle of a resample is found by sorting small whole numbers, which is quick.
+    """
+    ordered, count = np.sort(values), len(values)
+    picks = np.random.default_rng(seed).integers(0, count, size=(DRAWS // 2, count))
+    picks = np.sort(picks.astype(np.min_scalar_type(count)), axis=1)
+    low, high = (picks[:, middle].astype(np.intp) for middle in ((count - 1) // 2, count // 2))
+    mirrored = ordered[count - 1 - high] + ordered[count - 1 - low]
+    return np.concatenate([ordered[low] + ordered[high], mirrored]) / 2

@@ -142,10 +142,10 @@ def _case(name: str, device: str) -> Case:
 
 def _record(medians: Sequence[float], *, broken: float = 1.0, count: int = 5, crashed: bool = False) -> Record:
     processes = [
-        Process(side=side, slot=slot, samples={"case": [value] * 5})
+        Process(side=side, slot=slot, samples={"case": [[value] * 5]})
         for slot, (side, value) in enumerate(zip(slots(len(medians) // 2), medians, strict=True))
     ]
-    samples = {} if crashed else {"case": [1.0, 1.0, 1.0, 1.0, broken][:count]}
+    samples = {} if crashed else {"case": [[1.0, 1.0, 1.0, 1.0, broken][:count]]}
     processes[1] = Process(side="head", slot=1, samples=samples, failures={"case": "SIGSEGV"} if crashed else {})
     return Record(tuple(processes))
 

@@ -127,7 +127,8 @@ def _ratio(timing: Finding | None) -> str:
     if timing is None or timing.ratio is None:
         return ""
     interval = f" ({timing.low:.3f} to {timing.high:.3f})" if timing.low is not None and timing.high is not None else ""
-    return f"  ×{timing.ratio:.3f}{interval}"
+    clock = " CPU time" if timing.clock == "cpu" else ""
+    return f"  ×{timing.ratio:.3f}{interval}{clock}"
 
 
 def _kind(finding: Finding) -> str:

@@ -18,7 +18,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from harness.check.decide import Pairs, pair_up, slots
+from harness.check.decide import Clock, Pairs, pair_up, slots
 from harness.check.revisions import Side
 from harness.engines.local import START_TIMEOUT_S, Engine, WorkerLost
 from harness.errors import Failure, UsageError
@@ -45,12 +45,26 @@ class Member:
 
 @dataclass(frozen=True, kw_only=True)
 class Process:
-    """One process: its side, its place, and for each case the samples in ms, or why there are none."""
+    """One process: its side, its place, and for each case the samples of each turn in ms, or why there are none.
+
+    samples: by the wall clock; cpu: by the process' own CPU time, empty where that is not the time that a case takes:
+    on a GPU, and with threads that wait for each other; instructions: where the kernel counts them.
+    """
 
     side: str
     slot: int
-    samples: Mapping[str, Sequence[float]]
+    samples: Mapping[str, Sequence[Sequence[float]]]
+    cpu: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
+    instructions: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
     failures: Mapping[str, str] = field(default_factory=dict)
+
+    def by(self, clock: Clock) -> Mapping[str, Sequence[Sequence[float]]]:
+        """The turns by one clock."""
+        return self.samples if clock == "wall" else self.cpu
+
+    def flat(self, case: str, clock: Clock = "wall") -> list[float]:
+        """A case's samples by one clock, whatever their turn."""
+        return [value for turn in self.by(clock).get(case, ()) for value in turn]
 
 
 @dataclass(frozen=True)
@@ -59,21 +73,35 @@ class Record:
 
     processes: tuple[Process, ...]
 
-    def pairs(self, case: str) -> Pairs:
+    def pairs(self, case: str, clock: Clock = "wall") -> Pairs:
         """The case's log-ratios. Raises ValueError when a process has too few samples, or one that is no number."""
-        return pair_up([p.side for p in self.processes], [self._median(p, case) for p in self.processes])
+        return pair_up([p.side for p in self.processes], [self._median(p, case, clock) for p in self.processes])
+
+    def clock(self, case: str) -> Clock:
+        """What decides: CPU time where every process has it."""
+        return "cpu" if all(case in process.cpu for process in self.processes) else "wall"
 
     def failures(self, case: str, side: str) -> list[str]:
         """Why processes of one side could not time the case."""
         return [p.failures[case] for p in self.processes if p.side == side and case in p.failures]
 
     def milliseconds(self, case: str, side: str) -> float:
-        """The median over one side's processes of their medians."""
-        return statistics.median(self._median(p, case) for p in self.processes if p.side == side)
+        """What users wait for: the median over one side's processes of their medians by the wall clock."""
+        return statistics.median(self._median(p, case, "wall") for p in self.processes if p.side == side)
+
+    def instructions(self, case: str) -> float | None:
+        """Head's instructions a call over base's, None where the kernel does not count them."""
+        sides: dict[str, list[float]] = {"base": [], "head": []}
+        for process in self.processes:
+            counted = [value for turn in process.instructions.get(case, ()) for value in turn]
+            if not counted or min(counted) <= 0:
+                return None
+            sides[process.side].append(statistics.median(counted))
+        return statistics.median(sides["head"]) / statistics.median(sides["base"])
 
     @staticmethod
-    def _median(process: Process, case: str) -> float:
-        samples = process.samples.get(case, ())
+    def _median(process: Process, case: str, clock: Clock) -> float:
+        samples = process.flat(case, clock)
         if len(samples) < FEWEST_SAMPLES:
             raise ValueError(
                 f"process {process.slot} ({process.side}) has {len(samples)} samples; it takes {FEWEST_SAMPLES} or more"
@@ -130,7 +158,7 @@ class Rounds:
             for name, why in process.failures.items():
                 raise Failure(f"{name} fails when timed: {why}")
             for name in cases:
-                medians[name].append(statistics.median(process.samples[name]))
+                medians[name].append(statistics.median(process.flat(name)))
             self.progress(slot + 1, PROCESSES_ALONE)
         return medians
 
@@ -155,8 +183,7 @@ def measure(members: Sequence[Member], groups: Sequence[Sequence[str]], how: Rou
                 seat.ask(Hold(key=key, device=how.device, case=seat.member.forms[key]))
             for number in range(TURNS):
                 for seat, key in turns if number % 2 == 0 else reversed(turns):
-                    taken = seat.ask(Turn(key=key, seconds=how.seconds / TURNS))
-                    seat.samples.setdefault(key, []).extend(taken.milliseconds if taken else ())
+                    seat.take(key, seconds=how.seconds / TURNS)
             for seat in seats:
                 seat.release()
         return [seat.process() for seat in seats]
@@ -172,8 +199,14 @@ class _Seat:
     def __init__(self, member: Member, how: Rounds) -> None:
         self.member, self.how = member, how
         self.engine: Engine | None = None
-        self.samples: dict[str, list[float]] = {}
+        self.turns: dict[str, list[Samples]] = {}
         self.failures: dict[str, str] = {}
+
+    def take(self, key: str, *, seconds: float) -> None:
+        """One turn of a case."""
+        turn = self.ask(Turn(key=key, seconds=seconds))
+        if turn:
+            self.turns.setdefault(key, []).append(turn)
 
     def ask(self, request: Hold | Turn) -> Samples | None:
         """The samples of a turn; None where the case has failed before or fails now."""
@@ -205,8 +238,20 @@ class _Seat:
 
     def process(self) -> Process:
         """What came out; a case that failed has no samples."""
-        kept = {key: samples for key, samples in self.samples.items() if key not in self.failures}
-        return Process(side=self.member.name, slot=self.member.slot, samples=kept, failures=self.failures)
+        kept = {key: turns for key, turns in self.turns.items() if key not in self.failures}
+        wall = {key: [turn.milliseconds for turn in turns] for key, turns in kept.items()}
+        cpu = {key: [turn.cpu for turn in turns if turn.cpu] for key, turns in kept.items()}
+        instructions = {key: [turn.instructions for turn in turns if turn.instructions] for key, turns in kept.items()}
+
+        def whole(found: Mapping[str, list[list[float]]]) -> dict[str, list[list[float]]]:
+            """What every turn of a process on one thread has."""
+            one = self.how.threads == 1
+            return {key: turns for key, turns in found.items() if one and len(turns) == len(wall[key])}
+
+        return Process(
+            side=self.member.name, slot=self.member.slot, samples=wall, cpu=whole(cpu),
+            instructions=whole(instructions), failures=self.failures,
+        )  # fmt: skip
 
 
 def open_engine(side: Side, device: str, *, threads: int | None = None) -> Engine:

@@ -1,7 +1,7 @@
 """The self-test's recording: fresh processes that each time every specimen, plain and with real extra work.
 
 record(folder, processes=240)                # resumable: pool.csv, one line a specimen and process, fsynced
-pool = load(folder)                          # process → (specimen, extra percent) → samples in ms
+pool = load(folder)                          # process → (specimen, extra percent) → Timed: samples by turn and clock
 
 A specimen with 10 % extra computes its result and then the same again for so many of the tokens that this is 10 % of
 its work: real work, not a sleep. How much slower that makes it is measured over the whole pool.
@@ -24,11 +24,12 @@ from pathlib import Path
 
 from harness.check import revisions
 from harness.check.pairs import BLOCK, CANARY, Member, Rounds, measure
+from harness.check.rules import Timed, Turns
 from harness.errors import Failure
 from harness.store.record import Case
 
 POOL, PLUGIN = "pool.csv", "specimens.py"
-COLUMNS = ("process", "specimen", "extra_percent", "samples_ms")
+COLUMNS = ("process", "specimen", "extra_percent", "wall_ms", "cpu_ms")  # samples by blanks, turns by a bar
 EXTRAS = (0, 5, 10, 15, 20)
 SPECIMENS: Mapping[str, tuple[str, int, int | None]] = {
     "full": ("full:reference", 512, None),
@@ -37,7 +38,7 @@ SPECIMENS: Mapping[str, tuple[str, int, int | None]] = {
 }  # name → the built-in it is, n, m
 
 Key = tuple[str, int]
-Pool = list[dict[Key, list[float]]]
+Pool = list[dict[Key, Timed]]
 
 SOURCE = '''"""Written by harness check --self-test: built-in variants that do a part of their work a second time."""
 
@@ -71,9 +72,9 @@ def _linear(compute, share):
 '''
 
 
-def timed() -> list[Key]:
+def timed(extras: Sequence[int] = EXTRAS) -> list[Key]:
     """What each process times, the canary as a specimen without extra work."""
-    return [(CANARY, 0), *((name, extra) for name in SPECIMENS for extra in EXTRAS)]
+    return [(CANARY, 0), *((name, extra) for name in SPECIMENS for extra in extras)]
 
 
 def plugin() -> str:
@@ -111,18 +112,22 @@ def record(
     threads: int,
     device: str,
     progress: Callable[[int, int, str], None],
+    extras: Sequence[int] = EXTRAS,
 ) -> None:
-    """Measure what the folder lacks of `processes` processes."""
+    """Measure what the folder lacks of `processes` processes. extras: of EXTRAS, 0 among them."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / PLUGIN).write_text(plugin(), encoding="utf-8")
-    done = len(load(folder, repair=True))
+    held = load(folder, repair=True)
+    if held and extras_of(held) != tuple(sorted(extras)):
+        raise Failure(f"{folder / POOL} holds other amounts of extra work; record into another folder")
+    done = len(held)
     with revisions.here(plugins=[str(folder / PLUGIN)]) as side, (folder / POOL).open("ab", buffering=0) as file:
         if not done:
             _append(file.fileno(), [COLUMNS])
         how = Rounds(base=side, head=side, device=device, seconds=seconds, threads=threads)
         for start in range(done, processes, BLOCK):
             draw = random.Random(start // BLOCK)
-            groups = [[(name, extra) for extra in EXTRAS] for name in SPECIMENS]
+            groups = [[(name, extra) for extra in extras] for name in SPECIMENS]
             for group in [*groups, groups]:
                 draw.shuffle(group)
             order = [[(CANARY, 0)], *groups]
@@ -132,12 +137,25 @@ def record(
                 if process.failures:
                     raise Failure(f"specimen {next(iter(process.failures.items()))} of process {process.slot}")
                 rows = [
-                    (process.slot, *key, " ".join(f"{v:.6g}" for v in process.samples[_key(key)]))
+                    (process.slot, *key, _text(process.samples[_key(key)]), _text(process.cpu.get(_key(key), ())))
                     for group in order
                     for key in group
                 ]
                 _append(file.fileno(), rows)
             progress(start + BLOCK, processes, "recording the pool")
+
+
+def extras_of(pool: Pool) -> tuple[int, ...]:
+    """The amounts of extra work that a pool holds."""
+    return tuple(sorted({extra for process in pool for _, extra in process}))
+
+
+def _text(turns: Turns) -> str:
+    return "|".join(" ".join(f"{value:.6g}" for value in turn) for turn in turns)
+
+
+def _turns(text: str) -> Turns:
+    return tuple(tuple(float(word) for word in turn.split()) for turn in text.split("|")) if text else ()
 
 
 def _key(key: Key) -> str:
@@ -155,16 +173,22 @@ def load(folder: Path, *, repair: bool = False) -> Pool:
         return []
     if lines[0].strip() != ",".join(COLUMNS):
         raise Failure(f"{path} has other columns than {', '.join(COLUMNS)}; it was left untouched")
-    size, wanted, found = len(timed()), set(timed()), []
+    first = {int(row[2]) for row in csv.reader(lines[1:]) if row[:1] == ["0"] and len(row) == len(COLUMNS)}
+    wanted, found = set(timed(sorted(first))), []
+    size = len(wanted)
     complete = (len(lines) - 1) // size // BLOCK * BLOCK
     for number in range(complete):
         chunk = lines[1 + number * size : 1 + (number + 1) * size]
         rows = list(csv.reader(chunk))
         if {row[0] for row in rows} != {str(number)} or {(row[1], int(row[2])) for row in rows} != wanted:
             raise Failure(f"{path}: process {number} is damaged; remove its lines and those after it")
-        found.append({(row[1], int(row[2])): [float(text) for text in row[3].split()] for row in rows})
-    if any(not math.isfinite(v) or v <= 0 for process in found for values in process.values() for v in values):
-        raise Failure(f"{path} holds a sample that is not a positive number")
+        found.append({(row[1], int(row[2])): Timed(wall=_turns(row[3]), cpu=_turns(row[4])) for row in rows})
+    for process in found:
+        for timed_ in process.values():
+            if not timed_.wall or any(
+                not turn or min(turn) <= 0 or not all(map(math.isfinite, turn)) for turn in (*timed_.wall, *timed_.cpu)
+            ):
+                raise Failure(f"{path} holds a sample that is not a positive number")
     if repair:
         kept = "".join(lines[: 1 + complete * size]).encode("utf-8")
         if len(kept) < len(whole):

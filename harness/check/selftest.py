@@ -1,6 +1,6 @@
 """harness check --self-test: how often the gate cries wolf and how often it sleeps, on this machine.
 
-rates.csv      a line a setting, specimen and extra work: verdicts of whole decisions, with exact bounds
+rates.csv      a line a rule, setting, specimen and extra work: verdicts of whole decisions, with exact bounds
 peers.csv      other tools' rules on the very same samples
 README.md      both as tables, and what the figures do not show
 """
@@ -8,6 +8,7 @@ README.md      both as tables, and what the figures do not show
 from __future__ import annotations
 
 import csv
+import math
 import os
 import random
 import statistics
@@ -18,29 +19,23 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from harness.check import mutants, peers, pool
-from harness.check.decide import (
-    PAIRS,
-    PAIRS_THOROUGH,
-    UNSETTLED,
-    Decision,
-    Pairs,
-    decide,
-    pair_up,
-    settle,
-    slots,
-)
+import numpy as np
+
+from harness.check import account, mutants, peers, pool, rules
+from harness.check.decide import PAIRS, PAIRS_THOROUGH, Clock, Decision, Pairs, decide, settle, slots
 from harness.check.pairs import BLOCK
+from harness.check.timing import combined, unsettled
 from harness.errors import FAILURE, OK, UsageError
 
 SETTINGS: Mapping[str, int] = {"default": PAIRS, "thorough": PAIRS_THOROUGH}
-TRIALS = 300
+BURNING = "a process that burns one core"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rate:
     """One line of rates.csv. extra_percent 0 is unchanged code. Bounds are one-sided 95 %, Clopper-Pearson."""
 
+    rule: str
     setting: str
     specimen: str
     extra_percent: int
@@ -70,9 +65,14 @@ class PeerRate:
 
 
 def run(
-    folder: Path, *, progress: Any, processes: int, seconds: float, threads: int, trials: int, busy: bool, device: str
-) -> int:
-    """Record, decide, compare with peers, try the mutants, write the folder. 5 when a mutant got through."""
+    folder: Path, *, progress: Any, processes: int, seconds: float, threads: int, trials: int, busy: bool, device: str,
+    extras: Sequence[int] = pool.EXTRAS, plant: bool = True, beside: str = "",
+) -> int:  # fmt: skip
+    """Record, decide, compare with peers, try the mutants, write the folder. 5 when a mutant got through.
+
+    extras: the amounts of extra work to record; plant: whether to try the mutants, which take no quiet machine;
+    beside: what else the machine does, where this does not start it.
+    """
     needed = 2 * BLOCK * (PAIRS_THOROUGH // 2)
     if processes < needed:
         raise UsageError(f"--pool takes at least {needed} processes: a thorough decision may use that many")
@@ -83,85 +83,136 @@ def run(
     peer_rules = peers.rules()
     with pool.neighbour(busy=busy):
         pool.record(
-            folder, processes=processes, seconds=seconds, threads=threads, device=device, progress=progress.step
+            folder,
+            processes=processes,
+            seconds=seconds,
+            threads=threads,
+            device=device,
+            progress=progress.step,
+            extras=extras,
         )
     recorded = pool.load(folder)[:processes]
-    medians = [{key: statistics.median(values) for key, values in process.items()} for process in recorded]
-    jobs = [(s, name, extra) for s in SETTINGS for name in pool.SPECIMENS for extra in pool.EXTRAS]
-    rates = []
-    with ProcessPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as workers:
-        waiting = [workers.submit(rate, medians, *job, trials) for job in jobs]
-        for place, job in enumerate(waiting):
-            rates.append(job.result())
-            progress.step(place + 1, len(jobs), "whole decisions on the pool")
+    rates = all_rates(recorded, trials=trials, progress=progress)
     others = list(peer_rates(recorded, peer_rules))
-    progress.say("trying the mutants")
-    caught = mutants.run(folder, device=device)
+    if plant:
+        progress.say("trying the mutants")
+    caught = mutants.run(folder, device=device) if plant else []
     _csv(folder / "rates.csv", Rate, rates)
     _csv(folder / "peers.csv", PeerRate, others)
     (folder / "README.md").write_text(
-        text(rates, others, caught, processes=len(recorded), threads=threads, busy=busy), encoding="utf-8"
+        account.text(
+            rates, others, caught, processes=len(recorded), threads=threads, beside=BURNING if busy else beside
+        ), encoding="utf-8"
     )  # fmt: skip
     print((folder / "README.md").read_text(encoding="utf-8"), end="")
     return OK if all(outcome.caught for outcome in caught) else FAILURE
 
 
-def rate(medians: Sequence[Mapping[pool.Key, float]], setting: str, name: str, extra: int, trials: int) -> Rate:
-    """The verdicts of `trials` whole decisions on blocks drawn from the pool."""
+def all_rates(recorded: pool.Pool, *, trials: int, progress: Any) -> list[Rate]:
+    """The rates of every rule on one pool, the chosen rule first, in as many processes as there are cores."""
+    known = [rule for rule, parts in rules.RULES.items() if all(_held(recorded, part.clock) for part in parts)]
+    jobs = [
+        (rule, s, name, extra)
+        for rule in known for s in SETTINGS for name in pool.SPECIMENS for extra in pool.extras_of(recorded)
+    ]  # fmt: skip
+    rates = []
+    with ProcessPoolExecutor(
+        max_workers=len(os.sched_getaffinity(0)), initializer=_share, initargs=(recorded,)
+    ) as workers:  # fmt: skip
+        waiting = [workers.submit(_shared_rate, *job, trials) for job in jobs]
+        for place, job in enumerate(waiting):
+            rates.append(job.result())
+            progress.step(place + 1, len(jobs), "whole decisions on the pool")
+    return rates
+
+
+_SHARED: list[pool.Pool] = []
+
+
+def _share(recorded: pool.Pool) -> None:
+    """In a worker: keep the pool, which is too large to be sent with every job."""
+    _SHARED[:] = [recorded]
+
+
+def _shared_rate(rule: str, setting: str, name: str, extra: int, trials: int) -> Rate:
+    return rate(_SHARED[0], setting, name, extra, trials, rule=rule)
+
+
+def _held(recorded: pool.Pool, clock: Clock) -> bool:
+    return clock == "wall" or all(timed.cpu for process in recorded for timed in process.values())
+
+
+def rate(
+    recorded: pool.Pool, setting: str, name: str, extra: int, trials: int, *, rule: str = rules.CHOSEN
+) -> Rate:  # fmt: skip
+    """The verdicts of `trials` whole decisions by one rule on blocks drawn from the pool."""
     generator = random.Random(f"{setting}/{name}/{extra}")
+    parts = rules.RULES[rule]
+    figures = [[{key: part.of(process[name, key]) for key in {0, extra}} for process in recorded] for part in parts]
     verdicts: Counter[str] = Counter()
     seconds = 0
     for number in range(trials):
-        first, second = draw(medians, name, extra, SETTINGS[setting], generator)
-        decision = decide(first, seed=number)
-        if decision.verdict in UNSETTLED:
-            decision, seconds = settle(first, second, seed=number), seconds + 1
-        verdicts[_verdict(decision)] += 1
+        drawn = draw(figures, extra, SETTINGS[setting], generator)
+        told: dict[Clock, Decision] = {}
+        for part, (fresh, _) in zip(parts, drawn, strict=True):
+            told[part.clock] = decide(fresh, seed=number)
+        if unsettled(told):
+            seconds += 1
+            for part, both in zip(parts, drawn, strict=True):
+                told[part.clock] = settle(*both, seed=number)
+        verdicts[_verdict(combined(told)[1])] += 1
     low, high = clopper_pearson(verdicts["regressed"], trials)
-    ratios = [process[name, extra] / process[name, 0] for process in medians]
+    ratios = [float(np.median(process[extra] - process[0])) for process in figures[0]]
     return Rate(
-        setting=setting, specimen=name, extra_percent=extra, realised_percent=100 * (statistics.median(ratios) - 1),
-        trials=trials, regressed=verdicts["regressed"], inconclusive=verdicts["inconclusive"],
-        not_gateable=verdicts["not gateable"], ok=verdicts["ok"], regressed_rate=verdicts["regressed"] / trials,
-        regressed_at_least=low, regressed_at_most=high, second_rounds=seconds,
+        rule=rule, setting=setting, specimen=name, extra_percent=extra, trials=trials,
+        realised_percent=100 * math.expm1(statistics.median(ratios)), regressed=verdicts["regressed"],
+        inconclusive=verdicts["inconclusive"], not_gateable=verdicts["not gateable"], ok=verdicts["ok"],
+        regressed_rate=verdicts["regressed"] / trials, regressed_at_least=low, regressed_at_most=high,
+        second_rounds=seconds,
     )  # fmt: skip
 
 
+Figures = Sequence[Mapping[int, np.ndarray]]  # a process: extra work → its figures by one part of a rule
+
+
 def draw(
-    medians: Sequence[Mapping[pool.Key, float]], name: str, extra: int, pairs: int, generator: random.Random
-) -> tuple[Pairs, Pairs]:
-    """Two sets of pairs from blocks of the pool, none in both; who is base and who is head in a block is drawn, too."""
-    chosen = generator.sample(range(0, len(medians), BLOCK), pairs)
+    figures: Sequence[Figures], extra: int, pairs: int, generator: random.Random
+) -> list[tuple[Pairs, Pairs]]:  # fmt: skip
+    """For each part of a rule two sets of pairs from blocks of the pool, none in both; who is base and who is head in a
+    block is drawn, too, and the same for every part."""
+    chosen = generator.sample(range(0, len(figures[0]), BLOCK), pairs)
+    orders = [generator.sample(range(start, start + BLOCK), BLOCK) for start in chosen]
     half = pairs // 2
-    return tuple(_pairs(medians, name, extra, part, generator) for part in (chosen[:half], chosen[half:]))  # type: ignore[return-value]
+    return [(_pairs(part, extra, orders[:half]), _pairs(part, extra, orders[half:])) for part in figures]
 
 
-def _pairs(
-    medians: Sequence[Mapping[pool.Key, float]], name: str, extra: int, starts: Sequence[int], generator: random.Random
-) -> Pairs:
+def _pairs(figures: Figures, extra: int, orders: Sequence[Sequence[int]]) -> Pairs:
     """base head head base in each block."""
-    figures: list[float] = []
-    for start in starts:
-        order = generator.sample(range(start, start + BLOCK), BLOCK)
-        figures += [
-            medians[place][name, 0 if side == "base" else extra] for place, side in zip(order, slots(2), strict=True)
-        ]
-    return pair_up(slots(2 * len(starts)), figures)
+    sides = slots(2 * len(orders))
+    places = [place for order in orders for place in order]
+    return rules.pairs(
+        sides, [figures[place][0 if side == "base" else extra] for place, side in zip(places, sides, strict=True)]
+    )
 
 
 def peer_rates(recorded: pool.Pool, rules: Iterable[peers.Rule]) -> Iterable[PeerRate]:
     """Every rule on every process against the one in its place in the next block: a run against the run after it."""
     for rule in rules:
         for name in pool.SPECIMENS:
-            for extra in pool.EXTRAS:
+            for extra in pool.extras_of(recorded):
                 told = [
-                    rule.slower(before[name, 0], after[name, extra])
+                    rule.slower(_flat(before[name, 0]), _flat(after[name, extra]))
                     for before, after in zip(recorded, recorded[BLOCK:], strict=False)
                 ]
                 yield PeerRate(
                     rule=rule.name, source=rule.source, specimen=name, extra_percent=extra, comparisons=len(told),
                     slower=sum(told), slower_rate=sum(told) / len(told),
                 )  # fmt: skip
+
+
+def _flat(timed: rules.Timed) -> list[float]:
+    """The wall times of a process, which is what other tools read."""
+    return [value for turn in timed.wall for value in turn]
 
 
 def clopper_pearson(count: int, trials: int) -> tuple[float, float]:
@@ -171,63 +222,6 @@ def clopper_pearson(count: int, trials: int) -> tuple[float, float]:
     low = float(stats.beta.ppf(0.05, count, trials - count + 1)) if count else 0.0
     high = float(stats.beta.ppf(0.95, count + 1, trials - count)) if count < trials else 1.0
     return low, high
-
-
-def text(
-    rates: Sequence[Rate],
-    others: Sequence[PeerRate],
-    caught: Sequence[mutants.Outcome],
-    *,
-    processes: int,
-    threads: int,
-    busy: bool,
-) -> str:
-    """The folder's README."""
-    per = {setting: 2 * BLOCK * (pairs // 2) for setting, pairs in SETTINGS.items()}
-    independent = "; ".join(f"{setting}: {processes / count:.1f}" for setting, count in per.items())
-    machine = "with a process beside it that burns one core" if busy else "without other load"
-    lines = [
-        "# The gate's own error rates",
-        "",
-        f"Written by `harness check --self-test`, {machine}: {processes} fresh processes (`pool.csv`), each of which "
-        f"timed three variants plain and with 5, 10, 15 and 20 % of their work done twice, "
-        f"on {threads} thread{'s' if threads > 1 else ''}.",
-        "",
-        f"A trial is a whole decision with its second round, on blocks of four processes that took turns, drawn from "
-        f"the pool without replacement. Trials share blocks, so they are not independent: the pool holds processes for "
-        f"this many independent trials: {independent}. The bounds (one-sided 95 %, Clopper-Pearson) hold for drawing "
-        "from this pool, and are optimistic for another day on this machine.",
-        "",
-        "| setting | variant | extra work | realised | regressed | bound | inconclusive | not gateable | ok | again |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for r in rates:
-        bound = (
-            f"≤ {100 * r.regressed_at_most:.1f} %" if not r.extra_percent else f"≥ {100 * r.regressed_at_least:.1f} %"
-        )
-        lines.append(
-            f"| {r.setting} | {r.specimen} | {r.extra_percent} % | {r.realised_percent:+.1f} % | "
-            f"{100 * r.regressed_rate:.1f} % of {r.trials} | {bound} | {r.inconclusive} | {r.not_gateable} | {r.ok} | "
-            f"{r.second_rounds} |"
-        )
-    lines += ["", "## Other tools' rules on the same samples", ""]
-    lines += [
-        "A process against the one in its place in the next block, a run against the run after it, as these tools "
-        "compare; the share of comparisons reported as slower.",
-        "",
-        f"| rule | whose code | {' | '.join(f'+{extra} %' if extra else 'unchanged' for extra in pool.EXTRAS)} |",
-        f"|---|---|{'---|' * len(pool.EXTRAS)}",
-    ]
-    for rule in dict.fromkeys(other.rule for other in others):
-        mine = [other for other in others if other.rule == rule]
-        shares = []
-        for extra in pool.EXTRAS:
-            some = [other for other in mine if other.extra_percent == extra]
-            shares.append(f"{100 * sum(o.slower for o in some) / sum(o.comparisons for o in some):.1f} %")
-        lines.append(f"| {rule} | {mine[0].source} | {' | '.join(shares)} |")
-    lines += ["", "## Mutants", "", "| what was planted | caught as |", "|---|---|"]
-    lines += [f"| {o.name} | {o.what if o.caught else '**not caught**'} |" for o in caught]
-    return "\n".join(lines) + "\n"
 
 
 def _verdict(decision: Decision) -> str:

@@ -1,5 +1,9 @@
 """Tier 2: times pairs, decides each case, and measures again what is not ok.
 
+On one CPU thread the process' own CPU time decides: a neighbour that takes the core does not count in it. What waits
+rather than computes does not either, so the wall clock decides beside it, by the same rule, and a case is regressed
+where one of the two says so. Elsewhere the wall clock decides alone.
+
 findings, medians = judge({"anchor …": (base_case, head_case)}, rounds, pairs=12, seed=0)
 """
 
@@ -9,12 +13,13 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import replace
 
-from harness.check.decide import UNSETTLED, Decision, decide, differs, settle
+from harness.check.decide import UNSETTLED, Clock, Decision, decide, differs, settle
 from harness.check.pairs import CANARY, Record, Rounds
-from harness.check.verdict import Finding
+from harness.check.verdict import WORSE, Finding
 from harness.errors import Failure
 from harness.store.record import Case
 
+SAYS: Mapping[Clock, str] = {"cpu": "CPU time of one thread", "wall": "wall clock"}
 Forms = Mapping[str, tuple[Case, Case]]
 
 
@@ -24,31 +29,70 @@ def judge(cases: Forms, rounds: Rounds, *, pairs: int, seed: int) -> tuple[list[
         return [], {}
     first = rounds.run(cases, pairs=pairs, seed=seed)
     findings = {name: failure(name, first) for name in cases}
-    decisions = {name: decide(first.pairs(name), seed=seed) for name, found in findings.items() if found is None}
+    decisions = {name: _decide(name, first, seed=seed) for name, found in findings.items() if found is None}
     moved = _canary(first, seed)
-    unsettled = {name: cases[name] for name, found in decisions.items() if found.verdict in UNSETTLED}
-    if unsettled and not moved:
-        second = rounds.run(unsettled, pairs=pairs, seed=seed + 1)
+    open_ = {name: cases[name] for name, found in decisions.items() if unsettled(found)}
+    if open_ and not moved:
+        second = rounds.run(open_, pairs=pairs, seed=seed + 1)
         moved = _canary(second, seed)
-        for name in unsettled:
+        for name in open_:
             findings[name] = failure(name, second)
             if findings[name] is None:
-                decisions[name] = settle(first.pairs(name), second.pairs(name), seed=seed)
+                decisions[name] = _settle(name, first, second, seed=seed)
     told = [findings[name] or _finding(name, decisions[name], first) for name in cases]
     medians = {
-        name: [statistics.median(p.samples[name]) for p in first.processes if p.side == "head"]
+        name: [statistics.median(p.flat(name)) for p in first.processes if p.side == "head"]
         for name in decisions
     }  # fmt: skip
     return [_void(finding, moved) if moved else finding for finding in told], medians
 
 
+Clocks = dict[Clock, Decision]
+
+
+def _clocks(name: str, record: Record) -> tuple[Clock, ...]:
+    """The clocks that decide a case, the one that is asked first at the front."""
+    return ("cpu", "wall") if record.clock(name) == "cpu" else ("wall",)
+
+
+def _decide(name: str, record: Record, *, seed: int) -> Clocks:
+    found: Clocks = {}
+    for clock in _clocks(name, record):
+        found[clock] = decide(record.pairs(name, clock), seed=seed)
+    return found
+
+
+def _settle(name: str, first: Record, second: Record, *, seed: int) -> Clocks:
+    found: Clocks = {}
+    for clock in _clocks(name, first):
+        if clock in _clocks(name, second):
+            found[clock] = settle(first.pairs(name, clock), second.pairs(name, clock), seed=seed)
+    return found
+
+
+def unsettled(found: Clocks) -> bool:
+    """Whether a case is measured again: what its first clock leaves open, and what the wall clock says is slower."""
+    return next(iter(found.values())).verdict in UNSETTLED or ("wall" in found and found["wall"].verdict == "regressed")
+
+
+def combined(found: Clocks) -> tuple[Clock, Decision]:
+    """The clock that has the say and its decision: the wall clock's where it alone sees a regression or a fall."""
+    clock, decision = next(iter(found.items()))
+    if clock == "wall" or decision.verdict in WORSE or "wall" not in found or found["wall"].verdict not in WORSE:
+        return clock, decision
+    wall = found["wall"]
+    return "wall", replace(
+        wall, reason=f"{wall.reason}; its CPU time took ×{decision.ratio:.3f}: it waits or is preempted"
+    )
+
+
 def _canary(record: Record, seed: int) -> str:
-    """What is wrong with this machine's moment, or nothing."""
+    """What is wrong with this machine's moment by the clock that is asked first, or nothing."""
     for side in ("base", "head"):
         failed = record.failures(CANARY, side)
         if failed:
             raise Failure(f"the canary fails in {len(failed)} processes of {side}: {failed[0]}")
-    decision = decide(record.pairs(CANARY), seed=seed)
+    decision = decide(record.pairs(CANARY, record.clock(CANARY)), seed=seed)
     if not differs(decision):
         return ""
     return (
@@ -71,7 +115,8 @@ def failure(name: str, record: Record) -> Finding | None:
             break
     else:
         try:
-            record.pairs(name)
+            for clock in _clocks(name, record):
+                record.pairs(name, clock)
         except ValueError as error:
             reason = str(error)
         else:
@@ -81,11 +126,15 @@ def failure(name: str, record: Record) -> Finding | None:
     )  # fmt: skip
 
 
-def _finding(name: str, decision: Decision, record: Record) -> Finding:
+def _finding(name: str, found: Clocks, record: Record) -> Finding:
+    clock, decision = combined(found)
+    counted = record.instructions(name)
+    beside = "" if counted is None else f"; instructions ×{counted:.4f}"
     return Finding(
         case=name, tier=0 if decision.verdict == "implausible" else 2, check="latency", verdict=decision.verdict,
-        reason=decision.reason, base=record.milliseconds(name, "base"), head=record.milliseconds(name, "head"),
-        unit="ms", ratio=decision.ratio, low=decision.low, high=decision.high, variant=_variant(name),
+        reason=f"{SAYS[clock]}: {decision.reason}{beside}", clock=clock, base=record.milliseconds(name, "base"),
+        head=record.milliseconds(name, "head"), unit="ms", ratio=decision.ratio, low=decision.low, high=decision.high,
+        variant=_variant(name),
     )  # fmt: skip
 
 

@@ -35,7 +35,8 @@ class Finding:
     """One check of one case.
 
     tier: 0 integrity, 1 deterministic, 2 timing; check: what was looked at (definition, flops, latency, …);
-    base, head: its figure on either side in `unit`; low, high: one-sided 99 % bounds of head over base.
+    base, head: its figure on either side in `unit`; low, high: one-sided 99 % bounds of head over base; clock: that a
+    time was decided by, cpu (of the process, on one thread) or wall.
     """
 
     case: str
@@ -50,6 +51,7 @@ class Finding:
     low: float | None = None
     high: float | None = None
     variant: str = ""
+    clock: str = ""
 
 
 def accept(findings: Iterable[Finding], variants: Sequence[str]) -> list[Finding]:

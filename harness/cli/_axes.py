@@ -38,9 +38,11 @@ AXES: dict[str, tuple[Any, str]] = {
     "seed": (str, "Seed of inputs, parameters and case order. Default: 0."),
     "budget": (str, "Seconds of samples a case. Default: 2."),
     "timeout": (str, "Seconds after which a case is given up. Default: 120."),
+    "patience": (str, "Seconds a run may wait for a quiet machine; 0: take nothing again. Default: 20."),
 }
 
-METAVARS = {"device": "TEXT", "seed": "WHOLE", "budget": "SECONDS", "timeout": "SECONDS", "config": "FILE"}
+METAVARS = {"device": "TEXT", "seed": "WHOLE", "config": "FILE"}
+METAVARS |= dict.fromkeys(("budget", "timeout", "patience"), "SECONDS")
 
 
 def with_axes(

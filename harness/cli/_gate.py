@@ -28,8 +28,10 @@ def options(
         raise UsageError("--update takes a whole run: leave --quick out")
     if quick and (thorough or pairs):
         raise UsageError("--quick times nothing, so it goes with neither --thorough nor --pairs")
-    if "metrics" in given or "budget" in given:
-        raise UsageError("the gate decides itself what to measure: --metrics and --budget do not go with it")
+    if {"metrics", "budget", "patience"} & set(given):
+        raise UsageError(
+            "the gate decides itself what to measure: --metrics, --budget and --patience do not go with it"
+        )
     if pairs and (pairs <= FEWEST_PAIRS or pairs % 2):
         raise UsageError(f"--pairs takes an even number of at least {FEWEST_PAIRS + 1}, not {pairs}")
     timing(seconds=seconds, threads=threads)

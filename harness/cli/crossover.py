@@ -31,9 +31,9 @@ def command(
     import json
 
     from harness.door.answers import crossover
-    from harness.errors import OK
+    from harness.errors import INCONCLUSIVE, OK
     from harness.store.table import write
 
     found = crossover(a, b, low=low, high=high, progress=not quiet, **given)
     write((json.dumps(found.as_json(), indent=2, allow_nan=False) if as_json else repr(found)) + "\n")
-    return OK
+    return INCONCLUSIVE if found.answer.kind == "refused" else OK

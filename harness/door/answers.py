@@ -25,6 +25,7 @@ from harness.door.defined import named
 from harness.door.measure import Keys, fresh, over_file, split
 from harness.door.stored import Run, read
 from harness.errors import NothingToCompare, UsageError
+from harness.store.contention import banner
 from harness.store.table import folded
 from harness.sweep.conduct import Listener
 
@@ -61,12 +62,13 @@ class Comparison:
         return {"a": str(self.a), "b": str(self.b), "lines": [asdict(line) for line in self.lines]}
 
     def __repr__(self) -> str:
-        texts = []
+        doubted = sum(bool(line.contended) for line in self.lines)
+        texts = [folded(banner(doubted, len(self.lines), "comparison"), 2)] if doubted else []
         for line in self.lines:
             values = " → ".join("-" if value is None else f"{value:.4g}" for value in (line.a, line.b))
             ratio = "" if line.ratio is None else f"  ×{line.ratio:.3f}"
             interval = "" if line.low is None else f" ({line.low:.3f} to {line.high:.3f})"
-            reason = f"  [{line.reason}]" if line.verdict in UNTOLD else ""
+            reason = f"  [{line.reason}]" if line.verdict in UNTOLD else "  contended" if line.contended else ""
             text = f"{line.verdict:<14} {line.case}  {line.metric} {values} {line.unit}{ratio}{interval}{reason}"
             texts.append(folded(text, 15))
         counted = Counter(line.verdict for line in self.lines)
@@ -105,11 +107,13 @@ class Crossing:
         return document
 
     def __repr__(self) -> str:
-        texts = []
+        doubted = self.answer.contended or self.answer.kind == "refused"
+        texts = [self.sentence, ""] if doubted else []  # first, since it says how far the rest can be trusted
         for probe in self.answer.probes:
             times = f"{probe.a_ms:10.4g} ms {probe.b_ms:10.4g} ms" if probe.a_ms and probe.b_ms else f"  {probe.note}"
             interval = f"{probe.ratio:8.3f} ({probe.low:.3f} to {probe.high:.3f})" if probe.a_ms else ""
-            texts.append(f"n={probe.n:<8} {times} {interval}  {probe.winner}")
+            beside = " contended" if probe.contended else ""
+            texts.append(f"n={probe.n:<8} {times} {interval}  {probe.winner}{beside}")
         a, b = self.a, self.b
         return "\n".join(
             [*texts, "", f"{self.sentence} on {self.device}; times of {a} and {b}, their ratio and who wins above"]

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 
+from harness.store.contention import reason
 from harness.store.record import Case, Reading
 
 SHOWN = "latency"
@@ -53,6 +54,7 @@ class Progress:
             spread = (first.ci_high - first.ci_low) / 2 if first.ci_high is not None and first.ci_low is not None else 0
             percent = 100 * spread / first.value
             figure = f"{first.value:.4g} ms ± {percent:{'.2g' if percent < 99.5 else '.0f'}} %"
+            figure += ", contended" if reason(first.note) else ""
         self._line(f"[{self.done}/{self.total}] {case}: {figure}{'' if self.live else self._eta('  (about {} left)')}")
 
     def close(self) -> None:

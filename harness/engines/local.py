@@ -24,6 +24,7 @@ from harness.cases.catalogue import Resolution
 from harness.engines.outcome import Outcome, WorkerLost
 from harness.errors import Failure, UsageError
 from harness.machine.memory import oom_kills, volunteer
+from harness.machine.quiet import Moment
 from harness.measuring import requests, wire
 from harness.measuring.metrics import Settings
 from harness.measuring.requests import LOST, Answer
@@ -76,6 +77,15 @@ class Engine:
     def canary(self) -> float:
         """Milliseconds of the fixed matrix product."""
         return self._request(requests.Canary(device=self.device))
+
+    def moment(self) -> Moment:
+        """The machine's counters now, with the GPU's where the worker lives that can tell them."""
+        alive = self.device.startswith("cuda") and self._process is not None
+        return Moment.take(gpu=self._request(requests.LookAtGpu(device=self.device)) if alive else None)
+
+    def examine(self, seconds: float) -> str:
+        """What doctor finds wrong with this machine in so many seconds, in one line."""
+        return self._request(requests.Examine(device=self.device, seconds=seconds))
 
     def measure(self, case: Case, *, metrics: Sequence[str], settings: Settings, timeout_s: float) -> Outcome:
         """Measure one case; whatever happens to it becomes an Outcome, and a failure ends the worker.

@@ -1,4 +1,4 @@
-"""A place: one device that measures, with its engine, its ceilings and its canary. A visit is one case there. No torch.
+"""A place: one device that measures, with its engine and ceilings, under watch. A visit is one case there. No torch.
 
     place = Place(Engine(plugins=[], device="auto"))
     session = place.open()                             # device, catalogue, environment, machine, commit
@@ -17,7 +17,11 @@ from typing import Any, Protocol
 
 from harness.cases.catalogue import Resolution
 from harness.engines.local import Outcome
+from harness.engines.watch import Taken, Watch
+from harness.machine.quiet import Moment, Verdict
+from harness.machine.shown import Shown
 from harness.measuring.metrics import Settings
+from harness.store.contention import contended
 from harness.store.record import Case, Reading
 
 
@@ -29,27 +33,38 @@ class Engine(Protocol):
     def free_bytes(self) -> int: ...
     def ceilings(self, dtypes: Sequence[str]) -> dict[str, Any]: ...
     def canary(self) -> float: ...
+    def moment(self) -> Moment: ...
+    def examine(self, seconds: float) -> str: ...
     def measure(self, case: Case, *, metrics: Sequence[str], settings: Settings, timeout_s: float) -> Outcome: ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """How the cases of a sweep are measured. ceilings: the dtypes whose ceilings a place measures before its first."""
+    """How the cases of a sweep are measured. ceilings: the dtypes whose ceilings a place measures before its first;
+    patience_s: how long a place may wait, in all, for its machine to become quiet."""
 
     metrics: tuple[str, ...]
     budget_s: float
     timeout_s: float
     ceilings: tuple[str, ...] = ()
-    canary_every_s: float = 5.0
+    patience_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Visit:
-    """What came of one case, and what the place did for itself before it: ceilings, canary (ms), and the seconds."""
+    """What came of one case, and what the place did for itself: new ceilings, its canaries (ms), seconds.
+
+    canaries_ms: (seconds before its end, ms). verdict: on the moment in which the case was measured, None where it has
+    no figure; tries: how often it was;
+    remarks: what the user should hear.
+    """
 
     outcome: Outcome
     ceilings: dict[str, Any] | None = None
-    canary_ms: float | None = None
+    canaries_ms: tuple[tuple[float, float], ...] = ()
+    verdict: Verdict | None = None
+    tries: int = 1
+    remarks: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -66,6 +81,7 @@ class Seat(Protocol):
     def resolve(self, cases: Sequence[Case]) -> list[Resolution]: ...
     def visit(self, resolution: Resolution, task: Task) -> Visit: ...
     def look(self) -> float: ...
+    def examine(self, seconds: float) -> str: ...
 
 
 class Place:
@@ -77,13 +93,18 @@ class Place:
     def __init__(self, engine: Engine, name: str = "", *, device: str = "") -> None:
         self.engine, self.name, self.device, self._own = engine, name, device, device
         self._ceilings: dict[str, Any] | None = None
-        self._looked: float | None = None
+        self._session: dict[str, Any] = {}
+        self._watch: Watch | None = None
 
     def open(self) -> dict[str, Any]:
         """Start it; what it is and has. Raises UsageError, Failure."""
-        session = self.engine.open()
+        session = self._session = self.engine.open()
         self._own = session["device"]
         return {**session, "device": self.device or self._own}
+
+    def examine(self, seconds: float) -> str:
+        """What is wrong with this machine now, in one line; "" where nothing is. Raises Failure."""
+        return self.engine.examine(seconds)
 
     def resolve(self, cases: Sequence[Case]) -> list[Resolution]:
         """Each case with its backend here. Raises UsageError."""
@@ -93,38 +114,83 @@ class Place:
         return [replace(r, case=replace(r.case, device=self.device)) for r in found]
 
     def visit(self, resolution: Resolution, task: Task) -> Visit:
-        """Measure one case; before the first the ceilings, and the canary now and then. Raises Failure."""
+        """Measure one case, again where the machine was not quiet; before the first the ceilings. Raises Failure."""
+        watch = self._watch = self._watch or self._begin(task)
+        remarks: list[str] = []
+        known, looked, spent = self._ceilings, len(watch.looks), dict(watch.seconds)
         seconds: dict[str, float] = {}
-        ceilings = canary_ms = None
         if task.ceilings and self._ceilings is None:
-            started = time.monotonic()
-            ceilings = self._ceilings = self.engine.ceilings(task.ceilings)
-            seconds["ceilings"] = time.monotonic() - started
-        if self._looked is None or time.monotonic() - self._looked >= task.canary_every_s:
-            started = time.monotonic()
-            canary_ms = self.look()
-            seconds["canary"] = time.monotonic() - started
-        outcome = self._measure(resolution, task)
+            remarks += self._take_ceilings(task, watch, seconds)
+        taken = self._take(resolution, task, watch)
+        outcome, verdict = taken.result, taken.verdict
         if outcome.ceilings is not None:
-            ceilings = self._ceilings = outcome.ceilings
-        return Visit(outcome=outcome, ceilings=ceilings, canary_ms=canary_ms, seconds=seconds)
+            remarks.append(_raised(resolution.case, self._ceilings or {}, outcome.ceilings))
+            self._ceilings = outcome.ceilings
+        if verdict is not None and verdict.disturbed:
+            marked = [contended(one, verdict.reason, factor=verdict.factor) for one in outcome.readings]
+            outcome = replace(outcome, readings=marked)
+        seconds |= {name: watch.seconds[name] - spent[name] for name in spent}
+        now = time.monotonic()
+        return Visit(
+            outcome=outcome, ceilings=None if self._ceilings is known else self._ceilings, verdict=verdict,
+            canaries_ms=tuple((now - when, ms) for when, ms in watch.looks[looked:]), tries=taken.tries,
+            remarks=tuple(remarks), seconds={name: value for name, value in seconds.items() if value},
+        )  # fmt: skip
 
     def look(self) -> float:
         """Milliseconds of the canary, a fixed matrix product."""
-        milliseconds = self.engine.canary()
-        self._looked = time.monotonic()
-        return milliseconds
+        return self._watch.look() if self._watch else self.engine.canary()
 
-    def _measure(self, resolution: Resolution, task: Task) -> Outcome:
-        """The case's known impossibility, its predicted lack of memory, or its measurement."""
+    def _begin(self, task: Task) -> Watch:
+        known = (self._session.get("environment") or {}).get("torch") or {}
+        threads = (known.get("threads") or 1) * self._session.get("processes", 1)
+        shown = Shown.open(self._session.get("machine", ""), self._own)
+        return Watch(
+            self.engine, shown, threads=threads, cuda=self._own.startswith("cuda"), patience_s=task.patience_s
+        )  # fmt: skip
+
+    def _take(self, resolution: Resolution, task: Task, watch: Watch) -> Taken[Outcome]:
+        """The case in a quiet moment; what cannot run is not tried, so that nobody looks."""
+        refused = self._refused(resolution, task)
+        if refused is not None:
+            return Taken(result=refused, verdict=None, tries=1)
+        return watch.quietly(lambda: self._measure(resolution, task), well=lambda outcome: outcome.status == "ok")
+
+    def _take_ceilings(self, task: Task, watch: Watch, seconds: dict[str, float]) -> list[str]:
+        """Measure the ceilings in a quiet moment; what is to be said where there was none."""
+        started, beside = time.monotonic(), sum(watch.seconds.values())
+        taken = watch.quietly(lambda: self.engine.ceilings(task.ceilings), well=lambda found: True)
+        seconds["ceilings"] = time.monotonic() - started - (sum(watch.seconds.values()) - beside)
+        self._ceilings = taken.result
+        if taken.verdict is None or not taken.verdict.disturbed:
+            return []
+        return [f"the ceilings may be too low: they were measured while {taken.verdict.reason}"]
+
+    def _refused(self, resolution: Resolution, task: Task) -> Outcome | None:
+        """The case's known impossibility or predicted lack of memory; None where it can be tried."""
         if resolution.status != "ok":
             return failed(task.metrics[0], resolution.status, resolution.note)
         refused = memory_refusal(resolution, self.engine.free_bytes())
-        if refused:
-            return failed(task.metrics[0], "oom", refused)
+        return failed(task.metrics[0], "oom", refused) if refused else None
+
+    def _measure(self, resolution: Resolution, task: Task) -> Outcome:
+        """The case's measurement."""
         settings = Settings(budget_s=task.budget_s, ceilings=dict(self._ceilings or {}))
         case = replace(resolution.case, device=self._own) if self.device else resolution.case
         return self.engine.measure(case, metrics=task.metrics, settings=settings, timeout_s=task.timeout_s)
+
+
+def _raised(case: Case, before: dict[str, Any], after: dict[str, Any]) -> str:
+    """That a case lay above the roof, and what the ceilings are now that they were taken again."""
+    return (
+        f"{case} lay above the roof, which is an error of the ceilings: taken again, {_told(before)} → {_told(after)}; "
+        "shares of the roof measured before are too high"
+    )
+
+
+def _told(ceilings: dict[str, Any]) -> str:
+    rates = [f"{name} {rate:.3g} TFLOP/s" for name, rate in ceilings["matmul_tflops"].items()]
+    return ", ".join([f"copy {ceilings['copy_gb_per_s']:.3g} GB/s", *rates])
 
 
 def memory_refusal(resolution: Resolution, free: int) -> str | None:

@@ -27,6 +27,7 @@ from harness.engines.local import Engine as Worker
 from harness.engines.place import failed, memory_refusal
 from harness.errors import Failure, UsageError
 from harness.machine import system
+from harness.machine.quiet import Moment
 from harness.measuring import requests
 from harness.measuring.metrics import Settings
 from harness.measuring.requests import Answer, CaseFailure, Measured, MeetingFile, MeetingStore, Request
@@ -118,7 +119,8 @@ class Engine:
     def open(self) -> dict[str, Any]:
         """Start a worker for each rank; the session of rank 0. Raises UsageError, Failure."""
         self._request(lambda: None)
-        return self._session
+        here = self.source.ranks if self.source.whole_machine else 1
+        return {**self._session, "processes": here}
 
     def resolve(self, cases: Sequence[Case]) -> list[Resolution]:
         """Each case as the ranks share it. What it needs is what its parts need, on a CPU all of them together."""
@@ -147,6 +149,14 @@ class Engine:
     def canary(self) -> float:
         """Milliseconds of the fixed matrix product on rank 0."""
         return self._request(lambda: self._first(requests.Canary(device=self._devices[0])))
+
+    def moment(self) -> Moment:
+        """The counters of this process' machine now."""
+        return Moment.take()
+
+    def examine(self, seconds: float) -> str:
+        """What doctor finds wrong on rank 0's device in so many seconds, in one line."""
+        return self._request(lambda: self._first(requests.Examine(device=self._devices[0], seconds=seconds)))
 
     def measure(self, case: Case, *, metrics: Sequence[str], settings: Settings, timeout_s: float) -> Outcome:
         """Measure one case on all ranks; whatever happens to one of them becomes an Outcome and ends them all."""

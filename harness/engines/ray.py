@@ -28,6 +28,7 @@ from harness.cases.catalogue import Resolution
 from harness.engines.local import START_TIMEOUT_S
 from harness.engines.place import Lost, Seat, Task, Visit
 from harness.engines.station import Station
+from harness.engines.watch import RETAKES
 from harness.errors import Failure, UsageError
 from harness.machine import environment
 from harness.store.record import Case
@@ -61,10 +62,13 @@ class Node:
         return self._ask("resolve", list(cases))
 
     def visit(self, resolution: Resolution, task: Task) -> Visit:
-        return self._ask("visit", resolution, task, within_s=task.timeout_s + 4 * START_TIMEOUT_S)
+        return self._ask("visit", resolution, task, within_s=_longest(task))
 
     def look(self) -> float:
         return self._ask("look", within_s=START_TIMEOUT_S)
+
+    def examine(self, seconds: float) -> str:
+        return self._ask("examine", seconds, within_s=START_TIMEOUT_S + seconds)
 
     def leave(self) -> None:
         """End the actor; whoever waits for it hears Lost."""
@@ -203,6 +207,11 @@ class Cluster:
 
         self._seats.append(Node(name, key, create, self._commit))
         return self._seats[-1]
+
+
+def _longest(task: Task) -> float:
+    """Seconds after which a visit is given up: every try of the case, and what its place does beside it."""
+    return 2 * (1 + RETAKES) * task.timeout_s + task.patience_s + 4 * START_TIMEOUT_S
 
 
 def check_device(device: str) -> None:

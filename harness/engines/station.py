@@ -44,6 +44,9 @@ class Station:
     def look(self) -> tuple[str, Any]:
         return self._answer(self._place.look)
 
+    def examine(self, seconds: float) -> tuple[str, Any]:
+        return self._answer(self._place.examine, seconds)
+
     def _answer(self, method: Callable[..., Any], *arguments: Any) -> tuple[str, Any]:
         try:
             answer = method(*arguments)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import UsageError
 from harness.store import runs as store
 from harness.store.clock import timed_by
+from harness.store.contention import reason
 from harness.store.replacing import replacing
 from harness.store.selection import Frame, labelled, metric_rows
 
@@ -70,9 +71,12 @@ class Run:
         return rows
 
     def samples(self, row: Any, metric: str = "latency") -> numpy.ndarray | None:
-        """The raw samples behind a row, or None where they are not kept or are not those of this row alone."""
+        """The raw samples behind a row, or None where they are not kept, are not those of this row alone, or are those
+        of a machine that was not quiet: then the row's widened interval says more."""
         import pandas
 
+        if reason(row.note):
+            return None
         if metric == "latency":
             metric = getattr(row, "clock", metric)
         values = self._samples.get((row.case_id, metric))

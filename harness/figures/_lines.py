@@ -11,7 +11,7 @@ import numpy
 
 from harness.figures import Run, Sheet
 from harness.figures._rows import value_rows
-from harness.figures._sheet import FAILED, Panel, Paper, brief, faint, reference_line, sheets
+from harness.figures._sheet import FAILED, Panel, Paper, brief, faint, reference_line, ring, sheets
 from harness.figures._style import Look, lines_of, log_ticks, short, token_ticks
 from harness.store.selection import Frame, size
 
@@ -86,6 +86,7 @@ def draw_line(panel: Panel, look: Look, line: Frame, *, depth: float = 1.0) -> N
     style = look.line(markersize=scale * (DEEPEST_MARK + (TOP_MARK - DEEPEST_MARK) * depth))
     style["linewidth"] = scale * look.width * (DEEPEST_WIDTH + (1 - DEEPEST_WIDTH) * depth)
     panel.axes.plot(x, y, **style)
+    ring(panel.axes, x, y, line["note"])
     panel.axes.fill_between(
         x, low, high, where=with_interval, color=look.color, alpha=0.22, linewidth=0, zorder=1.6
     )  # fmt: skip

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from harness.figures import Sheet
-from harness.figures._sheet import Panel, Paper, reference_line
+from harness.figures._sheet import Panel, Paper, reference_line, ring
 from harness.figures._style import FAINT, LETTER_INCHES, WIDTH, lines_of, log_ticks
 from harness.store.selection import Frame, printable, size
 
@@ -94,6 +94,7 @@ def _value_row(paper: Paper, panel: Panel, at: int, line: Line, words: Callable[
     if row["ci_low"] > 0 and math.isfinite(row["ci_high"]):
         panel.axes.hlines(at, row["ci_low"], row["ci_high"], color=look.color, linewidth=4, alpha=0.4)
     panel.axes.plot([row["value"]], [at], linestyle="none", zorder=3, **look.point(markersize=6))
+    ring(panel.axes, [row["value"]], [at], [row["note"]])
     put_words(panel.axes, at, words(row["value"]))
 
 

@@ -12,7 +12,7 @@ import hashlib
 import io
 import re
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from matplotlib.lines import Line2D
 from harness.figures import Run, Sheet
 from harness.figures._style import FAINT, INK, WIDTH, Looks, device_name
 from harness.store.clock import RATES, told
+from harness.store.contention import banner, count, reason
 from harness.store.record import DTYPES, PHASES
 from harness.store.selection import FILE, PANEL, Frame, place, printable, settings, sort_key
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MASKS = "No causal mask, no other mask, no dropout."
+DOUBT = "#c00000"
 CAPTION_POINTS, CAPTION_LETTERS = 8, 148
 MOST_COLUMNS = 10
 FAILED = {"oom": ("x", "out of memory"), "timeout": ("+", "timeout"), "error": ("1", "error")}
@@ -144,7 +146,7 @@ class Paper:
         """Add the legend and the caption under the panels and hand the sheet over."""
         timed = bool(set(self.rows["metric"]) & {"latency", *RATES})
         clock = told(self.run.clock, self.where["device"]) if timed else ""
-        sentences = " ".join(filter(None, [*notes, clock, MASKS, self._absent()]))
+        sentences = " ".join(filter(None, [self._contended(), *notes, clock, MASKS, self._absent()]))
         caption = self._caption([self._setting(), sentences])
         dpi = self.figure.dpi
         below = caption.get_window_extent().height / dpi + 0.12
@@ -201,6 +203,12 @@ class Paper:
         shape = f"b={where['b']} h={where['h']} d={where['d']}"
         return " · ".join([printable(device), f"scope {where['scope']}", ", ".join(phases), ", ".join(dtypes), shape])
 
+    def _contended(self) -> str:
+        """How many of the points were measured beside other work; first of all that is said."""
+        ok = self.rows[self.rows["status"] == "ok"]
+        found = banner(count(ok["note"]), len(ok), "point")
+        return f"{found} (ringed where points are drawn)." if found else ""
+
     def _absent(self) -> str:
         """The variants without a value on this sheet, with the first reason given."""
         good = set(self.rows.loc[self.rows["status"] == "ok", "attention"])
@@ -215,6 +223,16 @@ class Paper:
 def brief(note: str, *, limit: int = 100) -> str:
     """The first clause of a note, ended by … where it is too long for a caption."""
     return textwrap.shorten(printable(note.split(";")[0], limit=1000), limit, placeholder=" …")
+
+
+def ring(axes: Axes, x: Iterable[float], y: Iterable[float], notes: Iterable[str]) -> None:
+    """A ring round each point whose note says that its machine was not quiet."""
+    doubted = [(a, b) for a, b, note in zip(x, y, notes, strict=True) if reason(note)]
+    if doubted:
+        axes.plot(
+            *zip(*doubted, strict=True), linestyle="none", marker="o", markersize=11, markerfacecolor="none",
+            markeredgecolor=DOUBT, markeredgewidth=1.3, zorder=4,
+        )  # fmt: skip
 
 
 def reference_line(axes: Axes, *, x: float | None = None, y: float | None = None) -> None:

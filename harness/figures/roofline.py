@@ -9,11 +9,12 @@ import pandas
 
 from harness.figures import Run, Sheet, Skip
 from harness.figures._lines import register
-from harness.figures._sheet import Panel, Paper, faint, sheets
+from harness.figures._sheet import Panel, Paper, faint, ring, sheets
 from harness.figures._style import INK, lines_of, log_ticks, number
 from harness.store.selection import Frame, metric_rows
 
 ROOM_FOR_WORDS = 0.36  # above the roof, as a share of the height below it
+ABOVE = 1.02  # times the roof: what medians of two measurements may differ by
 SMALLEST_MARK, LARGEST_MARK = 3.6, 7.5
 
 
@@ -31,6 +32,7 @@ def draw(run: Run) -> list[Sheet]:
             for attention, series, m, line in lines_of(panel.ok):
                 look = paper.looks.of(attention, series, m)
                 panel.axes.plot(line["intensity"], line["value"], **{**look.line(), "marker": ""})
+                ring(panel.axes, line["intensity"], line["value"], line["note"])
                 for x, y, mark in zip(line["intensity"], line["value"], _marks(line["n"], group["n"]), strict=True):
                     panel.axes.plot([x], [y], linestyle="none", **look.point(markersize=mark))
                 register(paper, attention, series, m)
@@ -38,6 +40,7 @@ def draw(run: Run) -> list[Sheet]:
         drawn.append(
             paper.finish(
                 [
+                    _above(panels, roofs),
                     "Medians; the roof is a large copy and a large matrix product measured on this device.",
                     "FLOPs and least bytes are the cost model's. Larger mark: larger n.",
                     convention if set(group["phase"]) - {"forward"} else "",
@@ -47,6 +50,19 @@ def draw(run: Run) -> list[Sheet]:
             )
         )  # fmt: skip
     return drawn
+
+
+def _above(panels: list[Panel], roofs: list[tuple[float, float] | None]) -> str:
+    """How many points lie above the roof, which no case can: then the ceilings were measured too low."""
+    high = [
+        float(rate) > ABOVE * min(roof[0] * float(x), roof[1])
+        for panel, roof in zip(panels, roofs, strict=True) if roof is not None
+        for x, rate in zip(panel.ok["intensity"], panel.ok["value"], strict=True)
+    ]  # fmt: skip
+    if not any(high):
+        return ""
+    lie = "lies" if sum(high) == 1 else "lie"
+    return f"{sum(high)} of {len(high)} points {lie} above the roof: an error of the ceilings, measured too low."
 
 
 def points(run: Run) -> Frame:

@@ -11,6 +11,7 @@ from harness import stats
 from harness.figures import Run, Sheet, Skip
 from harness.figures._lines import base_of, sheet_over_n
 from harness.figures._sheet import Paper, sheets
+from harness.store.contention import MARK, reason
 from harness.store.selection import PANEL, Frame, printable, settings
 
 DRAWN_VALUES = 2_000_000
@@ -56,6 +57,11 @@ def ratios(rows: Frame, run: Run) -> Frame | None:
     speed = [_ratio(by_n.get(row.n), row, run) for row in others.itertuples()]
     for at, name in enumerate(("value", "ci_low", "ci_high", "resampled")):
         others[name] = [triple[at] for triple in speed]
+    doubted = {n: reason(row.note) for n, row in by_n.items()}
+    others["note"] = [
+        note if reason(note) or not doubted.get(n) else f"{MARK}{base}: {doubted[n]}; {note}".rstrip("; ")
+        for n, note in zip(others["n"], others["note"], strict=True)
+    ]
     alone = (others["status"] == "ok") & others["value"].isna()
     others.loc[alone, ["status", "note"]] = [ALONE, "the base has no latency there"]
     return others

@@ -206,14 +206,18 @@ def load(root: Path) -> float | None:
     return float(found.group()) if found else None
 
 
-def cpu_ticks(root: Path) -> dict[str, int]:
-    """Ticks since boot that all cores together spent on each kind of work; {} where /proc/stat has none."""
-    words = (text(root, "proc/stat") or "").split("\n")[0].split()
-    return (
-        dict(zip(TIMES, (int(word) for word in words[1:9] if word.isdigit()), strict=False))
-        if words[:1] == ["cpu"]
-        else {}
-    )
+def cpu_ticks(root: Path, *, cores: Iterable[int] | None = None) -> dict[str, int]:
+    """Ticks since boot that all cores together, or these, spent on each kind of work; {} where /proc/stat has none."""
+    wanted = {"cpu"} if cores is None else {f"cpu{core}" for core in cores}
+    lines = [line.split() for line in (text(root, "proc/stat") or "").split("\n") if line.startswith("cpu")]
+    counted = [[int(word) for word in words[1:9] if word.isdigit()] for words in lines if words[0] in wanted]
+    return dict(zip(TIMES, map(sum, zip(*counted, strict=False)), strict=False))
+
+
+def pressure_s(root: Path) -> float | None:
+    """Seconds since boot for which some task waited for a core; None where it is not counted."""
+    found = re.match(r"some\b.*\btotal=(\d+)", text(root, "proc/pressure/cpu") or "")
+    return int(found[1]) / 1e6 if found else None
 
 
 def process_ticks(root: Path) -> dict[int, tuple[str, int]]:

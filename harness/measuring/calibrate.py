@@ -15,11 +15,15 @@ from typing import Any
 
 import torch
 
+from harness.machine import environment
+from harness.machine.nvml import NoGpu
+from harness.machine.quiet import Gpu
 from harness.measuring.cuda import CudaDevice
 from harness.measuring.held import HostIsLate, Stopwatch
 
 REPEATS = 7
 SPEND_S = 0.5
+CANARY_S, FEWEST_LOOKS = 0.012, 3
 SIZES = {"cpu": (256, 512, 1024), "cuda": (1024, 2048, 4096, 8192)}
 MOST_CALLS = 200
 Pick = Callable[[list[float]], float]
@@ -69,15 +73,33 @@ def highest_product(device: str, dtype: str, *, tensor_float: bool = False) -> f
 
 
 def canary(device: str) -> float:
-    """Milliseconds of a fixed float32 matrix product, the median of a few: it tells whether the machine drifts."""
-    left, right, out = _canary_matrices(device)
-    return 1e3 * _median_seconds(lambda: torch.mm(left, right, out=out), torch.device(device))
+    """Milliseconds of a fixed float32 matrix product on all threads: it tells what others leave of the machine.
+
+    The mean over CANARY_S, not a median: a neighbour takes a few milliseconds now and then, which a median leaves out.
+    """
+    samples = [canary_sample(device)]  # not counted: caches and threads are cold
+    begun = time.perf_counter()
+    while len(samples) <= FEWEST_LOOKS or time.perf_counter() - begun < CANARY_S:
+        samples.append(canary_sample(device))
+    return statistics.fmean(samples[1:])
 
 
 def canary_sample(device: str) -> float:
     """Milliseconds of one call of the canary's matrix product."""
     left, right, out = _canary_matrices(device)
     return 1e3 * _seconds(lambda: torch.mm(left, right, out=out), torch.device(device))
+
+
+def gpu(device: str) -> Gpu | None:
+    """Who holds the GPU, its clock and throttle mask now; None where NVML is mute."""
+    try:
+        with environment.open_gpu(device) as found:
+            now, holders = found.now(), found.processes()
+    except NoGpu:
+        return None
+    return Gpu(
+        processes=None if holders is None else len(holders), sm_mhz=now["sm_mhz"], throttle_mask=now["throttle_mask"]
+    )  # fmt: skip
 
 
 def _copy(device: torch.device, size: int, *, pick: Pick = statistics.median) -> float:

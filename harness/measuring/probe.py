@@ -1,7 +1,7 @@
 """What a worker does for the regression gate (harness.check): timing in turns, deterministic figures, the definition.
 
 hold(Hold(key="a", device="cpu", case=case))             # builds the case and warms it up
-turn(Turn(key="a", seconds=0.04))                        # milliseconds of single calls
+turn(Turn(key="a", seconds=0.04))                        # milliseconds of single calls, by each clock
 release(Release())                                       # forgets every case that is held
 probe(Probe(case=case))                                  # flops, peak_memory, kernels, numeric_error; nothing timed
 definition(Definition(case=case))                        # what the variant computes, whatever its source looks like
@@ -11,17 +11,21 @@ Imports torch. Deterministic figures are taken on one thread, so that they are t
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import math
+import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import torch
 
 import attentions
+from harness.machine.instructions import Instructions, NoCounter
 from harness.measuring import calibrate
 from harness.measuring.metrics import Settings, flops, kernels, latency, memory
 from harness.measuring.metrics import error as errors
@@ -42,17 +46,29 @@ from harness.measuring.subject import Subject
 from harness.store.record import Reading, canonical_options
 
 PROJECTIONS = 4
-HELD: dict[str, Callable[[int], list[float]]] = {}
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+HELD: dict[str, Callable[[], Sample]] = {}
 SMALL = {"n": 96, "m": 24, "h": 2, "d": 32}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One call: milliseconds that passed, milliseconds of this process' CPU time, and its instructions in user mode;
+    None where that is not counted, as no clock of the host counts what a GPU does."""
+
+    wall: float
+    cpu: float | None = None
+    instructions: float | None = None
 
 
 def load(request: Load) -> Loaded:
     """Load plugins that are not loaded yet; tell which variants they define and where the measured code lies.
 
-    `threads`, where it is given, is how many the process computes with from here on.
+    `threads`, where it is given, is how many the process computes with from here on, to be timed.
     """
     if request.threads:
         torch.set_num_threads(request.threads)
+        _keep_memory()
     defined = {path: attentions.load_plugin(path) for path in request.plugins}
     plugins = [Path(path).resolve() for path in request.plugins]
     origin = (str(Path(attentions.__file__).resolve().parent), *map(str, plugins))
@@ -63,21 +79,25 @@ def hold(request: Hold) -> None:
     """Make the case ready to be timed in turns under its key, warmed up; the canary where the case is None."""
     device = request.device
     if request.case is None:
-        HELD[request.key] = lambda count: [calibrate.canary_sample(device) for _ in range(count)]
-    else:
-        HELD[request.key] = latency.sampler(Subject(request.case))
+        HELD[request.key] = _clocked(lambda: calibrate.canary_sample(device), device)
+        return
+    subject = Subject(request.case)
+    take = latency.sampler(subject)  # which has warmed it up
+    HELD[request.key] = _clocked_call(subject) if device == "cpu" else lambda: Sample(take(1)[0])
 
 
 def turn(request: Turn) -> Samples:
-    """Milliseconds of single calls for `seconds`, at least one, after one that is not counted: another process has
-    used the caches since."""
+    """Single calls for `seconds`, at least one, by each clock that counts them, after one that is not counted: another
+    process has used the caches since."""
     sample = HELD[request.key]
-    sample(1)
-    samples: list[float] = []
+    sample()
+    taken: list[Sample] = []
     started = time.perf_counter()
-    while not samples or time.perf_counter() - started < request.seconds:
-        samples += sample(1)
-    return Samples(milliseconds=samples)
+    while not taken or time.perf_counter() - started < request.seconds:
+        taken.append(sample())
+    cpu = [one.cpu for one in taken if one.cpu is not None]
+    instructions = [one.instructions for one in taken if one.instructions is not None]
+    return Samples(milliseconds=[one.wall for one in taken], cpu=cpu, instructions=instructions)
 
 
 def release(request: Release) -> None:
@@ -139,6 +159,64 @@ def toolchain(request: Toolchain) -> str:
     device = torch.device(request.device)
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return f"torch {torch.__version__} {(torch.version.git_version or '')[:8]} {kind}"
+
+
+def _keep_memory() -> None:
+    """Let the allocator keep what is freed, where it is glibc's.
+
+    Else it gives large blocks back after some calls and not after others, by thresholds that move with a process'
+    history: of processes of identical code every third then takes twice the time, all of it page faults.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def _clocked_call(subject: Subject) -> Callable[[], Sample]:
+    """A function that times one call, or the mean of as many as a clock's reading is nothing against."""
+    state = subject.prepare()
+    each = _clocked(lambda: subject.run(state), "cpu")().wall
+    repeats = 1 if subject.needs_graph else max(1, math.ceil(1e3 * latency.SHORTEST_SAMPLE_S / max(each, 1e-6)))
+
+    def repeated() -> None:
+        for _ in range(repeats):
+            subject.run(None)
+
+    def sample() -> Sample:
+        if subject.needs_graph:
+            state = subject.prepare()
+            return _clocked(lambda: subject.run(state), "cpu")()
+        taken = _clocked(repeated, "cpu")()
+        counted = None if taken.instructions is None else taken.instructions / repeats
+        return Sample(taken.wall / repeats, None if taken.cpu is None else taken.cpu / repeats, counted)
+
+    return sample
+
+
+def _clocked(call: Callable[[], object], device: str) -> Callable[[], Sample]:
+    """A function that makes one call between readings of every clock."""
+    counter = _counter() if device == "cpu" else None
+
+    def sample() -> Sample:
+        counted, used, started = counter.read() if counter else 0, time.process_time_ns(), time.perf_counter_ns()
+        call()
+        passed, took = time.perf_counter_ns() - started, time.process_time_ns() - used
+        instructions = float(counter.read() - counted) if counter else None
+        return Sample(passed / 1e6, took / 1e6 if device == "cpu" else None, instructions)
+
+    return sample
+
+
+@cache
+def _counter() -> Instructions | None:
+    """The instruction counter, None where the kernel gives none or torch computes with more threads than it counts."""
+    if torch.get_num_threads() > 1:
+        return None
+    try:
+        return Instructions.open()
+    except NoCounter:
+        return None
 
 
 def _exact(shape: torch.Size, generator: torch.Generator) -> torch.Tensor:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from harness.cases.catalogue import Resolution
+from harness.machine.quiet import Gpu
 from harness.measuring.metrics import Settings
 from harness.store.record import Case, Reading
 
@@ -90,9 +91,11 @@ class Loaded:
 
 @dataclass(frozen=True, kw_only=True)
 class Samples:
-    """Milliseconds of single calls."""
+    """Milliseconds of single calls: that passed, and of CPU time; and instructions; empty where not counted."""
 
     milliseconds: list[float]
+    cpu: list[float] = field(default_factory=list)
+    instructions: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +173,21 @@ class Canary(Request[float]):
     """Milliseconds of the fixed matrix product."""
 
     device: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LookAtGpu(Request[Gpu | None]):
+    """Who else is on a GPU, and how it stands; None where nobody can tell."""
+
+    device: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examine(Request[str]):
+    """What doctor finds wrong with the machine in so many seconds, in one line."""
+
+    device: str
+    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,8 +27,9 @@ import torch
 import attentions
 from harness.cases import catalogue
 from harness.errors import UsageError
-from harness.machine import environment
+from harness.machine import doctor, environment
 from harness.machine.memory import free_bytes
+from harness.machine.quiet import Gpu
 from harness.measuring import calibrate, metrics, probe, requests, wire
 from harness.measuring.failing import Footing, classify, limit_memory
 from harness.measuring.metrics import latency
@@ -180,6 +181,16 @@ def canary(request: requests.Canary) -> float:
     return calibrate.canary(request.device)
 
 
+def look_at_gpu(request: requests.LookAtGpu) -> Gpu | None:
+    """Who else is on the GPU, and how it stands."""
+    return calibrate.gpu(request.device)
+
+
+def examine(request: requests.Examine) -> str:
+    """What doctor finds wrong, in one line."""
+    return doctor.opening(request.device, seconds=request.seconds)
+
+
 def threads(request: requests.Threads) -> None:
     """Compute with so many threads from here on."""
     torch.set_num_threads(request.threads)
@@ -214,7 +225,8 @@ OPERATIONS: dict[type[requests.Request[Any]], Callable[[Any], Any]] = {
     requests.Ceilings: ceilings, requests.Canary: canary, requests.Measure: measure, requests.Pair: pair,
     requests.Threads: threads, requests.Load: probe.load, requests.Hold: hold, requests.Turn: turn,
     requests.Release: probe.release, requests.Probe: probed, requests.Definition: definition,
-    requests.Toolchain: probe.toolchain, requests.Join: join, requests.MeasurePart: measure_part,
+    requests.LookAtGpu: look_at_gpu, requests.Examine: examine, requests.Toolchain: probe.toolchain,
+    requests.Join: join, requests.MeasurePart: measure_part,
 }  # fmt: skip
 
 

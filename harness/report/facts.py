@@ -14,9 +14,11 @@ from harness.errors import UsageError
 from harness.figures import Run
 from harness.figures._style import device_name
 from harness.store import runs as store
+from harness.store.contention import banner, reason
 from harness.store.selection import Frame, size
 
 MOST_SIZES = 12
+MOST_REASONS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,15 @@ class RunFacts:
     environment: str
     sweep: str
     commands: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contention:
+    """That a run's machine was not quiet: the sentence that stands above everything, and each reason with its cases."""
+
+    run: str
+    banner: str
+    reasons: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +67,19 @@ def of_run(run: Run, name: str) -> RunFacts:
         environment=json.dumps(run.environment, indent=2, sort_keys=True) if run.environment else "",
         commands=_commands(run, text),
     )  # fmt: skip
+
+
+def contention(run: Run, name: str) -> Contention | None:
+    """What of a run was measured beside other work; None where nothing was."""
+    timed = run.frame[run.frame["metric"] == "latency"]
+    marked = timed[timed["note"].map(lambda note: bool(reason(note)))]
+    if marked.empty:
+        return None
+    told = [f"{row.label} n={row.n} {row.phase} {row.dtype}: {reason(row.note)}" for row in marked.itertuples()]
+    more = (
+        [f"and {len(told) - MOST_REASONS} more: filter the rows by note:contended"] if len(told) > MOST_REASONS else []
+    )
+    return Contention(run=name, banner=banner(len(marked), len(timed), "case"), reasons=(*told[:MOST_REASONS], *more))
 
 
 def gaps(run: Run, at: int) -> tuple[list[Gap], list[Gap]]:

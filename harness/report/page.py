@@ -68,6 +68,7 @@ def render(runs: Sequence[Run], *, kinds: Mapping[str, str]) -> str:
         whole=[gap for wholes, _ in gaps for gap in wholes], partial=[gap for _, partials in gaps for gap in partials],
         answer=found[first["setting"]].get(first["answer"]) if first else None,
         setting=about["settings"][first["setting"]] if first else None,
+        doubts=[doubt for run, fact in zip(runs, named, strict=True) if (doubt := facts.contention(run, fact.name))],
         cases=sum(run.frame["case_id"].nunique() for run in runs), rows=rows.listed,
         clock=runs[0].clock,
     )  # fmt: skip

@@ -22,6 +22,7 @@ from harness.figures.pareto import own_options
 from harness.figures.roofline import points, roof_of
 from harness.figures.speedup import ratios
 from harness.report.island import Column, codes, numbers
+from harness.store.contention import reason
 from harness.store.record import parse_options
 from harness.store.selection import FILE, PANEL, Frame, labelled, metric_rows, pool_seeds, settings
 
@@ -99,26 +100,42 @@ def _setting(run: Run, at: int, values: dict[str, Any], rows: Frame, frame: Fram
     for name, column in (("speed", "value"), ("speed_low", "ci_low"), ("speed_high", "ci_high"), ("base", "base")):
         frame.loc[good.index, name] = good[column]
     by_n = {int(row.n): row for row in rows[rows["series"] == base].itertuples()}
+    own = {row.Index: row for row in rows.itertuples()}
     crossings = []
     for _, series, m, line in lines_of(speed):
-        probes = [probe for row in line.itertuples() if (probe := _probe(row, by_n.get(int(row.n)))) is not None]
+        probes = [
+            probe
+            for row in line.itertuples()
+            if (probe := _probe(row, by_n.get(int(row.n)), own.get(row.Index))) is not None
+        ]
         if probes:
             crossings.append((series, m, among(probes)))
     return Setting(at, values, rows, base, crossings, roof, seeds)
 
 
-def _probe(row: Any, base: Any) -> Probe | None:
-    """The latency ratio over the base at one n; None where one of them was not tried or failed for another reason."""
+def _probe(row: Any, base: Any, own: Any) -> Probe | None:
+    """The latency ratio over the base at one n, own the latency itself; None where one of them was not tried or failed
+    for another reason."""
     n, status = int(row.n), "ok" if row.status == "no base" else row.status
     if base is None:
         return None
     if status == "ok" and base.status == "ok" and row.value > 0:
         known = row.ci_low > 0 and math.isfinite(row.ci_high)
         low, high = (1 / row.ci_high, 1 / row.ci_low) if known else (0.0, math.inf)
-        return Probe(n=n, ratio=1 / row.value, low=low, high=high, a_ms=base.value / row.value, b_ms=base.value)
+        return Probe(
+            n=n, ratio=1 / row.value, low=low, high=high, a_ms=base.value / row.value, b_ms=base.value,
+            a_range=_range(own), b_range=_range(base), contended=reason(row.note),
+        )  # fmt: skip
     if {status, base.status} - {"ok", *LOST} or (status != "ok" and base.status != "ok"):
         return None
     return one_sided(n, a_runs=status == "ok", b_runs=base.status == "ok", note=str(base.note or row.note))
+
+
+def _range(row: Any) -> tuple[float, float] | None:
+    """The interval of a latency, or None without one."""
+    if row is None or not row.ci_low > 0 or not math.isfinite(row.ci_high):
+        return None
+    return float(row.ci_low), float(row.ci_high)
 
 
 def _whole_failures(frame: Frame) -> Any:

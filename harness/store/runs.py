@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.store.contention import mark_suspects
 from harness.store.csvfile import CsvFile, StoreError, StoreFull, cells, check_header, full
 from harness.store.record import COLUMNS, SAMPLE_COLUMNS, SCHEMA, Row
 from harness.store.replacing import replacing
@@ -206,7 +207,7 @@ def read(folder: Path) -> pandas.DataFrame:
         frame = frame.astype(dict.fromkeys(WHOLE_COLUMNS, "Int64") | dict.fromkeys(REAL_COLUMNS, "float64"))
     except (ValueError, TypeError) as error:
         raise StoreError(f"{path} is damaged: {error}") from None
-    return frame
+    return mark_suspects(frame, read_environment(folder)) if folder.is_dir() else frame
 
 
 def read_samples(folder: Path) -> pandas.DataFrame:

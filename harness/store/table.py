@@ -17,12 +17,14 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from harness.store.contention import banner, count, reason
 from harness.store.pivot import Cell, Table, pivot
 from harness.store.selection import Frame, labelled, printable
 
 PLAIN_WIDTH, NARROWEST = 100, 20
 GAP = 2
 MOST_REASONS = 8
+DOUBTED = " !"
 PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1.0, ""))
 COLOURS = {
     "oom": "red", "timeout": "yellow", "error": "bold red", "unsupported": "bright_black", "unavailable": "bright_black"
@@ -51,6 +53,9 @@ def render(tables: Sequence[Table], *, width: int | None = None, colour: bool | 
         file=out, width=10_000, force_terminal=colour, color_system="standard" if colour else None, no_color=not colour,
         highlight=False, markup=False, emoji=False, legacy_windows=False, force_jupyter=False,
     )  # fmt: skip
+    told = [cell.note for table in tables for cell in table.cells.values() if cell.value is not None]
+    for line in textwrap.wrap(banner(count(told), len(told), "figure"), width):
+        console.print(Text(line, style="bold red"))
     for table in tables:
         scale, unit = scale_of(table)
         for line in textwrap.wrap(heading(table, unit), width, break_on_hyphens=False):
@@ -58,8 +63,8 @@ def render(tables: Sequence[Table], *, width: int | None = None, colour: bool | 
         for grid in _blocks(table, scale, width):
             console.print(grid)
             console.print()
-    for reason in _reasons(tables):
-        for line in textwrap.wrap(reason, width, subsequent_indent="  ", break_on_hyphens=False):
+    for text in _reasons(tables):
+        for line in textwrap.wrap(text, width, subsequent_indent="  ", break_on_hyphens=False):
             console.print(Text(line, style="bright_black"))
     return "".join(f"{line.rstrip()}\n" for line in out.getvalue().rstrip().splitlines())
 
@@ -145,13 +150,13 @@ def heading(table: Table, unit: str) -> str:
 
 
 def cell_text(cell: Cell, scale: float) -> str:
-    """`1.23 ±1.2%`, `1.234`, or the status."""
+    """`1.23 ±1.2%`, `1.234`, either with a `!` where the machine was not quiet, or the status."""
     if cell.value is None:
         return cell.status
-    half = cell.half_width
+    half, mark = cell.half_width, DOUBTED if reason(cell.note) else ""
     if half is None:
-        return _digits(cell.value / scale, 4)
-    return f"{_digits(cell.value / scale, 4 if half < 0.005 else 3)} ±{_percent(100 * half)}%"
+        return _digits(cell.value / scale, 4) + mark
+    return f"{_digits(cell.value / scale, 4 if half < 0.005 else 3)} ±{_percent(100 * half)}%{mark}"
 
 
 def row_title(name: str) -> str:

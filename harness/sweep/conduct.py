@@ -27,7 +27,7 @@ __all__ = [
     "Listener", "Result", "check_names", "check_same_sweep", "memory_refusal", "prepare", "run", "stored_sweep",
 ]  # fmt: skip
 
-CANARY_EVERY_S = 5.0
+EXAMINED_S = 2.0  # of a doctor's look before the first case; no longer than one case is sampled
 # What is read against the device's ceilings; a latency must not be below what they allow
 CEILINGS_FOR = {"latency", "throughput", "roofline_fraction", "flops_rate", "bytes_moved"}
 
@@ -92,6 +92,9 @@ def run(
         random.Random(sweep.seed).shuffle(todo)
         listener.begin(len(resolutions), len(resolutions) - len(todo))
         journal = Journal(store, sweep, session, name=crew.first)
+        if any(resolution.status == "ok" for resolution in todo):
+            for text in journal.examined(crew.examine(min(EXAMINED_S, max(0.1, sweep.budget)))):
+                listener.warn(text)
         result = Result(folder=folder)
         try:
             for served in crew.serve(todo, _task(sweep, todo), listener):
@@ -99,12 +102,13 @@ def run(
                     listener.warn(UNLIKE)
                 outcome = served.visit.outcome
                 store.append(journal.rows(served), outcome.samples)
-                journal.note(served)
+                for text in journal.note(served):
+                    listener.warn(text)
                 result.statuses[outcome.status] += 1
                 listener.finish(served.resolution.case, outcome.readings)
             if todo:
                 journal.look(crew.looks())
-                for text in journal.drifted():
+                for text in journal.summary():
                     listener.warn(text)
         except BaseException:
             with suppress(StoreFull):  # what ended the sweep is the news, not that its log cannot be written either
@@ -125,7 +129,7 @@ def check_same_sweep(stored: Sweep, given: Mapping[str, Any]) -> None:
     wanted = Sweep.parse({**stored.model_dump(), **given})
     for name in given:
         asked, known = (_text(getattr(sweep, name)) for sweep in (wanted, stored))
-        if asked != known and name not in ("budget", "timeout"):
+        if asked != known and name not in ("budget", "timeout", "patience"):
             raise UsageError(
                 f"--{name.replace('_', '-')} {asked} differs from the run being resumed, which has {known or 'none'}; "
                 "leave it out, or start a new run with another --out"
@@ -137,7 +141,7 @@ def _task(sweep: Sweep, todo: Sequence[Resolution]) -> Task:
     dtypes = sorted({r.case.dtype for r in todo if r.status == "ok"}) if CEILINGS_FOR & set(sweep.metrics) else []
     return Task(
         metrics=sweep.metrics, budget_s=sweep.budget, timeout_s=sweep.timeout, ceilings=tuple(dtypes),
-        canary_every_s=CANARY_EVERY_S,
+        patience_s=sweep.patience,
     )  # fmt: skip
 
 

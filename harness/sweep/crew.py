@@ -28,6 +28,7 @@ MOST_TRIES = 3
 POLL_S = 1.0
 LEAVE_S = 10.0
 SLOW_S = 20.0
+SHORTEST_S = 0.2  # of an examination
 
 
 class Source(Protocol):
@@ -86,6 +87,10 @@ class Alone:
     def looks(self) -> Iterator[tuple[str, float]]:
         """The canary of each place, once more."""
         yield "", self.place.look()
+
+    def examine(self, seconds: float) -> Iterator[tuple[str, str]]:
+        """What is wrong at each place now, "" where nothing is."""
+        yield "", self.place.examine(seconds)
 
 
 class _Hand:
@@ -200,6 +205,15 @@ class Crew:
             try:
                 yield hand.seat.name, hand.seat.look()
             except (Lost, Failure):  # it has done its cases; that it is gone now harms nobody
+                continue
+
+    def examine(self, seconds: float) -> Iterator[tuple[str, str]]:
+        """What is wrong at each place that is here by now, "" where nothing is: one after the other, in `seconds`."""
+        hands = self._ready()
+        for hand in hands:
+            try:
+                yield hand.seat.name, hand.seat.examine(max(SHORTEST_S, seconds / len(hands)))
+            except (Lost, Failure):  # whoever gives it a case will hear
                 continue
 
     def _ready(self) -> list[_Hand]:

@@ -2,7 +2,7 @@
 
     journal = Journal(store, sweep, session, name="")     # the first place: a run on one device has no other
     journal.join("node 3f2c54", session)                  # another, which may be another machine
-    journal.note(served)                                  # a case's seconds, the ceilings and canary of its place
+    journal.note(served)                                  # a case's seconds, the ceilings and canaries of its place
     rows = journal.rows(served)
     journal.close(wall_s)
 
@@ -27,8 +27,10 @@ from harness.measuring.requests import OVERHEAD
 from harness.store.record import SCHEMA, Reading, Row
 from harness.store.runs import ENVIRONMENT, Store, read_environment
 from harness.sweep.crew import Served
+from harness.sweep.disturbed import Beside, disturbance, told
 
 CANARY_TOLERANCE = 0.05
+WAITING = "waiting"  # for quiet, which measures nothing
 CHECKS = ("numeric_error",)
 BY_DTYPE = ("matmul_tflops", "matmul_size")  # of a device's ceilings
 
@@ -59,6 +61,7 @@ class Journal:
         self.places: dict[str, Mapping[str, Any]] = {}
         self._looks: dict[str, list[list[float]]] = {}
         self._cases: Counter[str] = Counter()
+        self._beside: list[Beside] = []
         self.seconds: Counter[str] = Counter()  # of seconds, by what they went to
         self.log: dict[str, Any] = {"started_utc": f"{_now():%Y-%m-%dT%H:%M:%SZ}"}
         self.join(name, session)
@@ -75,17 +78,31 @@ class Journal:
         self.store.write_json(ENVIRONMENT, self.document)
         return bool(machines) and session["machine"] not in machines
 
-    def note(self, served: Served) -> None:
-        """Take in what a place did for a case and for itself."""
+    def examined(self, found: Iterable[tuple[str, str]]) -> list[str]:
+        """Take in what is wrong at each place before its first case; a warning for each where something is."""
+        started = time.monotonic()
+        wrong = [(name, text) for name, text in found if text]
+        spent = time.monotonic() - started
+        self.seconds.update({"examining": spent})
+        self.measuring_s += spent
+        return [f"{name or 'this machine'} is not fit to measure on now: {text}" for name, text in wrong]
+
+    def note(self, served: Served) -> list[str]:
+        """Take in what a place did for a case and for itself; warnings."""
         visit = served.visit
         self._cases[served.name] += 1
         for seconds in (visit.seconds, visit.outcome.seconds):
             self.seconds.update(seconds)
-            self.measuring_s += sum(spent for name, spent in seconds.items() if name not in OVERHEAD)
-        if visit.canary_ms is not None:
-            self._looks[served.name].append([self._now(), visit.canary_ms])
+            self.measuring_s += sum(spent for name, spent in seconds.items() if name not in (*OVERHEAD, WAITING))
+        now = self._now()
+        self._looks[served.name] += [[round(now - ago, 3), milliseconds] for ago, milliseconds in visit.canaries_ms]
         if visit.ceilings is not None:
             self._keep(served.name, visit.ceilings)
+        if visit.verdict is not None:
+            self._beside.append(
+                Beside(place=served.name, case=served.resolution.case, verdict=visit.verdict, tries=visit.tries)
+            )
+        return [f"{served.name}: {text}" if served.name else text for text in visit.remarks]
 
     def look(self, looks: Iterable[tuple[str, float]]) -> None:
         """Take in one more canary (name, ms) of each place that measured something."""
@@ -113,7 +130,11 @@ class Journal:
             )  # fmt: skip
         return rows
 
-    def drifted(self) -> list[str]:
+    def summary(self) -> list[str]:
+        """What the canaries say of the run as a whole, and last how many cases were disturbed and what to do."""
+        return [*self._drifted(), *told(self._beside)]
+
+    def _drifted(self) -> list[str]:
         """A warning for each place that ended more than CANARY_TOLERANCE from where it began."""
         return [
             f"{name or 'the machine'} drifted during this run: a fixed matrix product took {100 * moved:+.1f} % "
@@ -128,6 +149,7 @@ class Journal:
         log = {
             **self.log,
             **_canary(self._looks[self._first], drifts.get(self._first)),
+            **disturbance(self._beside),
             "wall_s": wall_s,
             "measuring_s": self.measuring_s,
             "checking_s": sum(self.seconds[name] for name in CHECKS),

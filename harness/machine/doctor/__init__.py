@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from harness.machine.doctor._trial import Trial
 
 LEVELS = ("ok", "warn", "problem", "unknown")
+NEIGHBOURS = ("other work", "virtualisation", "neighbours")  # what a warning of says that others are there now
+MOST_NAMED = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +79,18 @@ def examine(
     place = attend(device, seconds=seconds, root=root, results=results, nvml=nvml)
     findings = tuple(finding for family in families() for finding in examine_family(family, place))
     return Diagnosis(device=device, findings=findings, trial=place.trial, verdict=verdict(place))
+
+
+def opening(device: str, *, seconds: float = 2.0) -> str:
+    """What a run should know before it begins, in one line: other work and real problems; "" where there are none."""
+    found = examine(device, seconds=seconds)
+    wrong = [f for f in found.findings if f.level == "problem" or (f.level == "warn" and f.check in NEIGHBOURS)]
+    if not wrong:
+        return ""
+    wrong.sort(key=lambda finding: finding.check not in NEIGHBOURS)
+    seen = "; ".join(f"{finding.check}: {finding.seen}" for finding in wrong[:MOST_NAMED])
+    effect = f"; effects under {100 * found.trial.effect:.0f} % cannot be seen" if found.trial else ""
+    return f"{seen}{effect}. {wrong[0].do[:1].upper()}{wrong[0].do[1:]}; harness doctor tells all"
 
 
 def families() -> list[str]:

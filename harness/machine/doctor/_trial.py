@@ -6,10 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from harness import stats
-
 BLOCKS = 10  # of a trial; the median of a block stands for the measurement of one case
 FLOOR = math.sqrt(2) * 0.01  # two medians, each known to 1 %: what a run's stopping rule gives at best
 POWER = (1.96 + 0.84) * math.sqrt(2)  # standard deviations: 5 % false alarms, 80 % found, a difference of two cases
@@ -37,6 +33,10 @@ class Trial:
     @classmethod
     def of(cls, samples_ms: Sequence[float], product: str) -> Trial:
         """The trial of at least 4 positive samples, in the order in which they were taken. Raises ValueError."""
+        import numpy as np  # here: the command's help and the environment come without it
+
+        from harness import stats
+
         values = stats.finite(samples_ms)
         if len(values) < 4 or np.any(values <= 0):
             raise ValueError(f"{len(values)} samples; a trial needs at least 4, all positive")

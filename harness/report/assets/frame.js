@@ -55,10 +55,20 @@ function isGood(view, row, column = "value") {
 function lineTrace(view, line, x, y, hover, more = {}) {
   const { color, symbol } = view.look(line.series);
   const { dash, width } = view.stroke(line.m);
+  const doubts = line.rows.map((row) => doubt(view.data.cell("note", row)));
+  const edge = { width: doubts.map((why) => (why ? 3 : 1.4)), color: doubts.map((why) => (why ? DOUBT : color)) };
   return {
-    type: "scatter", mode: "lines+markers", name: plain(named(line.series, line.m)), x, y, hovertext: hover.map(plain),
-    hoverinfo: "text", connectgaps: false, line: { color, dash, width }, marker: { color, symbol, size: 8, opacity: 1, line: { width: 1.4, color } }, ...more,
+    type: "scatter", mode: "lines+markers", name: plain(named(line.series, line.m)), x, y,
+    hovertext: hover.map((text, at) => plain(doubts[at] ? `${text}; ${doubts[at]}` : text)),
+    hoverinfo: "text", connectgaps: false, line: { color, dash, width }, marker: { color, symbol, size: 8, opacity: 1, line: edge }, ...more,
   };
+}
+
+const DOUBT = "#c00000";
+
+/** The part of a note that says what else the machine did meanwhile; "" where it was quiet. */
+function doubt(note) {
+  return String(note || "").split(";").map((part) => part.trim()).find((part) => part.startsWith("contended: ")) || "";
 }
 
 /** Bars for a 95 % interval around y; none where it is not known. */

@@ -164,8 +164,8 @@ CHARTS.push({
       const { color, symbol } = view.look(one.series);
       const hovertext = plain(one.sentence);
       const bar = (x, width, opacity) => data.push({ type: "scatter", mode: "lines", x, y: x.map(() => at), line: { color, width }, opacity, hoverinfo: "text", hovertext });
-      if (one.kind === "never") {
-        annotations.push({ text: `not up to ${tokens(one.last)}`, x: 1, xref: "paper", xanchor: "right", y: at, showarrow: false, font: { size: 12, color: inks.faint } });
+      if (one.kind === "never" || one.kind === "refused") {
+        annotations.push({ text: one.kind === "refused" ? "no answer" : `not up to ${tokens(one.last)}`, x: 1, xref: "paper", xanchor: "right", y: at, showarrow: false, font: { size: 12, color: inks.faint } });
         data.push({ type: "scatter", mode: "markers", x: [last], y: [at], hoverinfo: "text", hovertext, marker: { color: inks.panel, opacity: 0, size: 18 } });
         return;
       }

@@ -211,3 +211,27 @@ def test_wrong_input_is_one_line_and_exit_code_2(
     assert (code, out) == (2, "")
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_a_contended_run_decides_nothing_and_says_so_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Flash at n = 256 was 24 times too slow and known to 0.1 %: it is no regression."""
+    a = write(tmp_path / "a", spread=0.001)
+    with Store.open(tmp_path / "b", metrics=("latency",)) as run:
+        for case in CASES:
+            reading = Reading(
+                metric="latency", value=24.0, ci_low=2.0, ci_high=290.0, samples=40,
+                note="contended: the canary took 12× its best (48 ms against 4); stopped: converged at ±0.1 %",
+            )  # fmt: skip
+            run.append([making.row(case, reading, machine="here")], {"latency": [24.0] * 40})
+    (line, _) = compare(a, tmp_path / "b")
+    assert (line.verdict, line.contended) == (
+        "inconclusive", "run B was not quiet: the canary took 12× its best (48 ms against 4)"
+    )  # fmt: skip
+    assert line.ratio == pytest.approx(24, rel=0.01)
+    assert cli.main(["compare", str(a), str(tmp_path / "b")]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("CONTENDED: 2 of 2 comparisons were measured while the machine had other work")
+    assert "2 inconclusive" in out
+    assert "inconclusive: run B was not quiet: the canary took 12×" in out
+    assert cli.main(["compare", str(a), str(a)]) == 0
+    assert "CONTENDED" not in capsys.readouterr().out

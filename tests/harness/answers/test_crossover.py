@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,11 @@ from hypothesis import strategies as st
 from harness import cli
 from harness.answers import measure_crossover as crossing
 from harness.answers.crossover import PRECISION, Crossover, Probe, compare, find, one_sided
+from harness.engines.watch import Watch
 from harness.errors import Failure, UsageError
+from harness.machine.quiet import Moment
+from harness.machine.shown import Shown
+from harness.measuring.requests import PairFailure, Turns
 
 VARIANTS = str(Path(__file__).parents[1] / "variants.py")
 
@@ -81,12 +86,12 @@ def test_a_tie_is_no_win() -> None:
 
 
 def test_one_early_win_is_no_crossover() -> None:
-    """A wins at 256 alone, then from 3000 on."""
+    """A wins at 256 alone, the smallest n, then from 3000 on."""
 
     def a(n: int) -> float:
         return quadratic(n) / 2 if n == 256 else linear(3000)(n)
 
-    found = find(probes(a, quadratic), low=128, high=65536)
+    found = find(probes(a, quadratic), low=256, high=65536)
     assert abs(found.n / 3000 - 1) < 0.01
     assert found.sentence("x", "y").endswith("; tried up to 8192), and also at n = 256")
 
@@ -179,6 +184,7 @@ def test_what_cannot_be_compared_is_one_line(
 def test_the_command_measures_and_answers_in_json(surroundings: dict[str, str], capsys: pytest.CaptureFixture) -> None:
     """`huge` is refused by its own cost model and `memory_error` as it runs: whoever runs wins at every n."""
     axes = ["--plugin", VARIANTS, "--heads", "2", "--head-dim", "16", "--low", "32", "--high", "64", "--budget", "0.01"]
+    axes += ["--patience", "0"]
     assert cli.main(["crossover", "right", "memory_error", *axes, "--json"]) == 0
     out, err = capsys.readouterr()
     document = json.loads(out, parse_constant=lambda text: pytest.fail(f"{text} is not JSON"))
@@ -207,6 +213,12 @@ class Fake:
     def free_bytes(self) -> int:
         return 100
 
+    def canary(self) -> float:
+        return 1.0
+
+    def moment(self) -> Moment:
+        return Moment(seconds=time.monotonic())
+
     def pair(self, *arguments: Any, **named: Any) -> Any:
         if isinstance(self.answer, Exception):
             raise self.answer
@@ -218,12 +230,13 @@ def test_a_probe_that_fails_is_a_win_or_the_end() -> None:
 
     from harness.cases.space import Sweep
     from harness.engines.local import WorkerLost
-    from harness.measuring.requests import PairFailure, Turns
 
     pair, sweep = [making.case(attention="a"), making.case(attention="b")], Sweep()
 
     def probe(answer: Any) -> Probe:
-        return crossing._probe(Fake(answer), sweep, pair, 64)  # type: ignore[arg-type]
+        engine: Any = Fake(answer)
+        watch = Watch(engine, Shown(), threads=1, cuda=False, patience_s=0.0)
+        return crossing._probe(engine, sweep, pair, 64, watch, lambda line: None)
 
     assert probe(PairFailure(status="oom", note="no", which=1)).winner == "A"
     assert probe(PairFailure(status="unsupported", note="no", which=0)).winner == "B"
@@ -243,3 +256,113 @@ def test_only_found_crossovers_have_an_interval() -> None:
     assert answer.sentence("x", "y") == "x beats y from about n = 64 on (between below 64 and 64; tried up to 128)"
     with pytest.raises(UsageError):
         crossing.measure({"attention": "x"}, "a", "b", low="1", high="2")
+
+
+def disturbed(
+    a: Callable[[int], float], b: Callable[[int], float], *, at: Callable[[int], bool], factor: float
+) -> Callable[[int], Probe]:
+    """Probes of two latencies, of which those `at` some n were taken beside a neighbour."""
+
+    def probe(n: int) -> Probe:
+        return compare(
+            [a(n)] * 20,
+            [b(n)] * 20,
+            n=n,
+            contended="others had 1 of 2 cores" if at(n) else "",
+            factor=factor if at(n) else 1.0,
+        )
+
+    return probe
+
+
+def test_times_that_fall_as_n_grows_are_refused() -> None:
+    """Anchor at n = 535 took 72 ms and at 558 0.83, beside a busy loop: no crossover is read from that."""
+
+    def a(n: int) -> float:
+        return 72.0 if n <= 540 else 0.83
+
+    found = find(probes(a, lambda n: 20.0 * n / 512), low=128, high=8192)
+    assert (found.kind, found.n, found.low, found.high) == ("refused", None, None, None)
+    assert found.sentence("anchor", "flash") == (
+        "no answer: the times of anchor fall as n grows, from at least 72 ms at n = 128 to at most 0.83 ms at n = 1024"
+        ": something disturbed them; measure again on a quiet machine"
+    )
+
+
+def test_a_fall_within_the_intervals_is_no_fall() -> None:
+    found = find(probes(linear(3000), quadratic, noise=0.3), low=128, high=65536)
+    assert found.kind == "found"
+    flat = find(probes(lambda n: 1.0 / (1 + n / 1e6), quadratic), low=128, high=65536)  # by 6 % over the whole range
+    assert flat.kind == "found"
+
+
+def test_an_answer_that_hangs_on_a_disturbed_probe_is_refused() -> None:
+    found = find(disturbed(linear(3000), quadratic, at=lambda n: n > 2000, factor=4.0), low=128, high=65536)
+    assert found.kind == "refused"
+    said = found.sentence("anchor", "flash")
+    assert said.startswith("no answer: it hangs on n = ")
+    assert "others had 1 of 2 cores" in said
+    assert "--patience" in said
+
+
+def test_a_disturbed_probe_that_decides_nothing_is_told_first() -> None:
+    found = find(disturbed(linear(3000), quadratic, at=lambda n: n == 256, factor=2.0), low=128, high=65536)
+    assert abs((found.n or 0) / 3000 - 1) < 0.01
+    assert found.sentence("x", "y").startswith(
+        "CONTENDED at n = 256 (others had 1 of 2 cores): x beats y from about n = "
+    )
+    sure = find(disturbed(linear(3000), quadratic, at=lambda n: True, factor=1.01), low=128, high=128 * 2)
+    assert (sure.kind, [p.winner for p in sure.probes]) == ("never", ["B", "B"])
+    assert sure.sentence("x", "y").startswith("CONTENDED at n = 128, n = 256 (")
+
+
+def test_a_contended_probe_is_as_unsure_as_its_machine() -> None:
+    quiet, loud = (compare([1.0] * 9, [2.0] * 9, n=64, contended=why, factor=by) for why, by in (("", 1.0), ("a", 3.0)))
+    assert (quiet.winner, loud.winner) == ("A", "tie")
+    assert (loud.low, loud.high) == pytest.approx((0.5 / 3, 1.5))
+    assert loud.a_range == pytest.approx((1 / 3, 3.0))
+
+
+class Beside(Fake):
+    """An engine beside a neighbour, whose answers never change."""
+
+    moments = 0
+
+    def open(self) -> dict[str, Any]:
+        from harness.cases.catalogue import cached
+
+        known = cached([])
+        assert known is not None
+        environment = {"torch": {"threads": 2}}
+        return {"device": "cpu", "machine": "here", "catalogue": known["attentions"], "environment": environment}
+
+    def __enter__(self) -> Beside:
+        return self
+
+    def __exit__(self, *failure: object) -> None: ...
+
+    def moment(self) -> Moment:
+        self.moments += 1
+        return Moment(
+            seconds=float(self.moments), cores=2, busy_s=2.0 * self.moments, steal_s=0.0, own_s=float(self.moments)
+        )
+
+
+def test_the_command_refuses_on_its_first_line_and_by_its_exit_code(
+    catalogue: dict, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(crossing, "check_names", lambda sweep: None)
+    monkeypatch.setattr(crossing, "Engine", lambda **how: Beside(Turns(a=[1.0] * 20, b=[1.2] * 20)))
+    arguments = ["crossover", "anchor", "full", "--low", "128", "--high", "256", "--patience", "0"]
+    assert cli.main(arguments) == 3
+    out, err = capsys.readouterr()
+    assert out.splitlines()[0].startswith(
+        "no answer: it hangs on n = 256, measured while the machine was not quiet (others"
+    )
+    assert out.count("contended") == 2  # each probe's line
+    assert err.count("; contended: others had 1 of 2 cores") == 2
+    assert cli.main([*arguments, "--json"]) == 3
+    document = json.loads(capsys.readouterr().out)
+    assert (document["kind"], document["n"]) == ("refused", None)
+    assert {probe["contended"] for probe in document["probes"]} == {"others had 1 of 2 cores"}

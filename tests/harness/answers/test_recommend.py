@@ -357,3 +357,102 @@ def test_a_bare_name_that_took_several_backends_is_one_line_and_names_the_one_me
         "anchor:reference", "anchor:reference", "anchor", "anchor:chunked",
     ]  # fmt: skip
     assert found[8192].time.ms == pytest.approx(8.0)
+
+
+# A machine that was not quiet
+
+BUSY = "contended: others had 0.66 of 2 cores; stopped: converged at ±0.1 %"
+
+
+def test_a_verdict_that_rests_on_a_contended_time_says_so_first(tmp_path: Path) -> None:
+    told = (Told("flash", n=1024, ms=10.0), Told("anchor", n=1024, m=64, ms=2.0, note=BUSY))
+    answer = ask(stored(tmp_path / "r", told))
+    assert answer.headline.startswith("CONTENDED, measured beside other work (anchor m=64): anchor m=64 (an approx")
+    assert answer.unknown[0] == (
+        "anchor m=64 was timed while the machine was not quiet: others had 0.66 of 2 cores; measure it again."
+    )
+    assert as_text(answer).startswith("CONTENDED")
+    assert "contended" in as_text(answer).split("Runner-up")[1]
+    assert as_json(answer)["choice"]["contended"] == "others had 0.66 of 2 cores"
+    assert as_json(answer)["runner_up"]["contended"] == ""
+
+
+@pytest.mark.parametrize("limits", [{}, {"budget_ms": 5.0}])
+def test_a_contended_rival_is_told_as_well(tmp_path: Path, limits: dict[str, float]) -> None:
+    told = (Told("flash", n=1024, ms=10.0, note=BUSY), Told("anchor", n=1024, m=64, ms=2.0))
+    answer = ask(stored(tmp_path / "r", told), **limits)
+    assert answer.headline.startswith("CONTENDED, measured beside other work (flash): anchor m=64")
+
+
+def test_what_is_interpolated_between_contended_rows_is_contended(tmp_path: Path) -> None:
+    told = (Told("flash", n=512, ms=1.0), Told("flash", n=2048, ms=16.0, note=BUSY))
+    assert ask(stored(tmp_path / "r", told)).headline.startswith("CONTENDED")
+
+
+def test_raw_samples_of_a_contended_row_are_not_resampled(tmp_path: Path) -> None:
+    """They would give the ±0.1 % that the row's widened interval takes back."""
+    from making import case, row
+
+    from harness import figures
+    from harness.store.record import Reading
+    from harness.store.runs import Store
+
+    with Store.open(tmp_path / "r", metrics=("latency",)) as store:
+        for name, note in (("flash", ""), ("full", BUSY)):
+            reading = Reading(metric="latency", value=2.0, ci_low=0.5, ci_high=8.0, samples=50, note=note)
+            store.append([row(case(attention=name, n=1024), reading)], {"latency": [2.0] * 50})
+    answer = ask(figures.load(tmp_path / "r"))
+    raws = {candidate.name: candidate.raw is None for candidate in answer.ranking}
+    assert raws == {"flash": False, "full": True}
+    assert answer.margin is not None
+    assert not answer.margin.told_apart
+
+
+# Sizes that lie close together
+
+
+@given(
+    st.integers(1, 1 << 26), st.integers(1, 1 << 26), st.floats(0, 1), st.floats(1e-6, 1e9), st.floats(1e-6, 1e9),
+)  # fmt: skip
+@settings(max_examples=300)
+def test_a_power_law_between_any_two_points_lies_between_them(a: int, b: int, share: float, x: float, y: float) -> None:
+    if a == b:
+        with pytest.raises(ValueError, match="a power law needs positive figures at two sizes"):
+            power_between((a, b), (x, y), a)
+        return
+    n = min(max(round(a + share * (b - a)), min(a, b)), max(a, b))
+    found = power_between((a, b), (x, y), n)
+    assert math.isfinite(found)
+    assert min(x, y) * (1 - 1e-9) <= found <= max(x, y) * (1 + 1e-9)
+    assert power_between((a, b), (x, y), a) == pytest.approx(x)
+    assert power_between((a, b), (x, y), b) == pytest.approx(y)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 1 << 20), st.floats(1e-9, 1e12)), min_size=3, max_size=8, unique_by=lambda t: t[0]
+    )
+)
+@settings(max_examples=100)
+def test_an_interpolation_misses_by_a_number(points: list[tuple[int, float]]) -> None:
+    points.sort()
+    missed = interpolation_miss([n for n, _ in points], [ms for _, ms in points])
+    assert missed is not None
+    assert 1 <= missed < math.inf
+
+
+@pytest.mark.parametrize("sizes", [(4095, 4097), (16383, 16385), (65535, 65537)])
+@pytest.mark.parametrize("times", [(1.0, 1.3), (5.0, 0.01), (1e-3, 1e3)])
+def test_neighbouring_sizes_neither_break_nor_blank_an_answer(
+    tmp_path: Path, sizes: tuple[int, int], times: tuple[float, float]
+) -> None:
+    low, high = sizes
+    told = [Told("flash", n=n, ms=ms) for n, ms in zip(sizes, times, strict=True)] + [Told("full", n=low + 1, ms=9.0)]
+    told += [Told("anchor", n=n, m=64, ms=ms) for n, ms in zip((low, low + 1, high), (*times, times[0]), strict=True)]
+    run = stored(tmp_path / "r", told)
+    answer = ask(run, n=low + 1)
+    text = json.dumps(as_json(answer), allow_nan=False)
+    assert "nan" not in as_text(answer) + text
+    between = next(candidate for candidate in answer.ranking if candidate.name == "flash")
+    assert min(times) <= between.time.ms <= max(times)
+    assert stats.power_law(sizes, times).exponent == pytest.approx(math.log(times[1] / times[0]) / math.log(high / low))

@@ -36,7 +36,7 @@ def clock(monkeypatch):
         for key in keys:
             slower = 1.0 if name == "base" else told["canary"] if key == CANARY else factor
             samples[key] = (slower * np.exp(generator.normal(0, 0.005, 9))).tolist()
-        return Process(side=name, slot=slot, samples=samples)
+        return Process(side=name, slot=slot, samples={key: [values] for key, values in samples.items()})
 
     monkeypatch.setattr(pairs, "measure", measure)
     return told

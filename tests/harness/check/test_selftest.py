@@ -10,29 +10,30 @@ import numpy as np
 import pytest
 
 import attentions
-from harness.check import mutants, peers, pool, selftest
+from harness.check import account, mutants, peers, pool, rules, selftest
+from harness.check.rules import Timed
 from harness.errors import Failure
 
 
-def synthetic(processes: int, *, noise: float = 0.02) -> pool.Pool:
-    """A pool whose extra work takes exactly its share."""
+def synthetic(processes: int, *, noise: float = 0.02, wall: float = 0.0) -> pool.Pool:
+    """A pool whose extra work takes exactly its share of CPU time; wall: the noise of the wall clock beside that."""
     generator = np.random.default_rng(0)
     recorded = []
     for _ in range(processes):
         here = np.exp(generator.normal(0, noise))
-        recorded.append(
-            {
-                key: (5 * here * (1 + key[1] / 100) * np.exp(generator.normal(0, noise, 9))).tolist()
-                for key in pool.timed()
-            }
-        )
+        process = {}
+        for key in pool.timed():
+            cpu = 5 * here * (1 + key[1] / 100) * np.exp(generator.normal(0, noise, (3, 3)))
+            passed = cpu * np.exp(generator.normal(0, wall))
+            process[key] = Timed(wall=passed.tolist(), cpu=cpu.tolist())
+        recorded.append(process)
     return recorded
 
 
 def written(folder, recorded, *, torn: str = "") -> None:
     lines = [",".join(pool.COLUMNS)]
     for number, process in enumerate(recorded):
-        lines += [f"{number},{k[0]},{k[1]},{' '.join(f'{v:.6g}' for v in values)}" for k, values in process.items()]
+        lines += [f"{number},{k[0]},{k[1]},{pool._text(t.wall)},{pool._text(t.cpu)}" for k, t in process.items()]
     folder.mkdir(exist_ok=True)
     (folder / pool.POOL).write_text("\n".join(lines) + "\n" + torn)
 
@@ -59,12 +60,15 @@ def test_the_specimens_do_their_extra_work_and_compute_the_same(tmp_path):
 
 def test_a_pool_resumes_after_its_last_whole_block(tmp_path):
     recorded = synthetic(6)
-    written(tmp_path, recorded, torn="6,full,0,1.2 3.4\n6,full,5,1.")
+    written(tmp_path, recorded, torn="6,full,0,1.2 3.4,1.2 3.4\n6,full,5,1.")
     assert len(pool.load(tmp_path)) == 4
     before = (tmp_path / pool.POOL).stat().st_size
     assert len(pool.load(tmp_path, repair=True)) == 4
     assert (tmp_path / pool.POOL).stat().st_size < before
-    assert pool.load(tmp_path)[2]["flash", 10] == pytest.approx(recorded[2]["flash", 10], rel=1e-5)
+    found, wanted = pool.load(tmp_path)[2]["flash", 10], recorded[2]["flash", 10]
+    for clock in ("wall", "cpu"):
+        assert len(found.by(clock)) == 3
+        assert np.array(found.by(clock)) == pytest.approx(np.array(wanted.by(clock)), rel=1e-5)
     assert pool.load(tmp_path / "none") == []
 
 
@@ -83,21 +87,69 @@ def test_a_damaged_pool_is_refused(tmp_path, old, new):
 
 def test_a_trial_draws_no_process_twice():
     generator = np.random.default_rng(3)
-    medians = [{key: float(generator.lognormal()) for key in pool.timed()} for _ in range(100)]
-    first, second = selftest.draw(medians, "full", 0, 12, random.Random(1))
+    figures = [[{0: np.log([generator.lognormal()])} for _ in range(100)]]
+    [(first, second)] = selftest.draw(figures, 0, 12, random.Random(1))
     assert len(first.differences) == len(second.differences) == 12
     assert len(set(first.differences + second.differences)) == 24
     assert len(first.same_side) == 12
 
 
+def test_the_parts_of_a_rule_are_drawn_alike():
+    figures = [{0: np.log([1.0 + place])} for place in range(100)]
+    both = selftest.draw([figures, figures], 0, 12, random.Random(1))
+    assert both[0] == both[1]
+
+
 def test_the_rates_of_a_made_up_pool():
-    medians = [{k: float(np.median(v)) for k, v in p.items()} for p in synthetic(120)]
-    unchanged = selftest.rate(medians, "default", "full", 0, 60)
-    assert (unchanged.regressed, unchanged.ok) == (0, 60)
+    recorded = synthetic(120)
+    unchanged = selftest.rate(recorded, "default", "full", 0, 60)
+    assert (unchanged.rule, unchanged.regressed, unchanged.ok) == (rules.CHOSEN, 0, 60)
     assert unchanged.regressed_at_most == pytest.approx(1 - 0.05 ** (1 / 60))
-    slower = selftest.rate(medians, "default", "anchor", 15, 60)
+    slower = selftest.rate(recorded, "default", "anchor", 15, 60)
     assert slower.regressed >= 58
     assert slower.realised_percent == pytest.approx(15, abs=1)
+
+
+@pytest.mark.parametrize("rule", [name for name in rules.RULES if "cpu" in name])
+def test_what_preemption_does_to_the_wall_clock_is_nothing_to_cpu_time(rule):
+    recorded = synthetic(88, wall=0.3)
+    assert selftest.rate(recorded, "default", "full", 10, 40, rule=rule).regressed >= 38
+    assert selftest.rate(recorded, "default", "full", 10, 40, rule=rules.BEFORE).regressed <= 4
+    assert selftest.rate(recorded, "default", "full", 0, 40, rule=rule).regressed == 0
+
+
+def test_turns_are_paired_with_those_beside_them():
+    """A machine that is three times slower from one turn to the next, for all four processes alike."""
+    drift = np.repeat([1.0, 3.0, 9.0], 3).reshape(3, 3)
+    (part,) = rules.RULES["cpu, turn by turn"]
+    vectors = [part.of(Timed(wall=[], cpu=(factor * drift).tolist())) for factor in (1.0, 1.1, 1.1, 1.0)]
+    found = rules.pairs(["base", "head", "head", "base"], vectors)
+    assert found.differences == pytest.approx([np.log(1.1)] * 2)
+    assert found.same_side == pytest.approx([0, 0])
+    with pytest.raises(ValueError, match="no number"):
+        rules.pairs(["base", "head", "head", "base"], [*vectors[:3], np.array([np.nan])])
+
+
+def test_a_pool_without_cpu_times_is_judged_by_the_wall_clock_alone():
+    class Silent:
+        def step(self, *told):
+            pass
+
+    recorded = [{key: Timed(wall=t.wall, cpu=()) for key, t in process.items()} for process in synthetic(80)]
+    found = selftest.all_rates(recorded, trials=2, progress=Silent())
+    assert {rate.rule for rate in found} == {"wall", "wall, lower quartile", "wall, turn by turn"}
+    with pytest.raises(Failure, match="holds no cpu times"):
+        selftest.rate(recorded, "default", "full", 0, 2)
+
+
+def test_a_pool_may_hold_fewer_amounts_of_extra_work(tmp_path):
+    recorded = [{key: t for key, t in process.items() if key[1] in (0, 10)} for process in synthetic(4)]
+    written(tmp_path, recorded)
+    assert pool.extras_of(pool.load(tmp_path)) == (0, 10)
+    with pytest.raises(Failure, match="holds other amounts of extra work"):
+        pool.record(
+            tmp_path, processes=8, seconds=0.01, threads=1, device="cpu", progress=lambda *told: None, extras=(0, 5)
+        )
 
 
 def test_exact_bounds():
@@ -138,14 +190,21 @@ def test_peers_rules_see_a_slowdown_and_none_where_there_is_none():
 
 def test_the_report_is_written_from_the_rates():
     recorded = synthetic(88)
-    medians = [{k: float(np.median(v)) for k, v in p.items()} for p in recorded]
-    rates = [selftest.rate(medians, "default", "full", extra, 10) for extra in (0, 10)]
+    rates = [
+        selftest.rate(recorded, "default", "full", extra, 10, rule=rule)
+        for rule in (rules.CHOSEN, rules.BEFORE)
+        for extra in (0, 10)
+    ]
     others = list(selftest.peer_rates(recorded, peers.rules()[:1]))
     caught = [mutants.Outcome(name="x", caught=False, what="")]
-    text = selftest.text(rates, others, caught, processes=88, threads=1, busy=True)
-    assert "burns one core" in text
+    text = account.text(rates, others, caught, processes=88, threads=1, beside=selftest.BURNING)
+    assert "with a process that burns one core beside it" in text
     assert "thorough: 1.1" in text
     assert "**not caught**" in text
+    assert "with 10 % of their work done twice" in text
+    assert "| cpu or wall | default | 0.0 % | 100.0 % |" in text
+    assert "| wall | default | 0.0 % | 100.0 % |" in text
+    assert "Mutants" not in account.text(rates, others, [], processes=88, threads=1)
 
 
 @pytest.mark.parametrize("outcome", list(mutants.in_inputs()), ids=lambda outcome: outcome.name)

@@ -10,7 +10,7 @@ import pytest
 
 from harness.check import pairs as module
 from harness.check import revisions
-from harness.check.pairs import CANARY, Process, Rounds, check_origin
+from harness.check.pairs import CANARY, Process, Record, Rounds, check_origin
 from harness.check.revisions import Side
 from harness.check.timing import judge
 from harness.errors import Failure
@@ -35,6 +35,8 @@ def made_up(monkeypatch):
         "count": 9,
         "rounds": 0,
         "timed": [],
+        "cpu": False,
+        "cpu_factor": 1.0,
     }
     generator = np.random.default_rng(0)
 
@@ -53,8 +55,14 @@ def made_up(monkeypatch):
                 failures[key] = told["why"]
             else:
                 noise = np.exp(generator.normal(0, 0.005, told["count"]))
-                samples[key] = ((factor if name == "head" else 1.0) * noise).tolist()
-        return Process(side=name, slot=slot, samples=samples, failures=failures)
+                samples[key] = [((factor if name == "head" else 1.0) * noise).tolist()]
+        cpu = {key: times(key, name, turns) for key, turns in samples.items()} if told["cpu"] else {}
+        return Process(side=name, slot=slot, samples=samples, cpu=cpu, failures=failures)
+
+    def times(key, name, turns):
+        factor = told["cpu_factor"] if key == "one" and name == "head" else 1.0
+        wall = told["factors"][told["rounds"] - 1] if key == "one" and name == "head" else 1.0
+        return [[value / wall * factor for value in turn] for turn in turns]
 
     monkeypatch.setattr(module, "measure", measure)
     return told
@@ -89,6 +97,53 @@ def test_verdicts(made_up, told, one, two, rounds):
         return
     assert run() == {"one": one, "two": two}
     assert made_up["rounds"] == rounds
+
+
+@pytest.mark.parametrize(
+    ("factors", "cpu_factor", "verdict", "clock", "rounds"),
+    [
+        ([1.0, 1.0], 1.0, "ok", "cpu", 1),
+        ([1.3, 1.3], 1.3, "regressed", "cpu", 2),
+        ([1.0, 1.0], 1.3, "regressed", "cpu", 2),  # more work, which a neighbour's absence hid from the wall clock
+        ([1.3, 1.3], 1.0, "regressed", "wall", 2),  # it sleeps, or waits for a file or another thread
+        ([1.3, 1.0], 1.0, "ok", "cpu", 2),  # a neighbour's moment
+        ([1.0, 1.0], 0.05, "implausible", "cpu", 1),
+        ([0.05, 0.05], 1.0, "implausible", "wall", 1),
+    ],
+)
+def test_cpu_time_decides_and_the_wall_clock_finds_what_waits(made_up, factors, cpu_factor, verdict, clock, rounds):
+    made_up.update(cpu=True, factors=factors, cpu_factor=cpu_factor)
+    findings, medians = judge({"one": (CASE, CASE), "two": (CASE, CASE)}, ROUNDS, pairs=8, seed=0)
+    one = findings[0]
+    assert (one.verdict, one.clock, made_up["rounds"]) == (verdict, clock, rounds)
+    assert one.reason.startswith({"cpu": "CPU time of one thread: ", "wall": "wall clock: "}[clock])
+    assert ("it waits or is preempted" in one.reason) == (clock == "wall")
+    assert (findings[1].verdict, findings[1].clock) == ("ok", "cpu")
+    assert one.head == pytest.approx(factors[0], rel=0.02)  # what users wait for
+    assert len(medians["one"]) == 8
+
+
+def test_instructions_are_told_where_they_are_counted():
+    sides = ["base", "head", "head", "base"]
+    counted = [
+        Process(side=side, slot=slot, samples={}, instructions={"one": [[1000.0 if side == "base" else 1100.0]]})
+        for slot, side in enumerate(sides)
+    ]
+    assert Record(tuple(counted)).instructions("one") == pytest.approx(1.1)
+    assert Record((replace(counted[0], instructions={}), *counted[1:])).instructions("one") is None
+
+
+def test_a_counter_counts_or_says_why_not():
+    from harness.machine.instructions import Instructions, NoCounter
+
+    try:
+        counter = Instructions.open()
+    except NoCounter as reason:
+        pytest.skip(str(reason))
+    before = counter.read()
+    sum(range(100_000))
+    assert counter.read() - before > 100_000
+    counter.close()
 
 
 def test_only_the_unsettled_are_measured_again_and_orders_are_shuffled_by_block(made_up):
@@ -135,4 +190,8 @@ def test_real_processes_time_real_extra_work(tmp_path, monkeypatch):
     assert min(record.pairs("made").differences) > np.log(5)
     assert len(record.failures("absent", "base")) == 2
     assert [process.slot for process in record.processes] == [0, 1, 2, 3]
-    assert len(record.processes[0].samples[CANARY]) >= 5
+    assert len(record.processes[0].flat(CANARY)) >= 5
+    assert record.clock("made") == "cpu"
+    assert min(record.pairs("made", "cpu").differences) > np.log(
+        20
+    )  # the work is forty times as much, whoever is beside

@@ -157,7 +157,7 @@ def test_nothing_stored_and_nothing_to_be_measured(
 @pytest.mark.slow
 def test_what_no_run_holds_is_measured_once(harness: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    words = ("--n", "64", "--attention", "full,flash", *LINE, "--budget", "0.05")
+    words = ("--n", "64", "--attention", "full,flash", *LINE, "--budget", "0.05", "--patience", "0")
     code, out, err = harness(*words, "--quiet", "--json")
     assert code == 0
     document = json.loads(out)

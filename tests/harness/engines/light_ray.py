@@ -19,6 +19,7 @@ from harness.cases.catalogue import Resolution
 from harness.engines import ray as engine
 from harness.engines.local import Outcome
 from harness.engines.place import Place
+from harness.machine.quiet import Moment
 from harness.store.record import Case, Reading
 
 FOLDER = Path(os.environ["LIGHT"])
@@ -45,6 +46,12 @@ class Lamp:
 
     def canary(self) -> float:
         return 1.0
+
+    def moment(self) -> Moment:
+        return Moment(seconds=time.monotonic())
+
+    def examine(self, seconds: float) -> str:
+        return ""
 
     def measure(self, case: Case, *, metrics: Sequence[str], settings: Any, timeout_s: float) -> Outcome:
         print("a case prints this, and it reaches nobody")

@@ -379,7 +379,8 @@ def test_a_real_sweep_has_the_rows_and_the_machine_of_a_local_one(cluster: Clust
     before = environment.commit()
     done = command(
         cluster, "run", "--plugin", VARIANTS, "--attention", "right,segfault", "--n", "64", "--heads", "2",
-        "--head-dim", "16", "--metrics", "latency,flops,roofline_fraction", "--budget", "0.05", "--engine", "ray",
+        "--head-dim", "16", "--metrics", "latency,flops,roofline_fraction", "--budget", "0.05", "--patience", "0",
+        "--engine", "ray",
         "--address", cluster.address, "--json", "--out", tmp_path / "run",
     )  # fmt: skip
     document = json.loads(done)

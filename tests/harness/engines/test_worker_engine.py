@@ -67,7 +67,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, surroundings: dict[str, str]) 
     wanted = Sweep.parse(
         {
             "attention": [*FAILURES, *GOOD], "n": 64, "heads": 2, "head_dim": 16, "metrics": METRICS, "budget": 0.02,
-            "timeout": 8, "plugin": VARIANTS, "seed": 4,
+            "timeout": 8, "plugin": VARIANTS, "seed": 4, "patience": 0,
         }
     )  # fmt: skip
     with Engine(plugins=wanted.plugin, device="cpu") as engine:

@@ -316,3 +316,37 @@ def test_doctor_on_a_gpu() -> None:
     diagnosis = doctor.examine("cuda:0", seconds=0.5)
     assert diagnosis.trial is not None, diagnosis.verdict
     assert not [finding for finding in diagnosis.findings if "probe broke" in finding.seen]
+
+
+# What a run opens with
+
+
+def diagnosis(*findings: Finding, trial: bool = True) -> doctor.Diagnosis:
+    made = Trial.of([1.0, 1.0, 1.1, 1.0, 1.0, 1.2], "a product") if trial else None
+    return doctor.Diagnosis(device="cpu", findings=findings, trial=made, verdict="")
+
+
+def seen(check: str, level: str, what: str) -> Finding:
+    return Finding(check=check, level=level, seen=what, why="", do="stop it")
+
+
+@pytest.mark.parametrize(
+    ("findings", "line"),
+    [
+        ((seen("governor", "warn", "powersave"), seen("load", "warn", "2.0"), seen("heat", "unknown", "?")), ""),
+        (
+            (seen("spread", "problem", "wide"), seen("other work", "warn", "0.3 cores")),
+            "other work: 0.3 cores; spread: wide; effects under EFFECT % cannot be seen. Stop it; harness doctor tells "
+            "all",
+        ),
+    ],
+)
+def test_a_run_opens_with_what_is_wrong_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, findings: tuple[Finding, ...], line: str
+) -> None:
+    """What many machines always have, such as a governor that follows the load, is for the doctor's page."""
+    made = diagnosis(*findings)
+    monkeypatch.setattr(doctor, "examine", lambda device, seconds: made)
+    assert made.trial is not None
+    assert doctor.opening("cpu", seconds=0.5) == line.replace("EFFECT", f"{100 * made.trial.effect:.0f}")
+    assert "\n" not in line

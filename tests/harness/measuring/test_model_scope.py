@@ -172,7 +172,18 @@ def test_a_run_of_models_from_the_command_line(capsys: pytest.CaptureFixture[str
         "--out",
         folder,
     ]
-    words += ["--metrics", "throughput,flops,peak_memory", "--budget", "0.02", "--device", "cpu", "--json", "--quiet"]
+    words += [
+        "--metrics",
+        "throughput,flops,peak_memory",
+        "--budget",
+        "0.02",
+        "--patience",
+        "0",
+        "--device",
+        "cpu",
+        "--json",
+        "--quiet",
+    ]
     assert cli.main(list(map(str, words))) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert {row["status"] for row in rows} == {"ok"}

@@ -31,7 +31,22 @@ from harness.measuring.requests import CaseFailure, Threads
 from harness.store.record import Case, parse_options
 from harness.store.runs import read, read_samples
 
-SMALL = ("--n", "65", "--m", "8", "--heads", "2", "--head-dim", "8", "--budget", "0.05", "--device", "cpu")
+SMALL = (
+    "--n",
+    "65",
+    "--m",
+    "8",
+    "--heads",
+    "2",
+    "--head-dim",
+    "8",
+    "--budget",
+    "0.05",
+    "--patience",
+    "0",
+    "--device",
+    "cpu",
+)
 
 
 @pytest.mark.parametrize(

@@ -201,3 +201,17 @@ def test_a_link_is_replaced_not_followed(harness: Any, tmp_path: Path) -> None:
     assert harness(folder, "--out", link)[0] == 0
     assert target.read_text() == report.MARK + "old"
     assert not stat.S_ISLNK(os.lstat(link).st_mode)
+
+
+def test_a_contended_run_has_a_banner_above_everything(tmp_path: Path, run: Run) -> None:
+    busy = "contended: others had 0.66 of 2 cores; stopped: converged"
+    told = [Told("flash", n=n, ms=10.0, note=busy) for n in (256, 512, 1024, 2048, 4096, 8192)] + [Told("full", n=256)]
+    html = report.build([stored(tmp_path / "busy", told)], kinds=KINDS)
+    shown = " ".join(" ".join(Elements(html).text).split())
+    assert "CONTENDED: 6 of 7 cases were measured while the machine had other work" in shown
+    assert shown.index("CONTENDED: 6 of 7") < shown.index("Charts")
+    assert html.index('class="card contended"') < html.index('id="answer"')
+    assert "n=256 forward float32: others had 0.66 of 2 cores" in shown
+    assert "and 1 more: filter the rows by note:contended" in shown
+    assert "<details" not in html[: html.index('id="answer"')]  # a banner, not a fold
+    assert 'class="card contended"' not in report.build([run], kinds=KINDS)

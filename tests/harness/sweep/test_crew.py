@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -18,6 +19,7 @@ from harness.engines import devices
 from harness.engines.local import Outcome
 from harness.engines.place import Place, Task, Visit
 from harness.errors import Failure, UsageError
+from harness.machine.quiet import Moment
 from harness.store import runs as store
 from harness.store.record import Case
 from harness.sweep import conduct as sweep
@@ -65,12 +67,15 @@ class Fake:
         self.meet(self, resolution.case)
         first = len(self.measured) == 1
         ceilings = {"copy_gb_per_s": float(len(self.name)), "matmul_tflops": {"float32": 1.0}}
-        return Visit(outcome=well(resolution.case), canary_ms=1.0, ceilings=ceilings if first else None)
+        return Visit(outcome=well(resolution.case), canaries_ms=((0.0, 1.0),), ceilings=ceilings if first else None)
 
     def look(self) -> float:
         if self.left.is_set():
             raise Lost("gone")
         return 1.0
+
+    def examine(self, seconds: float) -> str:
+        return ""
 
 
 class Given:
@@ -333,6 +338,12 @@ class Gpu:
 
     def canary(self) -> float:
         return 1.0
+
+    def moment(self) -> Moment:
+        return Moment(seconds=time.monotonic())
+
+    def examine(self, seconds: float) -> str:
+        return ""
 
     def measure(self, case: Case, *, metrics: Any, settings: Any, timeout_s: float) -> Outcome:
         type(self).asked[self.device, case.device] += 1
