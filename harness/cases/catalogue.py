@@ -22,11 +22,22 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError
+from harness.store import opening
+from harness.store.documents import Damaged, misfit, parse_json
 from harness.store.record import Case, canonical_options
+from harness.store.replacing import replacing
 from harness.vision import models
 
 PACKAGES = ("torch", "triton", "xformers", "flash-attn", "flash_attn_3", "flash-attn-4", "nvidia-cuda-runtime-cu12")
 VARIABLES = ("CUDA_VISIBLE_DEVICES", "TRITON_INTERPRET", "PATH")
+MOST_CACHE_BYTES = 1 << 24
+SHAPE: dict[str, Any] = {"devices": [str], "attentions": {str: dict}}
+ENTRY: dict[str, Any] = {  # of the cached answer, as far as somebody reads it: all of it is there
+    "title": str, "paper": str, "exact": bool, "floor": bool, "not_parallel": object, "bottleneck": object,
+    "shares_query_key": bool, "options": {str: {"default": object, "choices": list, "help": str}},
+    "exponents": object, "unavailable": {str: object}, "best": {str: object},
+    "backends": {str: {"summary": str, "automatic": bool, "unavailable": {str: object}}},
+}  # fmt: skip
 DRIVER = Path("/proc/driver/nvidia/version")
 
 
@@ -71,8 +82,10 @@ def cached(plugins: Sequence[str], *, compute: bool = True) -> dict[str, Any] | 
         if not Path(plugin).is_file():
             raise UsageError(f"plugin {plugin}: no such file")
     path = _cache_folder() / f"catalogue-{_cache_key(plugins)}.json"
-    with suppress(OSError, ValueError):
-        return json.loads(path.read_text(encoding="utf-8"))
+    with suppress(OSError, Damaged):  # whatever is wrong with the file, it is a cache: found out and written again
+        known = parse_json(opening.read(path, most=MOST_CACHE_BYTES))
+        if not misfit(known, SHAPE) and all(key in known for key in SHAPE) and _whole_entries(known["attentions"]):
+            return known
     if not compute:
         return None
     import attentions
@@ -82,9 +95,8 @@ def cached(plugins: Sequence[str], *, compute: bool = True) -> dict[str, Any] | 
     found = {"devices": list(attentions.devices()), "attentions": describe(list(attentions.devices()))}
     with suppress(OSError):  # a read-only home costs time, not the answer
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps(found), encoding="utf-8")
-        partial.replace(path)
+        with replacing(path, several=True) as partial:
+            partial.write_text(json.dumps(found), encoding="utf-8")
     return found
 
 
@@ -146,6 +158,16 @@ def _whole(case: Case, spec: Any, backend: Any, core: int) -> tuple[int, int]:
     size = {"b": case.b, "phase": case.phase, "shared": spec.shares_query_key}
     held = architecture.peak_bytes(resolution, core=(costs[0].peak, costs[1].peak), itemsize=itemsize, **size)
     return held, architecture.flops(resolution, core=core, **size)
+
+
+def _whole_entries(entries: Mapping[str, Any]) -> bool:
+    """Whether every variant of a cached answer has all that `_describe` tells."""
+    return all(
+        not misfit(entry, ENTRY) and entry.keys() >= ENTRY.keys()
+        and all(one.keys() >= ENTRY["options"][str].keys() for one in entry["options"].values())
+        and all(one.keys() >= ENTRY["backends"][str].keys() for one in entry["backends"].values())
+        for entry in entries.values()
+    )  # fmt: skip
 
 
 def _describe(spec: Any, devices: list[str]) -> dict[str, Any]:

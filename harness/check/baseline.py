@@ -22,10 +22,11 @@ from typing import Any
 from harness import stats
 from harness.check.deterministic import IMPLAUSIBLE_BELOW, METRICS, TOOLCHAIN_BOUND, Facts
 from harness.check.verdict import Finding, Verdict
-from harness.errors import Failure, NothingToCompare
+from harness.errors import Failure, NothingToCompare, reason
 from harness.store import runs as store
 from harness.store.record import COLUMNS, Case, Reading, Row
 from harness.store.replacing import replacing
+from harness.store.rows import LEFT_OUT
 
 DEFINITION = "definition"
 SMALLEST_CHANGE = 0.05
@@ -48,6 +49,8 @@ def read(path: Path) -> Stored:
     if not path.is_file():
         raise NothingToCompare(f"baseline {path} does not exist; write one with: harness check --update {path}")
     frame = store.read(path)
+    if frame.attrs[LEFT_OUT]:
+        raise Failure(f"{path} is damaged: {frame.attrs[LEFT_OUT][0]}; write it again with --update")
     if frame.empty:
         raise NothingToCompare(f"baseline {path} has no rows; write one with: harness check --update {path}")
     cases, facts, timings = [], {}, {}
@@ -111,7 +114,7 @@ def write(path: Path, rows: Sequence[Row]) -> None:
             writer.writerow(COLUMNS)
             writer.writerows(row.cells() for row in rows)
     except OSError as error:
-        raise Failure(f"cannot write {path}: {error.strerror}") from None
+        raise Failure(f"cannot write {path}: {reason(error)}") from None
 
 
 def compare_timing(name: str, stored: Reading | None, medians: Sequence[float]) -> Finding:

@@ -17,7 +17,7 @@ from typing import Any
 import typer
 
 from harness.cli._completion import completing
-from harness.errors import UsageError
+from harness.errors import UsageError, brief
 
 AXES: dict[str, tuple[Any, str]] = {
     "attention": (list[str], "Variants, or variant:backend, by comma. Default: every variant."),
@@ -78,9 +78,12 @@ def _parameter(name: str, kind: Any, text: str, *, hidden: bool = False) -> insp
 
 
 def _merge(config: Path | None, named: dict[str, Any]) -> dict[str, Any]:
-    from harness.cases.space import read_toml
+    from harness.cases.plugins import check_named
+    from harness.cases.space import Sweep, read_toml
 
     given = read_toml(config) if config else {}
+    if "plugin" in given:
+        check_named(Sweep.parse({"plugin": given["plugin"]}, source=str(config)).plugin, named, source=str(config))
     for name, value in named.items():
         if value is None or value == []:
             continue
@@ -97,6 +100,6 @@ def _pairs(texts: list[str]) -> dict[str, str]:
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals:
-            raise UsageError(f"--set takes variant.option=value, such as anchor.init=paper, not {text!r}")
+            raise UsageError(f"--set takes variant.option=value, such as anchor.init=paper, not {brief(text)!r}")
         pairs[key.strip()] = value.strip()
     return pairs

@@ -74,13 +74,8 @@ class Progress:
         self._write(text + "\n")
 
     def _write(self, text: str) -> None:
-        """Write to stderr; once nobody reads it any more, the sweep goes on without a word."""
-        try:
-            sys.stderr.write(text)
-            sys.stderr.flush()
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
-            self.quiet, self.live = True, False
+        sys.stderr.write(text)  # which nobody may read any more, or may be full: the sweep goes on without a word
+        sys.stderr.flush()
 
 
 def columns() -> int:

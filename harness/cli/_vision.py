@@ -77,13 +77,8 @@ class Progress:
             self._write("\n")
 
     def _write(self, text: str) -> None:
-        """Write to stderr; once nobody reads it any more, the training goes on without a word."""
-        try:
-            sys.stderr.write(text)
-            sys.stderr.flush()
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
-            self.quiet, self.live, self.open = True, False, False
+        sys.stderr.write(text)  # which nobody may read any more, or may be full: the training goes on without a word
+        sys.stderr.flush()
 
 
 def records(frame: Any) -> list[dict[str, Any]]:

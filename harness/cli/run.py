@@ -59,9 +59,7 @@ def command(
     if resume:
         folder = out or store.newest_run(Path("results"))
         store.check_folder(folder, resume=True)
-        wanted = sweep.stored_sweep(folder)
-        sweep.check_same_sweep(wanted, given)
-        wanted = wanted.model_copy(update={k: v for k, v in Sweep.parse(given) if k in given})
+        wanted = sweep.resumed(folder, given)
     else:
         wanted = Sweep.parse(given)
         folder = out or _fresh(Path("results"))

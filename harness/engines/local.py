@@ -23,11 +23,12 @@ from pathlib import Path
 from typing import Any
 
 from harness.cases.catalogue import Resolution
-from harness.errors import Failure, UsageError
+from harness.errors import Failure, UsageError, reason
 from harness.machine.memory import oom_kills, volunteer
 from harness.store.record import Case, Reading
 
 START_TIMEOUT_S = 300.0
+MOST_STARTS = 3  # tries to start a worker again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,9 +185,14 @@ class Engine:
     def _ensure(self) -> None:
         if self._process is not None and self._process.poll() is not None:  # it died between two cases
             self.stop(kill=True)
-        if self._process is None:
+        for left in reversed(range(MOST_STARTS if self._process is None else 0)):
             self.restarts += 1
-            self.open()
+            try:
+                self.open()
+                return
+            except Failure:  # the kernel's out-of-memory killer, say, took it before it could answer
+                if not left:
+                    raise
 
     def _request(self, operation: str, timeout_s: float, **arguments: Any) -> Any:
         """Ask, once more in a fresh worker if it fails: what a case left behind in it may be the reason."""
@@ -204,7 +210,10 @@ class Engine:
 
     def _ask(self, operation: str, timeout_s: float, **arguments: Any) -> Any:
         if self._process is None:
-            self._start()
+            try:
+                self._start()
+            except OSError as error:
+                raise WorkerLost("error", f"it could not be started: {reason(error)}") from None
         process = self._process
         assert process is not None
         assert process.stdin is not None

@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import UsageError
+from harness.errors import UsageError, reason
 from harness.store import runs as store
 from harness.store.replacing import replacing
 from harness.store.selection import Frame, labelled, metric_rows
@@ -129,4 +129,4 @@ def _save(figure: Figure, path: Path, kind: str) -> None:
         with replacing(path, several=True) as partial:
             figure.savefig(partial, format=kind, metadata=metadata)
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from None
+        raise UsageError(f"cannot write {path}: {reason(error)}") from None

@@ -111,7 +111,17 @@ def _write(buffer: io.StringIO, header: tuple[str, ...], rows: list[list[object]
 
 SWEEP = Sweep.parse({"n": "1k..4k", "set": {"anchor.init": "paper"}, "attention": "full,anchor"}).to_toml().encode()
 ENVIRONMENT = json.dumps(
-    {"schema": 1, "machine": "here", "ceilings": {"copy": 10.5}, "canary": [1, 2.5, None], "warnings": ["a"]}
+    {
+        "schema": 1,
+        "machine": "here",
+        "device": "cpu",
+        "kinds": {"full": "exact"},
+        "wall_s": 3.5,
+        "ceilings": {"cpu": {"copy_gb_per_s": 10.5, "matmul_tflops": {"float32": 0.1}}},
+        "declared": {"full": {"flops_n": 2, "flops_m": 0}},
+        "environment": {"cpu": {"model": "x", "affinity_cores": 2}},
+        "sessions": [{"canary_ms": [[0.1, 2.5]], "canary_drift": 0.01, "wall_s": 3.5, "seconds": {"latency": 1.5}}],
+    }
 ).encode()
 
 
@@ -240,7 +250,7 @@ def test_the_seeds_are_valid() -> None:
         assert len(baseline.read(folder / "baseline.csv").cases) == 2
 
 
-@pytest.mark.parametrize("name", ["measurements.csv", "samples.csv", "environment.json"])
+@pytest.mark.parametrize("name", ["measurements.csv", "samples.csv", "environment.json", "sweep.toml"])
 def test_links_out_of_a_run_are_not_followed(name: str, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.write_bytes({"measurements.csv": MEASUREMENTS, "samples.csv": SAMPLES}.get(name, ENVIRONMENT))
@@ -249,18 +259,19 @@ def test_links_out_of_a_run_are_not_followed(name: str, tmp_path: Path) -> None:
     (run / "measurements.csv").write_bytes(MEASUREMENTS)
     (run / name).unlink(missing_ok=True)
     (run / name).symlink_to(outside)
-    readers = {"samples.csv": store.read_samples, "environment.json": store.read_environment}
-    with pytest.raises(store.StoreError, match="leads out of the run; it was not followed"):
+    readers = {
+        "samples.csv": store.read_samples, "environment.json": store.read_environment, "sweep.toml": store.read_sweep
+    }  # fmt: skip
+    with pytest.raises(store.StoreError, match="it is a link, and links inside a run are not followed"):
         readers.get(name, store.read)(run)
-    with pytest.raises(store.StoreError, match="leads out of the run"):
+    with pytest.raises(store.StoreError, match="it is a link"):
         store.check_folder(run, resume=True)
 
 
-def test_links_within_a_run_and_to_a_run_are_fine(tmp_path: Path) -> None:
+def test_a_link_to_a_run_is_followed(tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
-    (run / "rows.csv").write_bytes(MEASUREMENTS)
-    (run / "measurements.csv").symlink_to("rows.csv")
+    (run / "measurements.csv").write_bytes(MEASUREMENTS)
     (tmp_path / "link").symlink_to(run)
     assert len(store.read(run)) == len(store.read(tmp_path / "link")) == 9
     (run / "samples.csv").symlink_to("samples.csv")  # a loop

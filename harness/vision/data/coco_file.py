@@ -6,14 +6,15 @@ truth["images"], truth["annotations"], truth["categories"]       # as pycocotool
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Mapping
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
+from harness.errors import brief
 from harness.vision.data.reading import BadData, read_json
 
+LARGEST_SIDE = 1 << 20
+LARGEST = 1e15  # of a coordinate or an area: beyond it a float32 has no figure for both ends of a box
 PARTS = ("images", "annotations", "categories")
 
 
@@ -56,29 +57,34 @@ def _indexed(path: Path, entries: list[Any], what: str, fault: Callable[[Mapping
 
 def _image_fault(entry: Mapping[str, Any]) -> str:
     for name in ("width", "height"):
-        if not _whole(entry.get(name)) or entry[name] < 1:
-            return f"{name} is {entry.get(name)!r}, not a positive whole number"
+        if not _whole(entry.get(name)) or not 1 <= entry[name] <= LARGEST_SIDE:
+            return f"{name} is {brief(entry.get(name))}, not a whole number from 1 to {LARGEST_SIDE}"
     name = entry.get("file_name")
-    return "" if isinstance(name, str) and name else f"file_name is {name!r}"
+    if not isinstance(name, str) or not name or not name.isprintable():
+        return f"file_name is {brief(repr(name))}"
+    if name.startswith("/") or ".." in name.split("/"):
+        return f"file_name is {brief(repr(name))}, which leaves the folder of the images"
+    return "" if max(len(part.encode()) for part in name.split("/")) < 256 else f"file_name is {brief(repr(name))}"
 
 
 def _category_fault(entry: Mapping[str, Any]) -> str:
     name = entry.get("name")
-    return "" if isinstance(name, str) and name else f"name is {name!r}"
+    return "" if isinstance(name, str) and name else f"name is {brief(repr(name))}"
 
 
 def _annotation_fault(
     entry: Mapping[str, Any], images: Mapping[int, Mapping[str, Any]], categories: Collection[int]
 ) -> str:
-    image = images.get(entry.get("image_id"))  # type: ignore[arg-type]
+    of, kind = entry.get("image_id"), entry.get("category_id")
+    image = images.get(of) if isinstance(of, int) and _whole(of) else None
     if image is None:
-        return f"image_id {entry.get('image_id')!r} is not listed under images"
-    if entry.get("category_id") not in categories:
-        valid = ", ".join(map(str, sorted(categories)))
-        return f"category_id {entry.get('category_id')!r} is out of range; valid: {valid}"
+        return f"image_id {brief(of)} is not listed under images"
+    if not _whole(kind) or kind not in categories:
+        valid = brief(", ".join(map(str, sorted(categories))), 200)
+        return f"category_id {brief(kind)} is out of range; valid: {valid}"
     box = entry.get("bbox")
     if not isinstance(box, list) or len(box) != 4 or not all(map(_finite, box)):
-        return f"bbox is {box!r}, not four numbers [x, y, width, height]"
+        return f"bbox is {brief(box)}, not four numbers [x, y, width, height]"
     if min(box[2:]) < 0:
         return f"bbox {box} has a negative extent"
     x, y, width, height = box
@@ -86,8 +92,8 @@ def _annotation_fault(
     if min(width, height) > 0 and apart:  # what merely crosses the border is clipped to it
         return f"bbox {box} lies outside its image of {image['width']}×{image['height']}"
     if not _finite(entry.get("area", 0.0)) or entry.get("area", 0.0) < 0:
-        return f"area is {entry['area']!r}"
-    return "" if entry["iscrowd"] in (0, 1) else f"iscrowd is {entry['iscrowd']!r}, not 0 or 1"
+        return f"area is {brief(entry['area'])}"
+    return "" if entry["iscrowd"] in (0, 1) else f"iscrowd is {brief(entry['iscrowd'])}, not 0 or 1"
 
 
 def _whole(value: object) -> bool:
@@ -95,4 +101,4 @@ def _whole(value: object) -> bool:
 
 
 def _finite(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST
