@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import importlib
 import os
-import pkgutil
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -19,7 +18,7 @@ from typing import Any
 
 import typer
 
-from harness.cli._surroundings import delivered, lost_output, mute, refused, say, signals, streams
+from harness.cli._surroundings import OutputLost, mute, refused, say, signals, streams
 from harness.errors import FAILURE, INTERRUPTED, OK, USAGE, UsageError, brief, unknown
 
 SUMMARY = """Which attention, at which token count n and anchor number m, on this hardware, and at what cost.
@@ -50,25 +49,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with streams():
         try:
             code = _run(words)
+            sys.stdout.flush()
+            return code
         except (_Ended, KeyboardInterrupt, BrokenPipeError) as ended:
             cause = ended.__cause__ if isinstance(ended, _Ended) else ended
             if isinstance(cause, BrokenPipeError):
                 mute(sys.stdout)
                 return OK
             return _say("interrupted" + (f"; {cause}" if str(cause) else ""), INTERRUPTED)
+        except SystemExit as ended:  # how typer ends where the reader of its help has left
+            if not isinstance(ended.__context__, BrokenPipeError):
+                raise
+            mute(sys.stdout)
+            return OK
         except Exception as error:
             if os.environ.get("HARNESS_DEBUG"):
                 raise
-            if isinstance(error, OSError) and error.filename is None and not delivered():
-                return _say(lost_output(error), FAILURE)
-            code = _say(*_told(error))
-        try:
-            sys.stdout.flush()
-        except BrokenPipeError:
-            mute(sys.stdout)
-        except OSError as error:
-            return _say(lost_output(error), FAILURE)
-        return code
+            if isinstance(error, OutputLost):
+                mute(sys.stdout)
+            return _say(*_told(error))
 
 
 def _run(words: list[str]) -> int:
@@ -97,7 +96,8 @@ def _told(error: Exception) -> tuple[str, int]:
 
 def commands() -> list[str]:
     """The names of the commands, in alphabetical order."""
-    return sorted(info.name for info in pkgutil.iter_modules(__path__) if not info.name.startswith("_"))
+    files = os.listdir(os.path.dirname(__file__))  # pkgutil finds none, and says nothing, where it cannot look
+    return sorted(name.removesuffix(".py") for name in files if name.endswith(".py") and not name.startswith("_"))
 
 
 def _welcome() -> str:
@@ -120,7 +120,7 @@ def _app(asked: str | None) -> typer.Typer:
         help=SUMMARY, rich_markup_mode=None, pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
     )  # fmt: skip
-    app.callback(invoke_without_command=asked is None)(_start)
+    app.callback(invoke_without_command=asked is None)(_carried(_start))
     for name in [asked] if asked else commands():
         app.command(name)(_carried(_module(name).command))
     return app

@@ -14,6 +14,7 @@ from harness.check.decide import FEWEST_PAIRS, PAIRS, PAIRS_THOROUGH
 from harness.check.gate import Options, Report
 from harness.cli._progress import columns
 from harness.errors import Failure, UsageError, reason
+from harness.store import opening
 
 LOG_EVERY_S = 10.0
 
@@ -59,7 +60,7 @@ def _writable(option: str, path: Path) -> None:
     why = (
         "it is a folder" if path.is_dir()
         else f"{above} is a file" if not above.is_dir()
-        else f"{above} may not be written to" if not os.access(above, os.W_OK)
+        else f"{above} may not be written to" if not opening.writable(above)
         else ""
     )  # fmt: skip
     if why:

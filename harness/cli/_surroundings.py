@@ -13,16 +13,46 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
-from harness.errors import FAILURE, USAGE, brief, reason
+from harness.errors import FAILURE, USAGE, Failure, brief, reason
 from harness.store.rows import RowsLeftOut
 
 MISNAMED = (errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)
 AGAIN_S = 0.05  # after which a signal that came at a bad moment is sent again
 MOST_LETTERS = 2000
+
+
+class OutputLost(Failure):
+    """Standard output takes no more, and what was asked for is not there."""
+
+
+class Output:
+    """Standard output: what it refuses is an answer that nobody got. A pipe whose reader left is BrokenPipeError."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        """As a text stream does. Raises OutputLost."""
+        return self._try(self.stream.write, text)
+
+    def flush(self) -> None:
+        """As a text stream does. Raises OutputLost."""
+        self._try(self.stream.flush)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def _try(self, write: Callable[..., Any], *text: str) -> Any:
+        try:
+            return write(*text)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputLost(f"cannot write to standard output: {reason(error)}") from None
 
 
 class Heedless:
@@ -66,9 +96,9 @@ def streams() -> Iterator[None]:
             os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
             os.set_inheritable(number, True)
     before = sys.stdout, sys.stderr
-    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stdout = Output(sys.stdout or open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     sys.stderr = Heedless(sys.stderr or open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
-    if reconfigure := getattr(sys.stdout, "reconfigure", None):
+    if reconfigure := getattr(before[0], "reconfigure", None):
         reconfigure(errors="replace")  # a terminal that lacks a letter is no reason to fail
     told: set[str] = set()
 
@@ -130,25 +160,11 @@ def refused(error: BaseException) -> tuple[str, int] | None:
     return f"{named}{reason(error)}", USAGE if named and error.errno in MISNAMED else FAILURE
 
 
-def delivered() -> bool:
-    """Whether standard output takes what was written to it."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        return False
-    return True
-
-
-def lost_output(error: OSError) -> str:
-    """What to say where standard output cannot be written to, which then is not tried again."""
-    mute(sys.stdout)
-    return f"cannot write to standard output: {reason(error)}"
-
-
 def mute(stream: Any) -> None:
     """Let what is still in a stream's buffer go nowhere, or Python complains again at its end."""
     null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, stream.fileno())
+    with suppress(OSError):  # it is no file: what a program put in its place
+        os.dup2(null, stream.fileno())
     os.close(null)
 
 

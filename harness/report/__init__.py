@@ -33,7 +33,8 @@ def build(runs: Sequence[Run], *, kinds: Mapping[str, str]) -> str:
         raise Failure(f"report needs {' and '.join(missing)}: pip install {' '.join(missing)}")
     from harness.report.page import render
 
-    return MARK + render(runs, kinds=kinds)
+    page = render(runs, kinds=kinds)
+    return MARK + page.encode("utf-8", "replace").decode("utf-8")  # a folder's name need not be UTF-8
 
 
 def default_path(runs: Sequence[Run]) -> Path:

@@ -61,6 +61,11 @@ def present(path: Path) -> bool:
     return True
 
 
+def writable(folder: Path) -> bool:
+    """Whether this process may make files in a folder, as far as that can be told before."""
+    return os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
 def _refuse(path: Path, look: object, *, missing: bool) -> None:
     """Raise OSError for what is no regular file; for what is not there unless it may be missing."""
     try:

@@ -175,6 +175,7 @@ def _check_folder(folder: Path, *, resume: bool) -> None:
         above = next(parent for parent in folder.absolute().parents if parent.exists())
         if not above.is_dir():
             raise StoreError(f"cannot write in {folder}: {above} is a file")
+        _check_writable(above, folder)
         return
     if not folder.is_dir():
         raise StoreError(f"{folder} is a file, not a folder")
@@ -189,6 +190,12 @@ def _check_folder(folder: Path, *, resume: bool) -> None:
         raise StoreError(f"cannot resume {folder}: it has neither {MEASUREMENTS} nor {SWEEP}")
     elif not resume and any(not entry.name.startswith(".") for entry in folder.iterdir()):
         raise StoreError(f"{folder} holds other files and no run; choose an empty or a new folder")
+    _check_writable(folder, folder)
+
+
+def _check_writable(place: Path, folder: Path) -> None:
+    if not opening.writable(place):
+        raise StoreError(f"cannot write in {folder}: {place} may not be written to (permission denied or read-only)")
 
 
 def inside(folder: Path, name: str) -> Path:

@@ -73,14 +73,14 @@ def load(path: Path, *, of_run: bool = False) -> tuple[dict[str, dict[str, Tenso
     of_run: it is found in a run's folder, not named by the user, so no link is followed.
     """
     try:
-        os.close(opening.opened(path, links=not of_run))
+        handle = opening.opened(path, links=not of_run)
     except FileNotFoundError:
         raise UsageError(f"checkpoint {path}: no such file") from None
     except OSError as error:
         raise UsageError(f"checkpoint {path}: {reason(error)}") from None
     parts: dict[str, dict[str, Tensor]] = Found(path)
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(f"/dev/fd/{handle}", framework="pt") as file:  # the file looked at, whatever its name holds
             facts = _facts(path, file.metadata())
             for key in file.keys():  # noqa: SIM118 - no mapping
                 part, _, name = key.partition("/")
@@ -88,11 +88,13 @@ def load(path: Path, *, of_run: bool = False) -> tuple[dict[str, dict[str, Tenso
     except (SafetensorError, OSError, TypeError, ValueError) as error:  # as its header is damaged one way or another
         if isinstance(error, UsageError):
             raise
-        size = path.stat().st_size
+        size = os.fstat(handle).st_size
         raise UsageError(
             f"checkpoint {path} is damaged or no safetensors file ({size} bytes): {brief(str(error), 200)}; "
             "use an earlier one"
         ) from None
+    finally:
+        os.close(handle)
     return parts, facts
 
 
