@@ -74,8 +74,12 @@ class Progress:
         self._write(text + "\n")
 
     def _write(self, text: str) -> None:
-        sys.stderr.write(text)  # which nobody may read any more, or may be full: the sweep goes on without a word
-        sys.stderr.flush()
+        """Write to stderr; once it takes no more (nobody reads it, its disk is full), the sweep goes on without."""
+        try:
+            sys.stderr.write(text)
+            sys.stderr.flush()
+        except OSError:
+            self.quiet, self.live = True, False
 
 
 def columns() -> int:

@@ -77,8 +77,12 @@ class Progress:
             self._write("\n")
 
     def _write(self, text: str) -> None:
-        sys.stderr.write(text)  # which nobody may read any more, or may be full: the training goes on without a word
-        sys.stderr.flush()
+        """Write to stderr; once it takes no more (nobody reads it, its disk is full), the training goes on without."""
+        try:
+            sys.stderr.write(text)
+            sys.stderr.flush()
+        except OSError:
+            self.quiet, self.live, self.open = True, False, False
 
 
 def records(frame: Any) -> list[dict[str, Any]]:
