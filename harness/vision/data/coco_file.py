@@ -96,6 +96,27 @@ def _annotation_fault(
     return "" if entry["iscrowd"] in (0, 1) else f"iscrowd is {brief(entry['iscrowd'])}, not 0 or 1"
 
 
+def segmentation_fault(segmentation: Any, height: int, width: int) -> str:
+    """What of a segmentation would have pycocotools write beyond its memory, or take all there is; else nothing.
+
+    Its outline takes a point a pixel, and a mask takes what its `size` says, whatever the picture's.
+    """
+    reach = 4 * max(height, width)
+    if isinstance(segmentation, list):
+        for part in segmentation:
+            if not isinstance(part, list) or not all(_finite(at) and abs(at) <= reach for at in part):
+                return f"a polygon is {brief(part)}, whose points are no numbers near the image"
+        return ""
+    if not isinstance(segmentation, Mapping):
+        return ""
+    counts, size = segmentation.get("counts"), segmentation.get("size")
+    if size != [height, width]:
+        return f"its mask has the size {brief(size)} in an image of {[height, width]}"
+    if isinstance(counts, list) and not all(_whole(run) and 0 <= run <= height * width for run in counts):
+        return f"its counts are {brief(counts)}"
+    return ""
+
+
 def _whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
