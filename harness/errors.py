@@ -9,12 +9,18 @@ from collections.abc import Iterable
 OK, REGRESSION, USAGE, INCONCLUSIVE, NOTHING, FAILURE, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 REASONS = {
     errno.ENOSPC: "no space left on the disk", errno.EDQUOT: "the disk quota is used up",
-    errno.EROFS: "the disk is read-only", errno.EMFILE: "too many open files; ulimit -n allows no more",
-    errno.ENAMETOOLONG: "the name is too long: 255 bytes at most",
-}  # fmt: skip
+    errno.EROFS: "the disk is read-only", errno.ENAMETOOLONG: "the name is too long: 255 bytes at most",
+    errno.EMFILE: "too many open files; ulimit -n allows no more"}  # fmt: skip
 
 
-class UsageError(ValueError):
+class Told(Exception):
+    """An error whose message is cut in the middle where what somebody wrote would make it pages long."""
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(brief(str(message), 2000))
+
+
+class UsageError(Told, ValueError):
     """What was asked for is not valid: names the value, the rule and the valid choices. Exit code 2."""
 
     code = USAGE
@@ -26,7 +32,7 @@ class NothingToCompare(UsageError):
     code = NOTHING
 
 
-class Failure(RuntimeError):
+class Failure(Told, RuntimeError):
     """The harness or every case of it failed. Exit code 5."""
 
     code = FAILURE
@@ -40,10 +46,8 @@ def reason(error: OSError) -> str:
 def brief(text: object, most: int = 80) -> str:
     """A text that somebody else wrote, for a sentence of ours: the middle of a long one is left out, and counted."""
     told = text if isinstance(text, str) else repr(text)
-    if len(told) <= most:
-        return told
     left = f"…({len(told)} characters)…"
-    return f"{told[: most - len(left) - 10]}{left}{told[-10:]}"
+    return told if len(told) <= most else f"{told[: most - len(left) - 10]}{left}{told[-10:]}"
 
 
 def unknown(what: str, name: str, valid: Iterable[str]) -> str:

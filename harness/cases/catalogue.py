@@ -31,12 +31,13 @@ from harness.vision import models
 PACKAGES = ("torch", "triton", "xformers", "flash-attn", "flash_attn_3", "flash-attn-4", "nvidia-cuda-runtime-cu12")
 VARIABLES = ("CUDA_VISIBLE_DEVICES", "TRITON_INTERPRET", "PATH")
 MOST_CACHE_BYTES = 1 << 24
+ON_DEVICES = {str: (str, None)}  # why it does not run on each, or what runs there
 SHAPE: dict[str, Any] = {"devices": [str], "attentions": {str: dict}}
-ENTRY: dict[str, Any] = {  # of the cached answer, as far as somebody reads it: all of it is there
-    "title": str, "paper": str, "exact": bool, "floor": bool, "not_parallel": object, "bottleneck": object,
+ENTRY: dict[str, Any] = {  # of the cached answer: all of it is there
+    "title": str, "paper": str, "exact": bool, "floor": bool, "not_parallel": object, "bottleneck": str,
     "shares_query_key": bool, "options": {str: {"default": object, "choices": list, "help": str}},
-    "exponents": object, "unavailable": {str: object}, "best": {str: object},
-    "backends": {str: {"summary": str, "automatic": bool, "unavailable": {str: object}}},
+    "exponents": ({str: float}, None), "unavailable": ON_DEVICES, "best": ON_DEVICES,
+    "backends": {str: {"summary": str, "automatic": bool, "unavailable": ON_DEVICES}},
 }  # fmt: skip
 DRIVER = Path("/proc/driver/nvidia/version")
 
@@ -82,12 +83,9 @@ def cached(plugins: Sequence[str], *, compute: bool = True) -> dict[str, Any] | 
         if not Path(plugin).is_file():
             raise UsageError(f"plugin {plugin}: no such file")
     path = _cache_folder() / f"catalogue-{_cache_key(plugins)}.json"
-    with suppress(OSError, Damaged):  # whatever is wrong with the file, it is a cache: found out and written again
-        known = parse_json(opening.read(path, most=MOST_CACHE_BYTES))
-        if not misfit(known, SHAPE) and all(key in known for key in SHAPE) and _whole_entries(known["attentions"]):
-            return known
-    if not compute:
-        return None
+    known = _kept(path)
+    if known is not None or not compute:
+        return known
     import attentions
 
     for plugin in plugins:
@@ -98,6 +96,20 @@ def cached(plugins: Sequence[str], *, compute: bool = True) -> dict[str, Any] | 
         with replacing(path, several=True) as partial:
             partial.write_text(json.dumps(found), encoding="utf-8")
     return found
+
+
+def _kept(path: Path) -> dict[str, Any] | None:
+    """What the file holds; None for one that is not there or not whole: a cache is found out and written again."""
+    try:
+        known = parse_json(opening.read(path, most=MOST_CACHE_BYTES))
+    except (OSError, Damaged):
+        return None
+    whole = (
+        not misfit(known, SHAPE)
+        and all(key in known for key in SHAPE)
+        and _whole_entries(known["attentions"], known["devices"])
+    )
+    return known if whole else None
 
 
 def resolve(case: Case) -> Resolution:
@@ -160,14 +172,20 @@ def _whole(case: Case, spec: Any, backend: Any, core: int) -> tuple[int, int]:
     return held, architecture.flops(resolution, core=core, **size)
 
 
-def _whole_entries(entries: Mapping[str, Any]) -> bool:
-    """Whether every variant of a cached answer has all that `_describe` tells."""
-    return all(
-        not misfit(entry, ENTRY) and entry.keys() >= ENTRY.keys()
-        and all(one.keys() >= ENTRY["options"][str].keys() for one in entry["options"].values())
-        and all(one.keys() >= ENTRY["backends"][str].keys() for one in entry["backends"].values())
-        for entry in entries.values()
-    )  # fmt: skip
+def _whole_entries(entries: Mapping[str, Any], devices: Sequence[str]) -> bool:
+    """Whether every variant of a cached answer has all that `_describe` tells, for every device."""
+
+    def whole(entry: Mapping[str, Any]) -> bool:
+        parts = [*entry["backends"].values(), entry]
+        return (
+            all(one.keys() >= ENTRY["options"][str].keys() for one in entry["options"].values())
+            and all(one.keys() >= ENTRY["backends"][str].keys() for one in entry["backends"].values())
+            and all(set(told) == {*devices} for told in (entry["best"], *(one["unavailable"] for one in parts)))
+        )
+
+    return bool(devices) and all(
+        not misfit(entry, ENTRY) and entry.keys() >= ENTRY.keys() and whole(entry) for entry in entries.values()
+    )
 
 
 def _describe(spec: Any, devices: list[str]) -> dict[str, Any]:

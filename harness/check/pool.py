@@ -24,7 +24,8 @@ from pathlib import Path
 
 from harness.check import revisions
 from harness.check.pairs import BLOCK, CANARY, Member, Rounds, measure
-from harness.errors import Failure
+from harness.errors import Failure, reason
+from harness.store import opening
 from harness.store.record import Case
 
 POOL, PLUGIN = "pool.csv", "specimens.py"
@@ -149,20 +150,23 @@ def load(folder: Path, *, repair: bool = False) -> Pool:
     path = folder / POOL
     if not path.is_file():
         return []
-    whole = path.read_bytes()
-    lines = whole[: whole.rfind(b"\n") + 1].decode("utf-8").splitlines(keepends=True)
+    try:
+        whole = opening.read(path)
+        lines = whole[: whole.rfind(b"\n") + 1].decode("utf-8").splitlines(keepends=True)
+    except (OSError, UnicodeDecodeError) as error:
+        why = reason(error) if isinstance(error, OSError) else "it is no text"
+        raise Failure(f"{path} cannot be read: {why}") from None
     if not lines:
         return []
     if lines[0].strip() != ",".join(COLUMNS):
         raise Failure(f"{path} has other columns than {', '.join(COLUMNS)}; it was left untouched")
-    size, wanted, found = len(timed()), set(timed()), []
+    size, found = len(timed()), []
     complete = (len(lines) - 1) // size // BLOCK * BLOCK
     for number in range(complete):
-        chunk = lines[1 + number * size : 1 + (number + 1) * size]
-        rows = list(csv.reader(chunk))
-        if {row[0] for row in rows} != {str(number)} or {(row[1], int(row[2])) for row in rows} != wanted:
+        process = _process(number, lines[1 + number * size : 1 + (number + 1) * size])
+        if process is None:
             raise Failure(f"{path}: process {number} is damaged; remove its lines and those after it")
-        found.append({(row[1], int(row[2])): [float(text) for text in row[3].split()] for row in rows})
+        found.append(process)
     if any(not math.isfinite(v) or v <= 0 for process in found for values in process.values() for v in values):
         raise Failure(f"{path} holds a sample that is not a positive number")
     if repair:
@@ -170,6 +174,16 @@ def load(folder: Path, *, repair: bool = False) -> Pool:
         if len(kept) < len(whole):
             os.truncate(path, len(kept))
     return found
+
+
+def _process(number: int, lines: Sequence[str]) -> dict[Key, list[float]] | None:
+    """The samples of a process by specimen; None where its lines are not the ones that were written."""
+    try:
+        rows = [(row[0], (row[1], int(row[2])), [float(text) for text in row[3].split()]) for row in csv.reader(lines)]
+    except (ValueError, IndexError, csv.Error):
+        return None
+    whole = {slot for slot, _, _ in rows} == {str(number)} and {key for _, key, _ in rows} == set(timed())
+    return {key: values for _, key, values in rows} if whole and all(values for *_, values in rows) else None
 
 
 @contextmanager

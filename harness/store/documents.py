@@ -78,11 +78,13 @@ def misfit(value: Any, shape: Any, where: str = "") -> str:
     """How a value differs from a shape; empty where it does not.
 
     A shape is a type (object: anything), [shape] for a list, {"key": shape} for an object whose keys may be missing and
-    may be more, {str: shape} for any keys. A float may be a whole number, and is finite.
+    may be more, {str: shape} for any keys, (shape, None) for it or null. A float may be a whole number, and is finite.
     """
     name = where or "it"
-    if shape is object:
+    if shape is object or (isinstance(shape, tuple) and value is None):
         return ""
+    if isinstance(shape, tuple):
+        return misfit(value, shape[0], where)
     kind = type(shape) if isinstance(shape, list | dict) else shape
     accepted: Any = (int, float) if kind is float else kind
     if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):

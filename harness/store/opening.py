@@ -15,6 +15,7 @@ import stat
 from pathlib import Path
 
 MOST_BYTES = 1 << 31  # of a file with rows; a document has a limit of its own
+PART = 1 << 22
 KINDS = {
     stat.S_IFLNK: "a link, and links inside a run are not followed", stat.S_IFIFO: "a pipe, not a file",
     stat.S_IFDIR: "a folder, not a file", stat.S_IFSOCK: "a socket, not a file",
@@ -45,11 +46,15 @@ def read(path: Path, *, most: int = MOST_BYTES, links: bool = False, pipes: bool
     """The whole of a file of a run. pipes: what the user named may be one, as a shell makes of <(…). Raises OSError."""
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC) if pipes else opened(path, links=links)
     with os.fdopen(handle, "rb") as file:
-        size = os.fstat(handle).st_size
-        data = file.read(most + 1) if size <= most else b""
-    if max(size, len(data)) > most:
-        raise OSError(errno.EFBIG, f"it has {max(size, len(data))} bytes; at most {most} are read", str(path))
-    return data
+        found, parts = os.fstat(handle).st_size, []  # of a pipe 0
+        length = 0
+        while found <= most and (part := file.read(PART)):
+            parts.append(part)
+            length += len(part)
+            found = max(found, length)
+    if found > most:
+        raise OSError(errno.EFBIG, f"it has {found} bytes; at most {most} are read", str(path))
+    return b"".join(parts)
 
 
 def present(path: Path) -> bool:

@@ -51,9 +51,9 @@ class Plan:
         """The inverse of `document`. Raises UsageError for values that this version does not know."""
         lacking = [key for key in SHAPE if key not in document]
         wrong = f"it lacks {lacking[0]}" if lacking else misfit(document, SHAPE)
-        strange = "" if wrong else next((key for key in document["mechanism"] if key not in SHAPE["mechanism"]), "")
+        strange = [] if wrong else [brief(repr(key)) for key in document["mechanism"] if key not in SHAPE["mechanism"]]
         if wrong or strange:
-            raise UsageError(f"the plan of a training is not one that this version knows: {wrong or brief(strange)}")
+            raise UsageError(f"the plan of a training is not one that this version knows: {wrong or strange[0]}")
         return cls(
             task=document["task"], options=document["options"], mechanism=Mechanism(**document["mechanism"]),
             recipe=checked(Recipe, document["recipe"], what="recipe"), data=document["data"],
