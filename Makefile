@@ -1,6 +1,7 @@
 # make run     a real comparison on whatever device is here, with figures
 # make test    all tests;  make check  format, lint, types, layers;  make gate  nothing deterministic got worse
 # make docs    the documentation site, into site/;  make audit  known vulnerabilities of the pinned packages (asks the network)
+# make fuzz    100 000 damaged inputs for everything that reads a file; FUZZ="--inputs 1000000" over night
 # make gpu     what needs a GPU;  make bench  the sweep of results/cpu
 # The first call builds .venv from constraints.txt. PYTHON chooses the interpreter (3.11 or newer).
 
@@ -10,8 +11,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 RUN ?= --n 4096 --m 64
 JOBS ?= 2
+FUZZ ?=
 
-.PHONY: run test check gate gpu bench docs audit clean
+.PHONY: run test check gate fuzz gpu bench docs audit clean
 
 run: $(READY)
 	$(BIN)/harness run $(RUN)
@@ -28,6 +30,10 @@ check: $(READY)
 
 gate: $(READY)
 	$(BIN)/harness check --baseline results/baseline.csv --quick
+
+fuzz: $(READY)
+	HARNESS_FUZZ=1000 OMP_NUM_THREADS=1 $(BIN)/pytest -q tests/harness/fuzz/test_store_machine.py
+	OMP_NUM_THREADS=1 PYTHONPATH=.:tests/harness:tests/harness/fuzz $(BIN)/python tests/harness/fuzz/campaign.py $(FUZZ)
 
 gpu: $(READY)
 	$(BIN)/pytest -q -m gpu

@@ -18,6 +18,7 @@ import os
 import random
 import resource
 import sys
+import tempfile
 import time
 import traceback
 from collections import Counter
@@ -110,7 +111,7 @@ def campaign(names: Sequence[str], inputs: int, jobs: int, seed: int) -> Tally:
         while waiting and len(running) < jobs:
             number = waiting.pop(0)
             ours, theirs = context.Pipe(duplex=False)
-            memo = Path(f"/tmp/fuzz-{os.getpid()}-{number}")
+            memo = Path(tempfile.gettempdir(), f"fuzz-{os.getpid()}-{number}")
             process = context.Process(target=_serve, args=(names, seed * 1_000_003 + number, memo, theirs))
             process.start()
             theirs.close()

@@ -152,3 +152,28 @@ def test_nothing_is_called_intact_in_a_folder_that_is_gone(tmp_path: Path) -> No
         (tmp_path / "run").rename(tmp_path / "away")
         with pytest.raises(StoreLost, match="was deleted while it was written to; rows are lost"):
             run.write_json(store.ENVIRONMENT, {})
+
+
+def test_a_link_to_a_run_is_followed(tmp_path: Path) -> None:
+    a_run(tmp_path / "run")
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    assert len(store.read(tmp_path / "run")) == len(store.read(tmp_path / "link")) == 2
+
+
+def test_figures_are_not_written_through_a_link(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, outside = a_run(tmp_path / "run"), tmp_path / "outside"
+    outside.mkdir()
+    (run / "figures").symlink_to(outside)
+    assert cli.main(["plot", str(run), "--figure", "latency", "--format", "png"]) == 2
+    assert "leads out of the run" in capsys.readouterr().err
+    assert not list(outside.iterdir())
+
+
+def test_a_planted_partial_file_is_not_written_through(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    with Store.open(tmp_path / "run", metrics=("latency",)) as opened:
+        (tmp_path / "run" / ".environment.json.partial").symlink_to(victim)
+        opened.write_json(store.ENVIRONMENT, {"schema": 1})
+    assert victim.read_text() == "mine"
+    assert not (tmp_path / "run" / store.ENVIRONMENT).is_symlink()
