@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
+from harness.cases.plugins import check_named
 from harness.cases.sharing import torchrun
 from harness.cases.space import Sweep, read_toml
 from harness.door.bar import listening
@@ -99,11 +100,9 @@ def measured(
     files = [str(variant.path(folder)) for variant in defined]
     if resume:
         store.check_folder(folder, resume=True)
-        stored = conduct.stored_sweep(folder)
         if files or "plugin" in given:
             given = {**given, "plugin": [*_listed(given.get("plugin", [])), *files]}
-        conduct.check_same_sweep(stored, given)
-        wanted = stored.model_copy(update={k: v for k, v in Sweep.parse(given) if k in given})
+        wanted = conduct.resumed(folder, given)
         for variant in defined:
             variant.check_same(folder)
     else:
@@ -132,8 +131,13 @@ def split(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[Defined]]:
 
 
 def over_file(config: Path | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of a sweep file with `given` on top; of `set` each pair. Iterables become lists. Raises UsageError."""
+    """The keys of a sweep file with `given` on top; of `set` each pair. Iterables become lists.
+
+    Raises UsageError; for plugins that only the file names, too.
+    """
     known = read_toml(config) if config else {}
+    if "plugin" in known:
+        check_named(Sweep.parse({"plugin": known["plugin"]}, source=str(config)).plugin, given, source=str(config))
     for name, value in given.items():
         if name == "set" and isinstance(value, Mapping):
             below = known.get("set", {})
