@@ -50,6 +50,7 @@ class Keys(TypedDict, total=False):
     seed: int
     budget: float
     timeout: float
+    patience: float
 
 
 def run(
@@ -63,7 +64,7 @@ def run(
         digest of its code, and the run's folder holds it (variants/). Nothing of the caller's code runs but these.
     out: the run's folder. Without one it is a temporary folder, deleted as Python ends: `save` of the Run keeps it.
     resume: finish what `out` lacks, such as after an interrupt; rows are written as they are measured. Keys may be
-        left out, those given must be as before.
+        left out, those given must be as before; code (plugins, and functions in `attention`) is named again.
     config: a sweep file; keys go on top of it. progress: a bar on stderr or in the notebook; warnings are Python's.
     engine, address, devices: as `harness run` has them.
 

@@ -139,8 +139,8 @@ def resumed(folder: Path, given: Mapping[str, Any]) -> Sweep:
     Its plugins run only where `given` names them: whoever made the folder may have written their names into it.
     """
     stored = stored_sweep(folder)
-    check_named(stored.plugin, given, source=f"the run in {folder}")
     check_same_sweep(stored, given)
+    check_named(stored.plugin, given, source=f"the run in {folder}")
     wanted = stored.model_copy(update={k: v for k, v in Sweep.parse(given) if k in given})
     check_same(read_environment(folder).get("plugins", {}), digests(wanted.plugin))
     return wanted

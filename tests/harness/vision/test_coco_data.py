@@ -197,7 +197,7 @@ def at(*path: Any, value: Any = None, delete: bool = False) -> Callable[[dict[st
             "image 7: width is 100000000000000000000, not a whole number from 1 to",
         ),
         (at("images", 0, "width", value=10**400), "not JSON (a number has 401 digits)"),
-        (at("images", 0, "id", value=[7]), "image at position 0 is no object with a whole number as id"),
+        (at("images", 0, "id", value=[7]), "image at position 0 is no object with a whole number or a text as id"),
         (at("annotations", 0, "image_id", value=[7]), "annotation 1: image_id [7] is not listed under images"),
         (at("annotations", 0, "category_id", value={"a": 1}), "annotation 1: category_id {'a': 1} is out of range"),
         (at("annotations", 0, "bbox", value=[1, 2, 1e300, 3]), "annotation 1: bbox is [1, 2, 1e+300, 3]"),
