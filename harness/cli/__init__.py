@@ -96,7 +96,7 @@ def _told(error: Exception) -> tuple[str, int]:
 
 def commands() -> list[str]:
     """The names of the commands, in alphabetical order."""
-    files = os.listdir(os.path.dirname(__file__))  # pkgutil finds none, and says nothing, where it cannot look
+    files = [name for folder in __path__ for name in os.listdir(folder)]  # pkgutil says nothing where it cannot look
     return sorted(name.removesuffix(".py") for name in files if name.endswith(".py") and not name.startswith("_"))
 
 
