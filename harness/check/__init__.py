@@ -7,7 +7,8 @@ suite        which cases, on which side
 deterministic, complexity    what needs no quiet machine
 baseline     the committed file of deterministic values
 gate         all of the above, in order; verdict and output say what came out
-selftest, pool, peers        the gate's own error rates on this machine
+rules        what was tried for telling a slowdown, and which of it is used
+selftest, pool, peers, account    the gate's own error rates on this machine
 
 May import sweep and what is below.
 """
