@@ -48,7 +48,7 @@ def check_named(stored: Iterable[str], given: Mapping[str, Any], *, source: str)
     if not named:
         return
     if not given.get("plugin"):
-        wanted = " ".join(f"--plugin {brief(path)}" for path in stored)
+        wanted = " ".join(f"--plugin {brief(path, 400)}" for path in stored)
         raise UsageError(
             f"{source} names the plugin {brief(', '.join(named))}, which is code: a file of data runs none; "
             f"read it, then add {wanted}"
