@@ -15,6 +15,7 @@ from harness.figures import Run
 from harness.figures._style import device_name
 from harness.store import runs as store
 from harness.store.contention import banner, reason
+from harness.store.rows import LEFT_OUT
 from harness.store.selection import Frame, size
 
 MOST_SIZES = 12
@@ -124,6 +125,7 @@ def _pairs(run: Run) -> list[tuple[str, str]]:
         ("machine", ", ".join(dict.fromkeys(run.frame["machine"]))),
         ("commit", ", ".join(dict.fromkeys(filter(None, run.frame["commit"])))),
         ("rows", f"{len(run.frame)} of {run.frame['case_id'].nunique()} cases"),
+        ("rows left out", _left_out(run)),
         ("started", _first(s.get("started_utc") for s in known.get("sessions") or [] if isinstance(s, dict))),
         ("took", f"{known['wall_s']:.0f} s" if isinstance(known.get("wall_s"), int | float) else ""),
         ("processor", f"{cpu['model']}{cores}" if cpu.get("model") else ""),
@@ -135,6 +137,12 @@ def _pairs(run: Run) -> list[tuple[str, str]]:
         ("ceilings", "; ".join(_ceilings(known))),
         ("canary drift", ", ".join(f"{100 * moved:+.1f} %" for moved in drifts(known))),
     ]
+
+
+def _left_out(run: Run) -> str:
+    """How many rows could not be read, and why the first."""
+    wrong = run.whole.attrs.get(LEFT_OUT, ())
+    return f"{len(wrong)} that cannot be read; {wrong[0]}" if wrong else ""
 
 
 def _ceilings(known: Mapping[str, Any]) -> list[str]:

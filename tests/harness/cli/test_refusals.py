@@ -261,6 +261,8 @@ def test_one_bad_row_is_left_out_and_told_once(words: str, folder: Path, tmp_pat
     assert ended.code == 0, ended
     assert ended.err.count("rows left out: line 2: n is '99999999999999999999', no whole number from 1 to 2^53") == 1
     assert ended.err.startswith(f"harness: warning: {run / store.MEASUREMENTS}: 1 of ")
+    if words.startswith("report"):
+        assert "1 that cannot be read; line 2: n is" in (run / "report.html").read_text()
 
 
 def test_what_is_written_to_a_terminal_moves_no_cursor(folder: Path, tmp_path: Path) -> None:
