@@ -45,7 +45,8 @@ def test_no_signal_interrupts_an_import(
     )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "slow_import", raising=False)
-    before = signal.getsignal(number)
+    heard = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {each: signal.getsignal(each) for each in heard}
     monkeypatch.setattr(signal, "getsignal", lambda each: signal.SIG_DFL)  # pytest's own handler is another
 
     def interrupted() -> None:
@@ -57,7 +58,8 @@ def test_no_signal_interrupts_an_import(
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert whole == [True]
-    signal.signal(number, before)
+    for each, handler in before.items():
+        signal.signal(each, handler)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +88,8 @@ def test_a_warning_of_rows_is_a_line_of_ours_once_and_others_stay_python_s(
 ) -> None:
     seen: list[str] = []
     monkeypatch.setattr(warnings, "showwarning", lambda message, *where, **more: seen.append(str(message)))
-    with _surroundings.streams():
+    with warnings.catch_warnings(), _surroundings.streams():
+        warnings.simplefilter("always")
         for _ in range(3):
             warnings.warn("a: 1 of 2 rows left out", RowsLeftOut, stacklevel=1)
         warnings.warn("another", UserWarning, stacklevel=1)
