@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT))
 from harness import report  # noqa: E402
 from harness.figures import Run  # noqa: E402
 from harness.store.record import COLUMNS, PHASES  # noqa: E402
-from harness.store.runs import REAL_COLUMNS, WHOLE_COLUMNS  # noqa: E402
+from harness.store.runs import KINDS  # noqa: E402
 from harness.store.selection import labelled  # noqa: E402
 
 EXACT, NARROW = ("full", "flash"), ("linformer", "nystrom", "anchor")
@@ -71,7 +71,7 @@ def made_up(count: int) -> Run:
             "note": [f"stopped: budget at ±{100 * at:.2f} %" if at == at else "" for at in spread],
         }
     ).iloc[:count]  # fmt: skip
-    frame = frame.astype(dict.fromkeys(WHOLE_COLUMNS, "Int64") | dict.fromkeys(REAL_COLUMNS, "float64"))
+    frame = frame.astype({name: kind.dtype for name, kind in KINDS.items() if kind.dtype in ("Int64", "float64")})
     frame = labelled(frame[list(COLUMNS)])
     ceilings = {"cpu": {"copy_gb_per_s": 20.0, "matmul_tflops": {"float32": 0.1, "bfloat16": 0.2}}}
     return Run(folder=Path("made-up"), frame=frame, environment={"device": "cpu", "ceilings": ceilings}, whole=frame)

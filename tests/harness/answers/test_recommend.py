@@ -244,7 +244,7 @@ def test_figures_without_an_interval_claim_no_lead(tmp_path: Path) -> None:
 
 
 def test_few_samples_and_drift_are_told(tmp_path: Path) -> None:
-    environment = {"schema": 1, "sessions": [{"canary_drift": -0.01}, {"places": {"n1": {"canary_drift": 0.11}}}, "?"]}
+    environment = {"schema": 1, "sessions": [{"canary_drift": -0.01}, {"places": {"n1": {"canary_drift": 0.11}}}, {}]}
     run = stored(tmp_path / "r", [Told("flash", n=1024, samples=3)], environment=environment)
     unknown = ask(run).unknown
     assert "It rests on 3 samples of its latency." in unknown

@@ -20,6 +20,7 @@ from harness import figures
 from harness.errors import UsageError
 from harness.figures import heatmap
 from harness.store import runs as store
+from harness.store.runs import StoreError
 
 ALL = ["error", "heatmap", "latency", "memory", "roofline", "scaling", "speedup"]
 OTHERS = {"curves", "pareto", "resolution"}  # of trained and of whole models, which this run does not hold
@@ -375,8 +376,6 @@ def test_hostile_names_and_notes_are_drawn_as_they_are(tmp_path: Path) -> None:
     "environment",
     [
         {},
-        {"ceilings": None, "declared": [], "environment": 3},
-        {"ceilings": {"cpu": {"copy_gb_per_s": "fast", "matmul_tflops": {}}}, "declared": {"anchor": {"flops_n": "n"}}},
         {
             "ceilings": {"cpu": {"copy_gb_per_s": 0, "matmul_tflops": {"float32": 1}}},
             "device": "cpu",
@@ -391,6 +390,22 @@ def test_a_poor_environment_is_survived(tmp_path: Path, environment: dict) -> No
     assert "no measured ceilings" in texts(draw(folder, "roofline")[0].figure)
     assert "No exponents are declared" in " ".join(texts(draw(folder, "scaling")[0].figure).split())
     assert "EPYC-2c-3f9a1c (cpu)" in texts(draw(folder, "latency")[0].figure)
+
+
+@pytest.mark.parametrize(
+    ("environment", "what"),
+    [
+        ({"ceilings": None, "declared": [], "environment": 3}, "is not an object|, not an object"),
+        ({"ceilings": {"cpu": {"copy_gb_per_s": "fast", "matmul_tflops": {}}}}, "ceilings.cpu.copy_gb_per_s is fast"),
+        ({"declared": {"anchor": {"flops_n": "n"}}}, "declared.anchor.flops_n is n, not a number"),
+    ],
+)
+def test_an_environment_of_another_shape_is_named(tmp_path: Path, environment: dict, what: str) -> None:
+    folder = write_run(
+        tmp_path / "r", variants=("flash", "anchor"), sizes=(1024, 4096), anchors=(16,), environment=environment, **ONE
+    )
+    with pytest.raises(StoreError, match=f"environment.json is damaged: .*({what})"):
+        draw(folder, "roofline")
 
 
 def test_many_lines_and_sizes_still_fit_the_page(tmp_path: Path) -> None:
