@@ -49,6 +49,7 @@ class Keys(TypedDict, total=False):
     seed: int
     budget: float
     timeout: float
+    patience: float
 
 
 def run(

@@ -10,6 +10,7 @@ import pytest
 
 from harness.cases.catalogue import Resolution
 from harness.errors import Failure, UsageError
+from harness.machine.quiet import Gpu
 from harness.measuring import requests, wire, worker
 from harness.measuring.metrics import Settings
 from harness.store.record import Reading
@@ -29,6 +30,8 @@ EXCHANGES: list[tuple[requests.Request[Any], list[Any]]] = [
     (requests.Free(device="cpu"), [1 << 40]),
     (requests.Ceilings(device="cpu", dtypes=("float32",)), [SETTINGS.ceilings]),
     (requests.Canary(device="cpu"), [0.125]),
+    (requests.LookAtGpu(device="cuda:0"), [Gpu(processes=2, sm_mhz=1755, throttle_mask=4), Gpu(), None]),
+    (requests.Examine(device="cpu", seconds=0.5), ["", "other work: 0.97 cores"]),
     (requests.Measure(case=CASE, metrics=("flops",), settings=SETTINGS), [MEASURED, FAILURE]),
     (
         requests.Pair(cases=(CASE, making.case()), budget_s=1.0),
