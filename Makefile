@@ -1,6 +1,7 @@
 # make run     a real comparison on whatever device is here, with figures
 # make test    all tests;  make check  format, lint, types, layers;  make gate  nothing deterministic got worse
 # make docs    the documentation site, into site/;  make audit  known vulnerabilities of the pinned packages (asks the network)
+# make fuzz    100 000 damaged inputs for everything that reads a file; FUZZ="--inputs 1000000" over night
 # make gpu     what needs a GPU, in GPU_JOBS processes;  make bench  the sweep of results/cpu
 # make oldest  the kernels and anchor with the oldest versions that pyproject.toml allows;  make oldest ALL=1  every attention
 # The first call builds .venv from constraints.txt; the first `make oldest` builds .venv-oldest. PYTHON chooses the
@@ -13,10 +14,11 @@ READY := $(VENV)/.ready
 RUN ?= --n 4096 --m 64
 JOBS ?= 2
 GPU_JOBS ?= 4
+FUZZ ?=
 OLDEST := .venv-oldest
 OLDEST_TESTS := $(addprefix tests/attentions/,kernels test_contract.py test_compile.py variants/test_anchor_variant.py)
 
-.PHONY: run test check gate gpu bench oldest docs audit clean
+.PHONY: run test check gate fuzz gpu bench oldest docs audit clean
 
 run: $(READY)
 	$(BIN)/harness run $(RUN)
@@ -33,6 +35,10 @@ check: $(READY)
 
 gate: $(READY)
 	$(BIN)/harness check --baseline results/baseline.csv --quick
+
+fuzz: $(READY)
+	HARNESS_FUZZ=1000 OMP_NUM_THREADS=1 $(BIN)/pytest -q tests/harness/fuzz/test_store_machine.py
+	OMP_NUM_THREADS=1 PYTHONPATH=.:tests/harness:tests/harness/fuzz $(BIN)/python tests/harness/fuzz/campaign.py $(FUZZ)
 
 gpu: $(READY)
 	$(BIN)/pytest -q -m gpu --tb=short -n $(GPU_JOBS) --maxschedchunk 1 tests/attentions $$(grep -rl 'mark\.gpu' tests/harness)

@@ -36,7 +36,7 @@ class Unavailable(RuntimeError):
 class Work:
     """One problem size: everything that a cost model, a backend's limits or its place in the rank may depend on.
 
-    compiled: whether torch.compile traces the call.
+    compiled: whether torch.compile traces the call; device: its type, where PyTorch takes another way on it.
     """
 
     b: int
@@ -48,6 +48,7 @@ class Work:
     itemsize: int = 4
     options: Mapping[str, Any] = field(default_factory=dict)
     compiled: bool = False
+    device: str = "cpu"
 
     @property
     def tokens(self) -> int:
@@ -227,14 +228,15 @@ class Spec:
 
     def cost(
         self, b: int, h: int, n: int, d: int, m: int | None = None, phase: str = "forward", *,
-        itemsize: int = 4, backend: str = "reference", **options: Any,
+        itemsize: int = 4, backend: str = "reference", device: str = "cpu", **options: Any,
     ) -> Cost:  # fmt: skip
         """The cost of one call of one phase, in FLOP and bytes; `backend` corrects flops and peak to that backend's."""
         if self.model is None:
             raise AttentionError(f"{self.name} declares no cost model")
         if phase not in PHASES:
             raise AttentionError(f"phase {phase!r} is not one of {', '.join(PHASES)}")
-        work = Work(b=b, h=h, n=n, d=d, m=m, phase=phase, itemsize=itemsize, options=self.parse_options(options))
+        parsed = self.parse_options(options)
+        work = Work(b=b, h=h, n=n, d=d, m=m, phase=phase, itemsize=itemsize, options=parsed, device=device)
         cost, chosen = self.model(work), self.backend(backend)
         return Cost(
             flops=chosen.flops(work) if chosen.flops else cost.flops,

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from harness.errors import brief
+
 LARGEST = {
     "n": 1 << 30, "m": 1 << 20, "batch": 1 << 20, "heads": 1 << 12, "head_dim": 1 << 12, "resolution": 1 << 14
 }  # fmt: skip
@@ -29,7 +31,7 @@ def sizes(text: Any, *, axis: str) -> list[int]:
             continue
         last = _size(high, axis=axis, whole=str(text))
         if last < first:
-            raise ValueError(f"the range {word.strip()!r} runs downwards; write {high}..{low}")
+            raise ValueError(f"the range {brief(word.strip())!r} runs downwards; write {brief(high)}..{brief(low)}")
         while first <= last:
             found.append(first)
             first *= 2
@@ -50,8 +52,8 @@ def _size(text: str, *, axis: str, whole: str) -> int:
     most = LARGEST[axis]
     valid = rule(axis)
     if not (digits.isascii() and digits.isdecimal()):
-        raise ValueError(f"{whole!r} is not valid: {valid}")
+        raise ValueError(f"{brief(whole)!r} is not valid: {valid}")
     value = int(digits[:20]) * factor
     if not 1 <= value <= most:
-        raise ValueError(f"{whole!r} is out of range: {valid}")
+        raise ValueError(f"{brief(whole)!r} is out of range: {valid}")
     return value

@@ -23,13 +23,25 @@ from typing import Any
 
 from harness.errors import UsageError
 from harness.machine import cache
+from harness.store import opening
+from harness.store.documents import Damaged, misfit, parse_json
 from harness.store.record import Case, canonical_options
+from harness.store.replacing import replacing
 from harness.vision import models
 
 PACKAGES = (
     "torch", "triton", "xformers", "flash-attn", "flash-attn-3", "fa3-fwd", "flash-attn-4", "nvidia-cuda-runtime-cu12",
 )  # fmt: skip
 VARIABLES = ("CUDA_VISIBLE_DEVICES", "TRITON_INTERPRET", "PATH")
+MOST_CACHE_BYTES = 1 << 24
+ON_DEVICES = {str: (str, None)}  # why it does not run on each, or what runs there
+SHAPE: dict[str, Any] = {"devices": [str], "attentions": {str: dict}}
+ENTRY: dict[str, Any] = {  # of the cached answer: all of it is there
+    "title": str, "paper": str, "exact": bool, "floor": bool, "not_parallel": object, "bottleneck": str,
+    "shares_query_key": bool, "options": {str: {"default": object, "choices": list, "help": str}},
+    "exponents": ({str: float}, None), "unavailable": ON_DEVICES, "best": ON_DEVICES,
+    "backends": {str: {"summary": str, "automatic": bool, "unavailable": ON_DEVICES}},
+}  # fmt: skip
 DRIVER = Path("/proc/driver/nvidia/version")
 
 
@@ -74,10 +86,9 @@ def cached(plugins: Sequence[str], *, compute: bool = True) -> dict[str, Any] | 
         if not Path(plugin).is_file():
             raise UsageError(f"plugin {plugin}: no such file")
     path = cache.folder() / f"catalogue-{_cache_key(plugins)}.json"
-    with suppress(OSError, ValueError):
-        return json.loads(path.read_text(encoding="utf-8"))
-    if not compute:
-        return None
+    known = _kept(path)
+    if known is not None or not compute:
+        return known
     import attentions
 
     for plugin in plugins:
@@ -85,10 +96,23 @@ def cached(plugins: Sequence[str], *, compute: bool = True) -> dict[str, Any] | 
     found = {"devices": list(attentions.devices()), "attentions": describe(list(attentions.devices()))}
     with suppress(OSError):  # a read-only home costs time, not the answer
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps(found), encoding="utf-8")
-        partial.replace(path)
+        with replacing(path, several=True) as partial:
+            partial.write_text(json.dumps(found), encoding="utf-8")
     return found
+
+
+def _kept(path: Path) -> dict[str, Any] | None:
+    """What the file holds; None for one that is not there or not whole: a cache is found out and written again."""
+    try:
+        known = parse_json(opening.read(path, most=MOST_CACHE_BYTES))
+    except (OSError, Damaged):
+        return None
+    whole = (
+        not misfit(known, SHAPE)
+        and all(key in known for key in SHAPE)
+        and _whole_entries(known["attentions"], known["devices"])
+    )
+    return known if whole else None
 
 
 def resolve(case: Case) -> Resolution:
@@ -149,6 +173,22 @@ def _whole(case: Case, spec: Any, backend: Any, core: int) -> tuple[int, int]:
     size = {"b": case.b, "phase": case.phase, "shared": spec.shares_query_key}
     held = architecture.peak_bytes(resolution, core=(costs[0].peak, costs[1].peak), itemsize=itemsize, **size)
     return held, architecture.flops(resolution, core=core, **size)
+
+
+def _whole_entries(entries: Mapping[str, Any], devices: Sequence[str]) -> bool:
+    """Whether every variant of a cached answer has all that `_describe` tells, for every device."""
+
+    def whole(entry: Mapping[str, Any]) -> bool:
+        parts = [*entry["backends"].values(), entry]
+        return (
+            all(one.keys() >= ENTRY["options"][str].keys() for one in entry["options"].values())
+            and all(one.keys() >= ENTRY["backends"][str].keys() for one in entry["backends"].values())
+            and all(set(told) == {*devices} for told in (entry["best"], *(one["unavailable"] for one in parts)))
+        )
+
+    return bool(devices) and all(
+        not misfit(entry, ENTRY) and entry.keys() >= ENTRY.keys() and whole(entry) for entry in entries.values()
+    )
 
 
 def _describe(spec: Any, devices: list[str]) -> dict[str, Any]:

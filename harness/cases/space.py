@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -20,7 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from harness.cases.axes import rule, sizes
 from harness.cases.sharing import MOST_RANKS, chosen_metrics, sharable
-from harness.errors import UsageError, unknown
+from harness.errors import UsageError, brief, reason, unknown
+from harness.store import opening
+from harness.store.documents import MOST_TOML_BYTES, Damaged, parse_toml
 from harness.store.record import DTYPES, MODEL_KEYS, PHASES, RANK_UNITS, SCOPES, UNITS, Case, canonical_options
 from harness.vision.models import ANCHORS, ARCHITECTURES, PATCH, architecture
 
@@ -96,7 +97,7 @@ class Sweep(BaseModel):
         if not found and info.field_name in valid:
             raise ValueError(f"{info.field_name} is empty; valid: {', '.join(valid[info.field_name])}")
         if not found and value not in ((), []):  # such as a shell's variable that is not set
-            raise ValueError(f"{value!r} names nothing; leave {info.field_name} out for its default")
+            raise ValueError(f"{brief(repr(value))} names nothing; leave {info.field_name} out for its default")
         return found
 
     @field_validator("device")
@@ -104,17 +105,17 @@ class Sweep(BaseModel):
     def _device(cls, value: str) -> str:
         kind, _, index = value.partition(":")
         if kind not in ("auto", "cpu", "cuda") or (":" in value and not (kind == "cuda" and index.isdecimal())):
-            raise ValueError(f"unknown device {value!r}; valid: auto, cpu, cuda, cuda:<index>")
+            raise ValueError(f"unknown device {brief(value)!r}; valid: auto, cpu, cuda, cuda:<index>")
         return value
 
     @field_validator("set", mode="before")
     @classmethod
     def _settings(cls, value: Any) -> dict[str, str]:
         if not isinstance(value, Mapping):
-            raise ValueError(f"set takes variant.option = value pairs, not {value!r}")
+            raise ValueError(f"set takes variant.option = value pairs, not {brief(repr(value))}")
         for key in value:
             if str(key).count(".") != 1 or not all(str(key).split(".")):
-                raise ValueError(f"{key!r} is not of the form variant.option, such as anchor.init")
+                raise ValueError(f"{brief(repr(key))} is not of the form variant.option, such as anchor.init")
         _encodable([str(text) for pair in value.items() for text in pair])
         return {str(key): str(text) for key, text in value.items()}
 
@@ -137,10 +138,10 @@ class Sweep(BaseModel):
             first = error.errors()[0]
             name = ".".join(map(str, first["loc"]))
             if name in NUMBERS:
-                raise UsageError(f"{place}{name} takes {NUMBERS[name]}, not {first['input']!r}") from None
-            reason = first["msg"].removeprefix("Value error, ")
-            got = "" if first["type"] == "value_error" else f", not {first['input']!r}"
-            raise UsageError(f"{place}{name}: {reason[0].lower()}{reason[1:]}{got}") from None
+                raise UsageError(f"{place}{name} takes {NUMBERS[name]}, not {brief(repr(first['input']))}") from None
+            why = brief(first["msg"].removeprefix("Value error, "), 400)
+            got = "" if first["type"] == "value_error" else f", not {brief(repr(first['input']))}"
+            raise UsageError(f"{place}{brief(name)}: {why[0].lower()}{why[1:]}{got}") from None
 
     def to_toml(self) -> str:
         """The sweep as TOML that `from_toml` reads back equal."""
@@ -153,15 +154,18 @@ class Sweep(BaseModel):
         return "\n".join(lines) + "\n"
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """The keys of a sweep file. Raises UsageError naming the file and the line. `[set]` may nest: anchor.init = ..."""
+def read_toml(path: Path, *, of_run: bool = False) -> dict[str, Any]:
+    """The keys of a sweep file. Raises UsageError naming the file and the line. `[set]` may nest: anchor.init = ...
+
+    of_run: it is found in a run's folder, not named by the user, so no link or pipe is followed.
+    """
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = parse_toml(opening.read(path, most=MOST_TOML_BYTES, links=not of_run, pipes=not of_run))
     except FileNotFoundError:
         raise UsageError(f"sweep file {path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"sweep file {path} cannot be read: {error}") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except OSError as error:
+        raise UsageError(f"sweep file {path} cannot be read: {reason(error)}") from None
+    except Damaged as error:
         raise UsageError(f"sweep file {path} is not valid TOML: {error}") from None
     for key in document:
         if key not in Sweep.model_fields:
@@ -271,7 +275,7 @@ def _options(sweep: Sweep, catalogue: Mapping[str, Any], asked: Sequence[str]) -
 def _encodable(texts: Iterable[str]) -> None:
     for text in texts:
         if any("\ud800" <= letter <= "\udfff" for letter in text):  # how Python takes in bytes that are no UTF-8
-            raise ValueError(f"{text!r} is not valid UTF-8")
+            raise ValueError(f"{brief(repr(text))} is not valid UTF-8")
 
 
 def _toml(value: Any) -> str:

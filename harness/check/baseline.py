@@ -22,10 +22,11 @@ from typing import Any
 from harness import stats
 from harness.check.deterministic import IMPLAUSIBLE_BELOW, METRICS, TOOLCHAIN_BOUND, Facts
 from harness.check.verdict import Finding, Verdict
-from harness.errors import Failure, NothingToCompare
+from harness.errors import Failure, NothingToCompare, brief, reason
 from harness.store import runs as store
 from harness.store.record import COLUMNS, Case, Reading, Row
 from harness.store.replacing import replacing
+from harness.store.rows import LEFT_OUT
 
 DEFINITION = "definition"
 SMALLEST_CHANGE = 0.05
@@ -48,6 +49,8 @@ def read(path: Path) -> Stored:
     if not path.is_file():
         raise NothingToCompare(f"baseline {path} does not exist; write one with: harness check --update {path}")
     frame = store.read(path)
+    if frame.attrs[LEFT_OUT]:
+        raise Failure(f"{path} is damaged: {frame.attrs[LEFT_OUT][0]}; write it again with --update")
     if frame.empty:
         raise NothingToCompare(f"baseline {path} has no rows; write one with: harness check --update {path}")
     cases, facts, timings = [], {}, {}
@@ -55,19 +58,19 @@ def read(path: Path) -> Stored:
         first = rows.iloc[0]
         case = Case(**{f.name: _plain(first[f.name]) for f in fields(Case)})
         if case.case_id != case_id:
-            raise Failure(f"{path}: case {case_id} was edited: its columns belong to case {case.case_id}")
+            raise Failure(f"{path}: case {brief(case_id)} was edited: its columns belong to case {case.case_id}")
         lines: Any = rows.itertuples(index=False)
         readings = {row.metric: _reading(row, path) for row in lines}
         lacking = [name for name in (DEFINITION, *METRICS) if name not in readings]
         if lacking:
-            raise Failure(f"{path}: {case} lacks {', '.join(lacking)}; write it again with --update")
+            raise Failure(f"{path}: {brief(str(case), 200)} lacks {', '.join(lacking)}; write it again with --update")
         cases.append(case)
         facts[case.case_id] = _facts(case, readings)
         if "latency" in readings:
             timings[case.case_id] = readings["latency"]
     if set(frame["run_id"]) != {run_id(cases)}:
         raise Failure(
-            f"{path} is not whole: {', '.join(sorted(set(frame['run_id'])))} but {run_id(cases)} by its cases"
+            f"{path} is not whole: {brief(', '.join(sorted(set(frame['run_id']))))} but {run_id(cases)} by its cases"
         )
     return Stored(
         cases=cases, facts=facts, timings=timings, machine=str(frame["machine"].iloc[0]),
@@ -111,7 +114,7 @@ def write(path: Path, rows: Sequence[Row]) -> None:
             writer.writerow(COLUMNS)
             writer.writerows(row.cells() for row in rows)
     except OSError as error:
-        raise Failure(f"cannot write {path}: {error.strerror}") from None
+        raise Failure(f"cannot write {path}: {reason(error)}") from None
 
 
 def compare_timing(name: str, stored: Reading | None, medians: Sequence[float]) -> Finding:
@@ -174,7 +177,8 @@ def _keyed(reading: Reading, toolchain: str) -> Reading:
 def _reading(row: Any, path: Path) -> Reading:
     value = _plain(row.value)
     if row.status != "ok" or value is None or not math.isfinite(value):
-        raise Failure(f"{path}: {row.metric} of case {row.case_id} is no figure ({row.status}, {row.value})")
+        what = f"{brief(row.metric)} of case {brief(row.case_id)}"
+        raise Failure(f"{path}: {what} is no figure ({row.status}, {row.value})")
     return Reading(
         metric=row.metric, value=value, ci_low=_plain(row.ci_low), ci_high=_plain(row.ci_high), p20=_plain(row.p20),
         p80=_plain(row.p80), samples=_plain(row.samples), status=row.status, note=row.note,

@@ -8,11 +8,11 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 from typing import Any
 
 from harness.errors import Failure
+from harness.store.documents import Damaged, parse_toml
 
 WHOLE_FILES = ("constraints*.txt", "requirements*.txt", "setup.cfg", "setup.py", "uv.lock", "poetry.lock", "pdm.lock")
 PROJECT_KEYS = ("dependencies", "optional-dependencies", "requires-python", "entry-points", "dynamic")
@@ -94,8 +94,8 @@ def _requirements(path: Path) -> Any:
 
 def _document(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return parse_toml(path.read_bytes())
+    except (OSError, Damaged):
         return {}
 
 

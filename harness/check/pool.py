@@ -25,7 +25,8 @@ from pathlib import Path
 from harness.check import revisions
 from harness.check.pairs import BLOCK, CANARY, Member, Rounds, measure
 from harness.check.rules import Timed, Turns
-from harness.errors import Failure
+from harness.errors import Failure, reason
+from harness.store import opening
 from harness.store.record import Case
 
 POOL, PLUGIN = "pool.csv", "specimens.py"
@@ -167,33 +168,57 @@ def load(folder: Path, *, repair: bool = False) -> Pool:
     path = folder / POOL
     if not path.is_file():
         return []
-    whole = path.read_bytes()
-    lines = whole[: whole.rfind(b"\n") + 1].decode("utf-8").splitlines(keepends=True)
+    try:
+        whole = opening.read(path)
+        lines = whole[: whole.rfind(b"\n") + 1].decode("utf-8").splitlines(keepends=True)
+    except (OSError, UnicodeDecodeError) as error:
+        why = reason(error) if isinstance(error, OSError) else "it is no text"
+        raise Failure(f"{path} cannot be read: {why}") from None
     if not lines:
         return []
     if lines[0].strip() != ",".join(COLUMNS):
         raise Failure(f"{path} has other columns than {', '.join(COLUMNS)}; it was left untouched")
-    first = {int(row[2]) for row in csv.reader(lines[1:]) if row[:1] == ["0"] and len(row) == len(COLUMNS)}
-    wanted, found = set(timed(sorted(first))), []
+    wanted, found = timed(_extras(path, lines[1:])), []
     size = len(wanted)
     complete = (len(lines) - 1) // size // BLOCK * BLOCK
     for number in range(complete):
-        chunk = lines[1 + number * size : 1 + (number + 1) * size]
-        rows = list(csv.reader(chunk))
-        if {row[0] for row in rows} != {str(number)} or {(row[1], int(row[2])) for row in rows} != wanted:
+        process = _process(number, lines[1 + number * size : 1 + (number + 1) * size], wanted)
+        if process is None:
             raise Failure(f"{path}: process {number} is damaged; remove its lines and those after it")
-        found.append({(row[1], int(row[2])): Timed(wall=_turns(row[3]), cpu=_turns(row[4])) for row in rows})
+        found.append(process)
     for process in found:
         for timed_ in process.values():
-            if not timed_.wall or any(
-                not turn or min(turn) <= 0 or not all(map(math.isfinite, turn)) for turn in (*timed_.wall, *timed_.cpu)
-            ):
+            if any(not math.isfinite(v) or v <= 0 for turn in (*timed_.wall, *timed_.cpu) for v in turn):
                 raise Failure(f"{path} holds a sample that is not a positive number")
     if repair:
         kept = "".join(lines[: 1 + complete * size]).encode("utf-8")
         if len(kept) < len(whole):
             os.truncate(path, len(kept))
     return found
+
+
+def _extras(path: Path, lines: Sequence[str]) -> list[int]:
+    """The amounts of extra work that the first process holds. Raises Failure where its lines are damaged."""
+    try:
+        first = {int(row[2]) for row in csv.reader(lines) if row[:1] == ["0"] and len(row) == len(COLUMNS)}
+    except (ValueError, csv.Error):
+        first = {-1}
+    if not first <= set(EXTRAS):
+        raise Failure(f"{path}: process 0 is damaged; remove its lines and those after it")
+    return sorted(first)
+
+
+def _process(number: int, lines: Sequence[str], wanted: Sequence[Key]) -> dict[Key, Timed] | None:
+    """What a process measured by specimen; None where its lines are not the ones that were written."""
+    try:
+        rows = [
+            (row[0], (row[1], int(row[2])), Timed(wall=_turns(row[3]), cpu=_turns(row[4]))) for row in csv.reader(lines)
+        ]
+    except (ValueError, IndexError, csv.Error):
+        return None
+    whole = {slot for slot, _, _ in rows} == {str(number)} and {key for _, key, _ in rows} == set(wanted)
+    full = all(each.wall and all((*each.wall, *each.cpu)) for _, _, each in rows)
+    return {key: each for _, key, each in rows} if whole and full else None
 
 
 @contextmanager

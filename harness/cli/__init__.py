@@ -10,18 +10,16 @@ from __future__ import annotations
 import functools
 import importlib
 import os
-import pkgutil
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import ModuleType
 from typing import Any
 
 import typer
 
-from harness.errors import FAILURE, INTERRUPTED, OK, USAGE, UsageError, unknown
+from harness.cli._surroundings import OutputLost, mute, refused, say, signals, streams
+from harness.errors import FAILURE, INTERRUPTED, OK, USAGE, UsageError, brief, unknown
 
 SUMMARY = """Which attention, at which token count n and anchor number m, on this hardware, and at what cost.
 
@@ -48,41 +46,58 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = [*(sys.argv[1:] if arguments is None else arguments)]  # `list` is a command's module here
     if not words and COMPLETING in os.environ:
         words = ["--help"]
-    asked = words[0] if words and words[0] in commands() else None
-    if reconfigure := getattr(sys.stdout, "reconfigure", None):
-        reconfigure(errors="replace")  # a terminal that lacks a letter is no reason to fail
-    try:
-        if not words:
-            print(_welcome(), flush=True)
-            return OK
-        if asked is None and not words[0].startswith("-"):
-            raise UsageError(unknown("command", words[0], commands()))
-        with _ended_by_signals():
-            result = _app(asked)(words, prog_name="harness", standalone_mode=False)
+    with streams():
+        try:
+            code = _run(words)
             sys.stdout.flush()
-        return result if isinstance(result, int) else 0
-    except (_Ended, KeyboardInterrupt, BrokenPipeError) as ended:
-        cause = ended.__cause__ if isinstance(ended, _Ended) else ended
-        if isinstance(cause, BrokenPipeError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again at exit
+            return code
+        except (_Ended, KeyboardInterrupt, BrokenPipeError) as ended:
+            cause = ended.__cause__ if isinstance(ended, _Ended) else ended
+            if isinstance(cause, BrokenPipeError):
+                mute(sys.stdout)
+                return OK
+            return _say("interrupted" + (f"; {cause}" if str(cause) else ""), INTERRUPTED)
+        except SystemExit as ended:  # how typer ends where the reader of its help has left
+            if not isinstance(ended.__context__, BrokenPipeError):
+                raise
+            mute(sys.stdout)
             return OK
-        return _say("interrupted" + (f"; {cause}" if str(cause) else ""), INTERRUPTED)
-    except Exception as error:
-        if os.environ.get("HARNESS_DEBUG"):
-            raise
-        code = getattr(error, "code", None) or getattr(error, "exit_code", None)
-        if isinstance(code, int):
-            format_message = getattr(error, "format_message", error.__str__)  # typer's own errors have one
-            return _say(format_message() + _got(error), code)
-        if type(error).__name__ == "AttentionError":  # attentions is not imported here: that would cost seconds
-            return _say(str(error), USAGE)
-        hint = "this is a fault of harness; HARNESS_DEBUG=1 shows where"
-        return _say(f"{type(error).__name__}: {error} ({hint})", FAILURE)
+        except Exception as error:
+            if os.environ.get("HARNESS_DEBUG"):
+                raise
+            if isinstance(error, OutputLost):
+                mute(sys.stdout)
+            return _say(*_told(error))
+
+
+def _run(words: list[str]) -> int:
+    asked = words[0] if words and words[0] in commands() else None
+    if not words:
+        print(_welcome(), flush=True)
+        return OK
+    if asked is None and not words[0].startswith("-"):
+        raise UsageError(unknown("command", words[0], commands()))
+    with signals():
+        result = _app(asked)(words, prog_name="harness", standalone_mode=False)
+    return result if isinstance(result, int) else OK
+
+
+def _told(error: Exception) -> tuple[str, int]:
+    """What is said of an error, and the exit code."""
+    code = getattr(error, "code", None) or getattr(error, "exit_code", None)
+    if isinstance(code, int):
+        format_message = getattr(error, "format_message", error.__str__)  # typer's own errors have one
+        return format_message() + _got(error), code
+    if type(error).__name__ == "AttentionError":  # attentions is not imported here: that would cost seconds
+        return str(error), USAGE
+    hint = "this is a fault of harness; HARNESS_DEBUG=1 shows where"
+    return refused(error) or (f"{type(error).__name__}: {error} ({hint})", FAILURE)
 
 
 def commands() -> list[str]:
     """The names of the commands, in alphabetical order."""
-    return sorted(info.name for info in pkgutil.iter_modules(__path__) if not info.name.startswith("_"))
+    files = [name for folder in __path__ for name in os.listdir(folder)]  # pkgutil says nothing where it cannot look
+    return sorted(name.removesuffix(".py") for name in files if name.endswith(".py") and not name.startswith("_"))
 
 
 def _welcome() -> str:
@@ -105,7 +120,7 @@ def _app(asked: str | None) -> typer.Typer:
         help=SUMMARY, rich_markup_mode=None, pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
     )  # fmt: skip
-    app.callback(invoke_without_command=asked is None)(_start)
+    app.callback(invoke_without_command=asked is None)(_carried(_start))
     for name in [asked] if asked else commands():
         app.command(name)(_carried(_module(name).command))
     return app
@@ -126,26 +141,6 @@ def _carried(command: Callable[..., Any]) -> Callable[..., Any]:
     return carried
 
 
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """A request to end (SIGTERM), or a terminal that closes (SIGHUP), interrupts as Ctrl-C does."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    heard = [s for s in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) == signal.SIG_DFL]  # nohup ignores HUP
-    for each in heard:
-        signal.signal(each, interrupt)
-    try:
-        yield
-    finally:
-        for each in heard:
-            signal.signal(each, signal.SIG_DFL)
-
-
 def _start(version: bool = typer.Option(False, "--version", help="Print the version and stop.", is_eager=True)) -> None:
     if version:
         from harness import __version__
@@ -163,10 +158,9 @@ def _module(name: str) -> ModuleType:
 def _got(error: Exception) -> str:
     """`, not 'x'` where typer refused a value, which its message leaves out."""
     found = getattr(error.__cause__, "errors", None)
-    return f", not {found()[0]['input']!r}" if type(error).__name__ == "BadParameter" and found else ""
+    return f", not {brief(repr(found()[0]['input']))}" if type(error).__name__ == "BadParameter" and found else ""
 
 
 def _say(message: str, code: int) -> int:
-    with suppress(BrokenPipeError):
-        print(f"harness: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    say(message)
     return code

@@ -17,7 +17,7 @@ from typing import Any
 import typer
 
 from harness.cli._completion import completing
-from harness.errors import UsageError
+from harness.errors import UsageError, brief
 
 AXES: dict[str, tuple[Any, str]] = {
     "attention": (list[str], "Variants, or variant:backend, by comma. Default: every variant."),
@@ -93,6 +93,6 @@ def _pairs(texts: list[str]) -> dict[str, str]:
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals:
-            raise UsageError(f"--set takes variant.option=value, such as anchor.init=paper, not {text!r}")
+            raise UsageError(f"--set takes variant.option=value, such as anchor.init=paper, not {brief(text)!r}")
         pairs[key.strip()] = value.strip()
     return pairs

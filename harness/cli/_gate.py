@@ -13,7 +13,8 @@ from harness.check import output
 from harness.check.decide import FEWEST_PAIRS, PAIRS, PAIRS_THOROUGH
 from harness.check.gate import Options, Report
 from harness.door.progress import columns
-from harness.errors import Failure, UsageError
+from harness.errors import Failure, UsageError, reason
+from harness.store import opening
 
 LOG_EVERY_S = 10.0
 
@@ -58,14 +59,14 @@ def timing(*, seconds: float, threads: int) -> None:
 
 def _writable(option: str, path: Path) -> None:
     above = next(parent for parent in path.absolute().parents if parent.exists())
-    reason = (
+    why = (
         "it is a folder" if path.is_dir()
         else f"{above} is a file" if not above.is_dir()
-        else f"{above} may not be written to" if not os.access(above, os.W_OK)
+        else f"{above} may not be written to" if not opening.writable(above)
         else ""
     )  # fmt: skip
-    if reason:
-        raise UsageError(f"{option} {path} cannot be written: {reason}")
+    if why:
+        raise UsageError(f"{option} {path} cannot be written: {why}")
 
 
 def publish(path: Path, text: str) -> None:
@@ -74,7 +75,7 @@ def publish(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise Failure(f"cannot write {path}: {error.strerror}") from None
+        raise Failure(f"cannot write {path}: {reason(error)}") from None
 
 
 class Progress:
@@ -122,7 +123,7 @@ class Progress:
                 with open(summary, "a", encoding="utf-8") as file:
                     file.write(output.markdown(report, code))
             except OSError as error:
-                self.say(f"warning: cannot write the step summary: {error.strerror}")
+                self.say(f"warning: cannot write the step summary: {reason(error)}")
         if os.environ.get("GITHUB_ACTIONS") == "true":
             for line in output.workflow_commands(report):
                 print(line, file=sys.stderr, flush=True)

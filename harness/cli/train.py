@@ -104,6 +104,7 @@ def _plan(
     """What was asked for, on top of the task's defaults or of the run that is resumed. Raises UsageError."""
     import attentions
     from harness.cli import _vision
+    from harness.store.rows import is_there
     from harness.vision import checkpoint, tasks
     from harness.vision.plan import Plan
     from harness.vision.recipe import Recipe
@@ -112,9 +113,10 @@ def _plan(
 
     for path in plugins:
         attentions.load_plugin(path)
-    if resumed and not task and not (resumed / LAST).is_file():
+    begun = resumed is not None and is_there(resumed / LAST)
+    if resumed and not task and not begun:
         raise UsageError(f"{resumed / LAST}: no such file: name the task and its settings to start from the first step")
-    stored = Plan.of(checkpoint.load(resumed / LAST)[1]["plan"]) if resumed and (resumed / LAST).is_file() else None
+    stored = Plan.of(checkpoint.load(resumed / LAST, of_run=True)[1]["plan"]) if resumed and begun else None
     name = task or (stored.task if stored else "")
     if not name:
         raise UsageError(f"which task? valid: {', '.join(tasks.names())}")

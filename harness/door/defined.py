@@ -28,9 +28,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UsageError
+from harness.errors import UsageError, reason
+from harness.store import opening
 from harness.store.replacing import replacing
-from harness.store.runs import VARIANTS
+from harness.store.runs import VARIANTS, inside
 
 OURS = ("attentions", "harness")
 FORM = '''"""The variant `{name}` as it was given to harness.run, with what its functions refer to."""
@@ -93,7 +94,11 @@ class Defined:
     def check_same(self, folder: Path) -> None:
         """Raise UsageError where a run that is to be resumed was begun with other code by this name."""
         path = self.path(folder)
-        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        try:
+            inside(folder, VARIANTS)
+            text = opening.read(path).decode("utf-8", errors="replace") if opening.present(path) else ""
+        except OSError as error:
+            raise UsageError(f"cannot read {path}: {reason(error)}") from None
         known = re.search(r"^# code (\w+)$", text, re.MULTILINE)
         if known is None or known[1] != self.digest:
             raise UsageError(
@@ -109,11 +114,11 @@ class Defined:
             payload=textwrap.fill(base64.b64encode(self.payload).decode(), 116),
         )  # fmt: skip
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            inside(folder, VARIANTS).mkdir(parents=True, exist_ok=True)
             with replacing(path) as partial:
                 partial.write_text(text, encoding="utf-8")
         except OSError as error:
-            raise UsageError(f"cannot write {path}: {error.strerror}") from None
+            raise UsageError(f"cannot write {path}: {reason(error)}") from None
 
 
 def named(given: Any) -> str | Defined:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
+from harness.cases.plugins import check_named
 from harness.cases.sharing import torchrun
 from harness.cases.space import Sweep, read_toml
 from harness.door.bar import listening
@@ -63,7 +64,7 @@ def run(
         digest of its code, and the run's folder holds it (variants/). Nothing of the caller's code runs but these.
     out: the run's folder. Without one it is a temporary folder, deleted as Python ends: `save` of the Run keeps it.
     resume: finish what `out` lacks, such as after an interrupt; rows are written as they are measured. Keys may be
-        left out, those given must be as before.
+        left out, those given must be as before; code (plugins, and functions in `attention`) is named again.
     config: a sweep file; keys go on top of it. progress: a bar on stderr or in the notebook; warnings are Python's.
     engine, address, devices: as `harness run` has them.
 
@@ -100,11 +101,9 @@ def measured(
     files = [str(variant.path(folder)) for variant in defined]
     if resume:
         store.check_folder(folder, resume=True)
-        stored = conduct.stored_sweep(folder)
         if files or "plugin" in given:
             given = {**given, "plugin": [*_listed(given.get("plugin", [])), *files]}
-        conduct.check_same_sweep(stored, given)
-        wanted = stored.model_copy(update={k: v for k, v in Sweep.parse(given) if k in given})
+        wanted = conduct.resumed(folder, given)
         for variant in defined:
             variant.check_same(folder)
     else:
@@ -133,8 +132,13 @@ def split(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[Defined]]:
 
 
 def over_file(config: Path | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of a sweep file with `given` on top; of `set` each pair. Iterables become lists. Raises UsageError."""
+    """The keys of a sweep file with `given` on top; of `set` each pair. Iterables become lists.
+
+    Raises UsageError; for plugins that only the file names, too.
+    """
     known = read_toml(config) if config else {}
+    if "plugin" in known:
+        check_named(Sweep.parse({"plugin": known["plugin"]}, source=str(config)).plugin, given, source=str(config))
     for name, value in given.items():
         if name == "set" and isinstance(value, Mapping):
             below = known.get("set", {})

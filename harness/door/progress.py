@@ -76,12 +76,11 @@ class Progress:
         self._write(text + "\n")
 
     def _write(self, text: str) -> None:
-        """Write to stderr; once nobody reads it any more, the sweep goes on without a word."""
+        """Write to stderr; once it takes no more (nobody reads it, its disk is full), the sweep goes on without."""
         try:
             sys.stderr.write(text)
             sys.stderr.flush()
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+        except OSError:
             self.quiet, self.live = True, False
 
 

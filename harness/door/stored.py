@@ -20,9 +20,10 @@ from harness import figures
 from harness.cases.filters import only, words
 from harness.door.tables import Tables
 from harness.door.together import together
-from harness.errors import NothingToCompare, UsageError, unknown
+from harness.errors import NothingToCompare, UsageError, reason, unknown
 from harness.store import markup, pivot, table
 from harness.store import runs as store
+from harness.store.replacing import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -180,12 +181,16 @@ class Run:
         self._single("one run at a time")
         source, target = self.folder, Path(folder)
         store.check_folder(target, resume=False)
-        shutil.copytree(source, target, dirs_exist_ok=True)
-        if (target / store.SWEEP).is_file():  # the variants it defines went along
+        try:
+            shutil.copytree(source, target, dirs_exist_ok=True, symlinks=True)  # what a link leads to is not the run's
+        except OSError as error:
+            raise store.StoreError(f"cannot copy {source} to {target}: {reason(error)}") from None
+        if store.read_sweep(target) is not None:  # the variants it defines went along
             sweep = stored_sweep(target)
             moved = tuple(str(target / Path(p).relative_to(source)) if Path(p).is_relative_to(source) else p
                           for p in sweep.plugin)  # fmt: skip
-            (target / store.SWEEP).write_text(sweep.model_copy(update={"plugin": moved}).to_toml(), encoding="utf-8")
+            with replacing(target / store.SWEEP) as partial:
+                partial.write_text(sweep.model_copy(update={"plugin": moved}).to_toml(), encoding="utf-8")
         return read(target)
 
     def __repr__(self) -> str:

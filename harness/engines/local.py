@@ -22,7 +22,7 @@ from typing import Any
 
 from harness.cases.catalogue import Resolution
 from harness.engines.outcome import Outcome, WorkerLost
-from harness.errors import Failure, UsageError
+from harness.errors import Failure, UsageError, reason
 from harness.machine.memory import oom_kills, volunteer
 from harness.machine.quiet import Moment
 from harness.measuring import requests, wire
@@ -33,6 +33,7 @@ from harness.store.record import Case, Reading
 __all__ = ["START_TIMEOUT_S", "Engine", "Outcome", "WorkerLost"]
 
 START_TIMEOUT_S = 300.0
+MOST_STARTS = 3  # tries to start a worker again
 
 
 class Engine:
@@ -175,14 +176,20 @@ class Engine:
     def _ensure(self) -> None:
         if self._process is not None and self._process.poll() is not None:  # it died between two cases
             self.stop(kill=True)
-        if self._process is None:
+        for left in reversed(range(MOST_STARTS if self._process is None else 0)):
             self.restarts += 1
             begun = time.monotonic()
-            if self._known:
-                self._first(requests.Reopen(plugins=tuple(self.plugins), device=self.device))
-            else:
-                self.open()
-            self._starting_s += time.monotonic() - begun
+            try:
+                if self._known:
+                    self._first(requests.Reopen(plugins=tuple(self.plugins), device=self.device))
+                else:
+                    self.open()
+                return
+            except Failure:  # the kernel's out-of-memory killer, say, took it before it could answer
+                if not left:
+                    raise
+            finally:
+                self._starting_s += time.monotonic() - begun
 
     def _first(self, request: requests.Request[Answer]) -> Answer:
         """What a new worker is asked first. Raises Failure where it does not start."""
@@ -209,7 +216,10 @@ class Engine:
 
     def _ask(self, request: requests.Request[Answer], timeout_s: float) -> Answer:
         if self._process is None:
-            self._start()
+            try:
+                self._start()
+            except OSError as error:
+                raise WorkerLost("error", f"it could not be started: {reason(error)}") from None
         process = self._process
         assert process is not None
         assert process.stdin is not None

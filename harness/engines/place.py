@@ -119,6 +119,7 @@ class Place:
         remarks: list[str] = []
         known, looked, spent = self._ceilings, len(watch.looks), dict(watch.seconds)
         seconds: dict[str, float] = {}
+        self.engine.free_bytes()  # a worker that has to be started is so now, and in nobody's seconds but its own
         if task.ceilings and self._ceilings is None:
             remarks += self._take_ceilings(task, watch, seconds)
         taken = self._take(resolution, task, watch)

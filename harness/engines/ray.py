@@ -29,7 +29,7 @@ from harness.engines.local import START_TIMEOUT_S
 from harness.engines.place import Lost, Seat, Task, Visit
 from harness.engines.station import Station
 from harness.engines.watch import RETAKES
-from harness.errors import Failure, UsageError
+from harness.errors import Failure, UsageError, reason
 from harness.machine import environment
 from harness.store.record import Case
 
@@ -228,8 +228,9 @@ def check_address(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=PORT_ANSWERS_S).close()
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise Failure(f"no Ray cluster answers at {address}: {reason}; start one with: ray start --head") from None
+        raise Failure(
+            f"no Ray cluster answers at {address}: {reason(error)}; start one with: ray start --head"
+        ) from None
 
 
 def _check_cluster(address: str) -> None:
@@ -290,7 +291,7 @@ def _read(path: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise UsageError(f"plugin {path}: {(error.strerror or str(error)).lower()}") from None
+        raise UsageError(f"plugin {path}: {reason(error).lower()}") from None
 
 
 def _reason(error: Exception) -> str:

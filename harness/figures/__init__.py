@@ -18,10 +18,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import UsageError
+from harness.errors import UsageError, reason
 from harness.store import runs as store
 from harness.store.clock import timed_by
-from harness.store.contention import reason
+from harness.store.contention import reason as why_contended
 from harness.store.replacing import replacing
 from harness.store.selection import Frame, labelled, metric_rows
 
@@ -75,7 +75,7 @@ class Run:
         of a machine that was not quiet: then the row's widened interval says more."""
         import pandas
 
-        if reason(row.note):
+        if why_contended(row.note):
             return None
         if metric == "latency":
             metric = getattr(row, "clock", metric)
@@ -157,4 +157,4 @@ def _save(figure: Figure, path: Path, kind: str) -> None:
         with replacing(path, several=True) as partial:
             figure.savefig(partial, format=kind, metadata=metadata)
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from None
+        raise UsageError(f"cannot write {path}: {reason(error)}") from None

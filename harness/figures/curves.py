@@ -10,6 +10,7 @@ from harness.figures import Run, Sheet, Skip
 from harness.figures._sheet import Page
 from harness.figures._style import FAINT, INK, LOOKS, WIDTH
 from harness.store.curves import CURVES, read_curves
+from harness.store.rows import is_there
 from harness.store.selection import Frame
 
 COLOURS = [color for color, _ in LOOKS.values()]
@@ -18,7 +19,7 @@ OTHER = ("lr", "gradient")
 
 def draw(run: Run) -> list[Sheet]:
     """One file: losses on the left, the validation's metrics on the right."""
-    if not (run.folder / CURVES).is_file():
+    if not is_there(run.folder / CURVES):
         raise Skip(f"this run has no {CURVES}: it is not a training")
     frame: Frame = read_curves(run.folder)
     train, val = frame[frame["split"] == "train"], frame[frame["split"] == "val"]

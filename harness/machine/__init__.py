@@ -2,5 +2,6 @@
 
 environment (environment.json) · system (/proc and cgroups) · nvml (one GPU) · memory · doctor/ (ONE FILE A CHECK) ·
 quiet (was it quiet meanwhile: one verdict) · shown (its best canaries) · instructions (perf_event) · cache (the user's
-folder). May import store and what is below.
+folder).
+May import store and what is below.
 """

@@ -38,7 +38,7 @@ VARIABLES = (
 )  # fmt: skip
 SECRET = re.compile(r"TOKEN|SECRET|PASSW|KEY|CREDENTIAL|AUTH|COOKIE", re.IGNORECASE)
 ELSEWHERE = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_PREFIX")
-OPAQUE = re.compile(r"(?=(?:\D*\d){3})[\w-]{20,}")
+LONG_RUN = re.compile(r"[\w-]{20,}")
 
 
 def collect(device: str = "cpu", *, root: Path = Path("/"), nvml: Any = None) -> dict[str, Any]:
@@ -268,7 +268,7 @@ def _inert(value: str, *, paths: bool = True) -> str:
     value = value.replace(str(Path.home()), "(home)")
     for name in {_quiet(getpass.getuser), _quiet(socket.gethostname)} - {""}:
         value = re.sub(rf"(?<![\w-]){re.escape(name)}(?![\w-])", "(hidden)", value)
-    return OPAQUE.sub("(hidden)", value)
+    return LONG_RUN.sub(lambda run: "(hidden)" if sum(map(str.isdecimal, run[0])) >= 3 else run[0], value)
 
 
 def _quiet(ask: Callable[[], str]) -> str:

@@ -58,9 +58,10 @@ def load(path: Path, *, task: str = "", data: Path | None = None, best: bool = F
 
     Raises UsageError: no checkpoint, of another task, other classes than those it was trained on.
     """
-    if path.is_dir():
+    of_run = path.is_dir()
+    if of_run:
         path = path / (BEST if best else LAST)
-    parts, facts = checkpoint.load(path)
+    parts, facts = checkpoint.load(path, of_run=of_run)
     plan = Plan.of(facts["plan"])
     if task and task != plan.task:
         raise UsageError(f"checkpoint {path} was trained for {plan.task}, not {task}")

@@ -161,6 +161,7 @@ def work_of(case: Case) -> attentions.Work:
     return attentions.Work(
         b=case.b, h=case.h, n=case.n, d=case.d, m=case.m, phase=case.phase,
         itemsize=getattr(torch, case.dtype).itemsize, options=spec.parse_options(case.variant_options),
+        device=case.device.partition(":")[0],
     )  # fmt: skip
 
 

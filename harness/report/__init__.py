@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import Failure, UsageError
+from harness.errors import Failure, UsageError, reason
+from harness.store import opening
 from harness.store.replacing import replacing
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ def build(runs: Sequence[Run], *, kinds: Mapping[str, str]) -> str:
         raise Failure(f"report needs {' and '.join(missing)}: pip install {' '.join(missing)}")
     from harness.report.page import render
 
-    return MARK + render(runs, kinds=kinds)
+    page = render(runs, kinds=kinds)
+    return MARK + page.encode("utf-8", "replace").decode("utf-8")  # a folder's name need not be UTF-8
 
 
 def default_path(runs: Sequence[Run]) -> Path:
@@ -50,10 +52,10 @@ def check_target(out: Path) -> None:
             raise UsageError(f"--out {out} is a folder; name a file, such as {out / NAME}")
         if not out.exists():
             return
-        with out.open("rb") as file:
+        with os.fdopen(opening.opened(out, links=True), "rb") as file:
             begins = file.read(len(MARK.encode()))
     except OSError as error:
-        raise UsageError(f"cannot read {out}: {error.strerror}") from None
+        raise UsageError(f"cannot write {out}: {reason(error)}; choose another --out") from None
     if begins and begins != MARK.encode():
         raise UsageError(f"{out} exists and is not a report of ours; it was left untouched: choose another --out")
 
@@ -66,7 +68,7 @@ def write(html: str, out: Path) -> None:
         with replacing(out, several=True) as partial:
             partial.write_text(html, encoding="utf-8", newline="\n")
     except OSError as error:
-        raise UsageError(f"cannot write {out}: {error.strerror}") from None
+        raise UsageError(f"cannot write {out}: {reason(error)}") from None
 
 
 def _installed(name: str) -> bool:

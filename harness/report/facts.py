@@ -59,8 +59,7 @@ class Gap:
 def of_run(run: Run, name: str) -> RunFacts:
     """The facts of a run, as far as its files tell them."""
     pairs = run.frame[["machine", "device"]].drop_duplicates().itertuples(index=False)
-    sweep = run.folder / store.SWEEP
-    text = sweep.read_text(encoding="utf-8", errors="replace") if sweep.is_file() else ""
+    text = (store.read_sweep(run.folder) or b"").decode("utf-8", errors="replace")
     return RunFacts(
         name=name, folder=str(run.folder), devices=tuple(device_name(run, row.device, row.machine) for row in pairs),
         pairs=tuple((key, value) for key, value in _pairs(run) if value), sweep=text,
@@ -159,7 +158,7 @@ def _commands(run: Run, sweep: str) -> tuple[str, ...]:
     if not sweep:
         return tuple(lines)
     try:
-        wanted = Sweep.parse(read_toml(run.folder / store.SWEEP))
+        wanted = Sweep.parse(read_toml(run.folder / store.SWEEP, of_run=True))
     except UsageError:
         return tuple(lines)
     words = ["harness", "run"]

@@ -20,7 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from harness.answers.candidates import known_kinds
-from harness.errors import Failure
+from harness.errors import Failure, reason
 from harness.figures import Run
 from harness.figures._style import device_name
 from harness.report import accuracies, answers, facts, island, looks
@@ -124,7 +124,7 @@ def _plotly() -> bytes:
     try:
         return resources.files("plotly").joinpath("package_data", "plotly.min.js").read_bytes()
     except OSError as error:
-        raise Failure(f"plotly.js is not in the installed plotly: {error.strerror}; plotly 6 or newer has it") from None
+        raise Failure(f"plotly.js is not in the installed plotly: {reason(error)}; plotly 6 or newer has it") from None
 
 
 def _policy(*scripts: bytes) -> str:

@@ -9,24 +9,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import UsageError
-from harness.store.csvfile import check_header
+from harness.store.rows import REAL, TEXT, WHOLE, Kind, is_there, read_rows
 
 if TYPE_CHECKING:
     import pandas
 
 CURVES = "metrics.csv"
-CURVE_COLUMNS = ("step", "split", "metric", "value")
+KINDS: dict[str, Kind] = {"step": WHOLE, "split": TEXT, "metric": TEXT, "value": REAL}
+CURVE_COLUMNS = tuple(KINDS)
 
 
 def read_curves(folder: Path) -> pandas.DataFrame:
-    """The losses and evaluations of a training, in order. Raises UsageError when the file is absent or damaged."""
-    import pandas
+    """The losses and evaluations of a training, in order; lines that cannot be read are left out, with a warning.
 
+    Raises UsageError when the file is absent or has other columns.
+    """
     path = folder / CURVES
-    if not path.is_file():
+    if not is_there(path):
         raise UsageError(f"{path}: no such file; harness train writes it")
-    check_header(path, CURVE_COLUMNS)
-    try:
-        return pandas.read_csv(path, dtype={"step": int, "split": str, "metric": str, "value": float})
-    except ValueError as error:
-        raise UsageError(f"{path} is damaged: {error}") from None
+    return read_rows(path, KINDS)

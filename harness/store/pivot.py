@@ -109,7 +109,7 @@ def as_csv(tables: Sequence[Table]) -> str:
     for table in tables:
         for row in table.rows:
             found = [table.cells.get((row, column)) for column in columns]
-            values = ["" if c is None else c.status if c.value is None else cell(c.value) for c in found]
+            values = ["" if c is None else cell(c.status if c.value is None else c.value) for c in found]
             left = [table.metric, table.unit, *table.setting.values(), *row]
             writer.writerow([*map(cell, left), *values])
     return out.getvalue()

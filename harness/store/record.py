@@ -201,5 +201,15 @@ def canonical_options(options: Mapping[str, Any]) -> str:
 
 
 def parse_options(text: str) -> dict[str, str]:
-    """The inverse of canonical_options, values as text."""
-    return dict(part.split("=", 1) for part in text.split(";") if part)
+    """The inverse of canonical_options, values as text; one may hold a ;. Raises ValueError for no key=value."""
+    found: dict[str, str] = {}
+    name = ""
+    for part in text.split(";") if text else ():
+        key, equals, value = part.partition("=")
+        if equals:
+            name, found[key] = key, value
+        elif name:
+            found[name] += f";{part}"
+        else:
+            raise ValueError(f"{part!r} is no key=value")
+    return found

@@ -10,42 +10,52 @@ The rows of a case stand together, so only the last case of a file can be incomp
 from __future__ import annotations
 
 import difflib
-import io
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.errors import brief, reason
+from harness.store import opening
 from harness.store.contention import mark_suspects
-from harness.store.csvfile import CsvFile, StoreError, StoreFull, cells, check_header, full
-from harness.store.record import COLUMNS, SAMPLE_COLUMNS, SCHEMA, Row
+from harness.store.csvfile import CsvFile, StoreError, StoreFull, StoreLost, cells, check_header, full, locked
+from harness.store.documents import MOST_BYTES, Damaged, misfit, parse_json
+from harness.store.record import COLUMNS, SAMPLE_COLUMNS, SCHEMA, STATUSES, Row
 from harness.store.replacing import replacing
+from harness.store.rows import COUNT, MAYBE, REAL, SEED, TEXT, WHOLE, RowsLeftOut, is_there, read_rows
 
 if TYPE_CHECKING:
     import pandas
 
 __all__ = [
-    "ENVIRONMENT", "MEASUREMENTS", "SAMPLES", "SWEEP", "VARIANTS", "Store", "StoreError", "StoreFull", "check_folder",
-    "inside", "newest_run", "read", "read_environment", "read_samples",
+    "ENVIRONMENT", "MEASUREMENTS", "SAMPLES", "SWEEP", "VARIANTS", "RowsLeftOut", "Store", "StoreError", "StoreFull",
+    "StoreLost", "check_folder", "inside", "newest_run", "read", "read_environment", "read_samples", "read_sweep",
 ]  # fmt: skip
 
 MEASUREMENTS, SAMPLES, ENVIRONMENT, SWEEP = "measurements.csv", "samples.csv", "environment.json", "sweep.toml"
 VARIANTS = "variants"  # folder of the variants that a Python caller defined, written before the first row
-TEXT_COLUMNS = (
-    "run_id", "case_id", "time_utc", "machine", "commit", "attention", "backend", "scope", "phase", "dtype", "device",
-    "options", "metric", "unit", "status", "note",
+KINDS = (
+    dict.fromkeys(COLUMNS, TEXT) | dict.fromkeys(("value", "ci_low", "ci_high", "p20", "p80"), REAL)
+    | dict.fromkeys(("b", "h", "n", "d"), COUNT) | dict.fromkeys(("m", "samples"), MAYBE) | {"seed": SEED}
 )  # fmt: skip
-WHOLE_COLUMNS = ("b", "h", "n", "d", "m", "seed", "samples")
-REAL_COLUMNS = ("value", "ci_low", "ci_high", "p20", "p80")
+CEILINGS = {str: {"copy_gb_per_s": float, "matmul_tflops": {str: float}}}
+SESSION = {"canary_drift": float, "wall_s": float, "measuring_s": float, "places": {str: {"canary_drift": float}}}
+SHAPE = {  # of environment.json, as far as somebody reads it
+    "schema": int, "run_id": str, "machine": str, "commit": str, "device": str, "kinds": {str: str}, "wall_s": float,
+    "declared": {str: {str: float}}, "environment": {str: object}, "ceilings": CEILINGS, "sessions": [SESSION],
+    "machines": {str: dict}, "plugins": {str: str},
+    "places": {str: {"machine": str, "device": str, "ceilings": CEILINGS}},
+}  # fmt: skip
 
 
 class Store:
     """An open run folder; holds a lock that ends with the process, however it ends."""
 
-    def __init__(self, folder: Path, metrics: Sequence[str], measurements: CsvFile, samples: CsvFile) -> None:
-        self.folder, self.metrics = folder, tuple(metrics)
+    def __init__(
+        self, folder: Path, metrics: Sequence[str], measurements: CsvFile, samples: CsvFile, *, guard: int
+    ) -> None:  # fmt: skip
+        self.folder, self.metrics, self._guard = folder, tuple(metrics), guard
         self.warnings: list[str] = []
         self.done: set[str] = set()
         self._measurements, self._samples = measurements, samples
@@ -61,22 +71,29 @@ class Store:
         """
         check_folder(folder, resume=resume)
         opened: list[CsvFile] = []
+        guard = -1
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            guard = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            taken = f"{folder} is in use by another run; wait for it or choose another --out"
+            if not locked(guard):
+                raise StoreError(taken)
+            check_folder(folder, resume=resume)  # again: another run may have come and gone before the lock
+            if sweep:
+                _replace(folder / SWEEP, sweep)
             opened.append(CsvFile(folder / MEASUREMENTS, COLUMNS))
             if not opened[0].lock():
-                raise StoreError(f"{folder} is in use by another run; wait for it or choose another --out")
-            check_folder(folder, resume=resume)  # again: another run may have come and gone before the lock
+                raise StoreError(taken)
             opened.append(CsvFile(folder / SAMPLES, SAMPLE_COLUMNS))
-            store = cls(folder, metrics, *opened)
-            if sweep:
-                store.write_text(SWEEP, sweep)
+            store = cls(folder, metrics, *opened, guard=guard)
             store._repair()
         except BaseException as error:
             for file in opened:
                 file.close()
+            if guard >= 0:
+                os.close(guard)
             if isinstance(error, OSError):
-                raise StoreError(f"cannot write in {folder}: {error.strerror}") from None
+                raise StoreError(f"cannot write in {folder}: {reason(error)}") from None
             raise
         return store
 
@@ -86,10 +103,15 @@ class Store:
     def __exit__(self, *failure: object) -> None:
         self._samples.close()
         self._measurements.close()
+        os.close(self._guard)
 
     def append(self, rows: Sequence[Row], samples: Mapping[str, Sequence[float]]) -> None:
-        """Write one case: its raw samples (metric → values), then its rows; each file fsynced. Raises StoreFull."""
+        """Write one case: its raw samples (metric → values), then its rows; each file fsynced.
+
+        Raises StoreFull; StoreLost where one of the files was deleted, replaced or changed meanwhile.
+        """
         case_id = rows[0].case_id
+        self._measurements.check()
         self._samples.append(
             (case_id, metric, i, repr(float(v))) for metric, values in samples.items() for i, v in enumerate(values)
         )
@@ -109,13 +131,12 @@ class Store:
         self.write_text(name, json.dumps(document, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
     def write_text(self, name: str, text: str) -> None:
-        """Replace a text file of the folder atomically. Raises StoreFull."""
-        target = self.folder / name
+        """Replace a text file of the folder atomically. Raises StoreFull, StoreLost."""
         try:
-            with replacing(target) as partial:
-                partial.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise full(target, error) from None
+            _replace(self.folder / name, text)
+        except StoreFull:
+            self._measurements.check()  # where the folder is gone, that is the news
+            raise
 
     def _repair(self) -> None:
         """Cut torn lines and an incomplete last case off both files; `done` becomes the ids of the complete cases."""
@@ -152,7 +173,7 @@ def check_folder(folder: Path, *, resume: bool) -> None:
     try:
         _check_folder(folder, resume=resume)
     except OSError as error:
-        raise StoreError(f"cannot read {folder}: {error.strerror}") from None
+        raise StoreError(f"cannot read {folder}: {reason(error)}") from None
 
 
 def _check_folder(folder: Path, *, resume: bool) -> None:
@@ -162,20 +183,27 @@ def _check_folder(folder: Path, *, resume: bool) -> None:
         above = next(parent for parent in folder.absolute().parents if parent.exists())
         if not above.is_dir():
             raise StoreError(f"cannot write in {folder}: {above} is a file")
+        _check_writable(above, folder)
         return
     if not folder.is_dir():
         raise StoreError(f"{folder} is a file, not a folder")
-    measurements, samples, _ = (inside(folder, name) for name in (MEASUREMENTS, SAMPLES, SWEEP))
-    if measurements.exists():
+    there = [is_there(folder / name) for name in (MEASUREMENTS, SAMPLES, SWEEP)]
+    if there[0]:
         _check_version(folder)
-        check_header(measurements, COLUMNS)
-        check_header(samples, SAMPLE_COLUMNS)
-        if not resume and measurements.stat().st_size:
+        check_header(folder / MEASUREMENTS, COLUMNS)
+        check_header(folder / SAMPLES, SAMPLE_COLUMNS)
+        if not resume and (folder / MEASUREMENTS).stat().st_size:
             raise StoreError(f"{folder} already holds a run; add --resume to finish it or choose another --out")
-    elif resume:
-        raise StoreError(f"cannot resume {folder}: it has no {MEASUREMENTS}")
-    elif any(not entry.name.startswith(".") and entry.name != VARIANTS for entry in folder.iterdir()):
+    elif resume and not there[2]:
+        raise StoreError(f"cannot resume {folder}: it has neither {MEASUREMENTS} nor {SWEEP}")
+    elif not resume and any(not entry.name.startswith(".") and entry.name != VARIANTS for entry in folder.iterdir()):
         raise StoreError(f"{folder} holds other files and no run; choose an empty or a new folder")
+    _check_writable(folder, folder)
+
+
+def _check_writable(place: Path, folder: Path) -> None:
+    if not opening.writable(place):
+        raise StoreError(f"cannot write in {folder}: {place} may not be written to (permission denied or read-only)")
 
 
 def inside(folder: Path, name: str) -> Path:
@@ -189,54 +217,68 @@ def inside(folder: Path, name: str) -> Path:
 def read(folder: Path) -> pandas.DataFrame:
     """The rows of a run as a frame: numbers as numbers, text columns never NaN. A torn last line is left out.
 
+    Rows that cannot be read are left out too, with the warning RowsLeftOut, and named in frame.attrs["left_out"].
     Raises StoreError when it is not a run or its columns are not those of measurements.csv.
     """
-    import pandas
-
-    path = inside(folder, MEASUREMENTS) if folder.is_dir() else folder
-    if not path.is_file():
+    whole = folder.is_dir()
+    path = folder / MEASUREMENTS if whole else folder
+    if not (is_there(path) if whole else path.exists()):
         raise StoreError(f"{folder} is not a run: it has no {MEASUREMENTS}{_nearest(folder)}")
-    if folder.is_dir():
+    if whole:
         _check_version(folder)
-    text = _whole_lines(path, COLUMNS)
-    try:
-        frame = pandas.read_csv(
-            io.StringIO(text), dtype=dict.fromkeys(TEXT_COLUMNS, str), keep_default_na=False,
-            converters=dict.fromkeys(WHOLE_COLUMNS, _whole) | dict.fromkeys(REAL_COLUMNS, _real),
-        )  # fmt: skip
-        frame = frame.astype(dict.fromkeys(WHOLE_COLUMNS, "Int64") | dict.fromkeys(REAL_COLUMNS, "float64"))
-    except (ValueError, TypeError) as error:
-        raise StoreError(f"{path} is damaged: {error}") from None
-    return mark_suspects(frame, read_environment(folder)) if folder.is_dir() else frame
+    frame = read_rows(path, KINDS, links=not whole, check=_fault)
+    return mark_suspects(frame, read_environment(folder)) if whole else frame
 
 
 def read_samples(folder: Path) -> pandas.DataFrame:
     """The raw samples of a run: case_id, metric, index, value; empty where the run kept none."""
-    import pandas
+    return read_rows(folder / SAMPLES, {"case_id": TEXT, "metric": TEXT, "index": WHOLE, "value": REAL})
 
-    path = inside(folder, SAMPLES)
-    text = _whole_lines(path, SAMPLE_COLUMNS) if path.is_file() else ",".join(SAMPLE_COLUMNS)
-    try:
-        return pandas.read_csv(
-            io.StringIO(text), dtype={"case_id": str, "metric": str}, keep_default_na=False,
-            converters={"index": int, "value": _real},
-        )  # fmt: skip
-    except ValueError as error:
-        raise StoreError(f"{path} is damaged: {error}") from None
+
+def read_sweep(folder: Path) -> bytes | None:
+    """The text of a run's sweep.toml, None where it has none. Raises StoreError where something else is there."""
+    return _document(folder / SWEEP)
 
 
 def read_environment(folder: Path) -> dict[str, Any]:
-    """environment.json of a run, {} where it has none. Raises StoreError when it is not a JSON object."""
-    path = inside(folder, ENVIRONMENT)
-    if not path.is_file():
+    """environment.json of a run, {} where it has none. Raises StoreError when it is not what this version writes."""
+    path = folder / ENVIRONMENT
+    data = _document(path)
+    if data is None:
         return {}
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
+        document = parse_json(data)
+    except Damaged as error:
         raise StoreError(f"{path} is damaged: {error}") from None
     if not isinstance(document, dict):
         raise StoreError(f"{path} is damaged: not a JSON object")
+    wrong = "" if _is_newer(document) else misfit(document, SHAPE)
+    if wrong:
+        raise StoreError(f"{path} is damaged: {wrong}")
     return document
+
+
+def _replace(path: Path, text: str) -> None:
+    try:
+        with replacing(path) as partial:
+            partial.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise full(path, error) from None
+
+
+def _document(path: Path) -> bytes | None:
+    try:
+        return opening.read(path, most=MOST_BYTES) if opening.present(path) else None
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {reason(error)}") from None
+
+
+def _fault(cells: Mapping[str, str]) -> str:
+    """What is wrong with a row whose every cell can be read."""
+    if cells["status"] not in STATUSES:
+        return f"status is {brief(cells['status'], 40)!r}, none of {', '.join(STATUSES)}"
+    first = cells["options"].partition(";")[0]
+    return f"options hold {brief(first, 40)!r}, which is no key=value" if cells["options"] and "=" not in first else ""
 
 
 def newest_run(results: Path) -> Path:
@@ -256,23 +298,15 @@ def _nearest(folder: Path) -> str:
     return f"; did you mean {folder.with_name(near[0])}?" if near else ""
 
 
-def _whole(text: str) -> int | None:
-    return int(text) if text else None
-
-
-def _real(text: str) -> float:
-    """As Python reads it: exactly, whichever way this version of pandas does."""
-    return float(text) if text else math.nan
-
-
-def _whole_lines(path: Path, columns: Sequence[str]) -> str:
-    """The file up to its last line's end; the header where even that was torn. Raises StoreError."""
-    check_header(path, columns)
-    whole = path.read_bytes()
-    return whole[: whole.rfind(b"\n") + 1].decode("utf-8", errors="replace") or ",".join(columns)
-
-
 def _check_version(folder: Path) -> None:
-    schema = read_environment(folder).get("schema", SCHEMA)
-    if not isinstance(schema, int) or schema > SCHEMA:
-        raise StoreError(f"{folder} was written by a newer harness (schema {schema}; this one reads up to {SCHEMA})")
+    document = read_environment(folder)
+    if _is_newer(document):
+        raise StoreError(
+            f"{folder} was written by a newer harness (schema {brief(document['schema'])}; "
+            f"this one reads up to {SCHEMA})"
+        )
+
+
+def _is_newer(document: Mapping[str, Any]) -> bool:
+    schema = document.get("schema", SCHEMA)
+    return not isinstance(schema, int) or schema > SCHEMA

@@ -15,16 +15,18 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness.cases.catalogue import Resolution, cached
+from harness.cases.plugins import check_named, check_same, digests
 from harness.cases.space import Sweep, expand, read_toml
 from harness.engines.place import Engine, Task, memory_refusal
 from harness.errors import UsageError
 from harness.store.record import Case, Reading
-from harness.store.runs import SWEEP, Store, StoreFull
+from harness.store.runs import SWEEP, Store, StoreFull, StoreLost, read_environment
 from harness.sweep.crew import Alone, Crew
 from harness.sweep.journal import Journal
 
 __all__ = [
-    "Listener", "Result", "check_names", "check_same_sweep", "memory_refusal", "prepare", "run", "stored_sweep",
+    "Listener", "Result", "check_names", "check_same_sweep", "memory_refusal", "prepare", "resumed", "run",
+    "stored_sweep",
 ]  # fmt: skip
 
 EXAMINED_S = 2.0  # of a doctor's look before the first case; no longer than one case is sampled
@@ -81,17 +83,21 @@ def check_names(sweep: Sweep) -> None:
 def run(
     sweep: Sweep, folder: Path, *, engine: Engine | Crew, listener: Listener, resume: bool = False
 ) -> Result:  # fmt: skip
-    """Measure what the folder lacks of the sweep. Raises StoreError, UsageError and Failure; rows written stay."""
-    started = time.monotonic()
+    """Measure what the folder lacks of the sweep. Raises StoreError, UsageError and Failure; rows written stay.
+
+    A plugin that is edited meanwhile, or since the run was begun, is refused: one run, one implementation.
+    """
+    started, plugins = time.monotonic(), digests(sweep.plugin)
     crew = engine if isinstance(engine, Crew) else Alone(engine)
     session, resolutions, warnings = prepare(sweep, crew)
     with Store.open(folder, metrics=sweep.metrics, resume=resume, sweep=sweep.to_toml()) as store:
         for text in (*warnings, *store.warnings):
             listener.warn(text)
+        check_same(read_environment(folder).get("plugins", {}), plugins)
         todo = [r for r in resolutions if r.case.case_id not in store.done]
         random.Random(sweep.seed).shuffle(todo)
         listener.begin(len(resolutions), len(resolutions) - len(todo))
-        journal = Journal(store, sweep, session, name=crew.first)
+        journal = Journal(store, sweep, session, name=crew.first, plugins=plugins)
         if any(resolution.status == "ok" for resolution in todo):
             for text in journal.examined(crew.examine(min(EXAMINED_S, max(0.1, sweep.budget)))):
                 listener.warn(text)
@@ -101,6 +107,7 @@ def run(
                 if served.name not in journal.places and journal.join(served.name, served.session):
                     listener.warn(UNLIKE)
                 outcome = served.visit.outcome
+                check_same(plugins, digests(sweep.plugin))  # a worker that was started again has loaded it again
                 store.append(journal.rows(served), outcome.samples)
                 for text in journal.note(served):
                     listener.warn(text)
@@ -111,7 +118,9 @@ def run(
                 for text in journal.summary():
                     listener.warn(text)
         except BaseException:
-            with suppress(StoreFull):  # what ended the sweep is the news, not that its log cannot be written either
+            with suppress(
+                StoreFull, StoreLost
+            ):  # what ended the sweep is the news, not that its log cannot be written either
                 journal.close(time.monotonic() - started)
             raise
         result.wall_s, result.measuring_s = time.monotonic() - started, journal.measuring_s
@@ -121,7 +130,20 @@ def run(
 
 def stored_sweep(folder: Path) -> Sweep:
     """The sweep that a run folder was made from. Raises UsageError when it has none."""
-    return Sweep.parse(read_toml(folder / SWEEP), source=str(folder / SWEEP))
+    return Sweep.parse(read_toml(folder / SWEEP, of_run=True), source=str(folder / SWEEP))
+
+
+def resumed(folder: Path, given: Mapping[str, Any]) -> Sweep:
+    """The sweep with which to go on: the folder's, with what may change as given. Raises UsageError for what may not.
+
+    Its plugins run only where `given` names them: whoever made the folder may have written their names into it.
+    """
+    stored = stored_sweep(folder)
+    check_same_sweep(stored, given)
+    check_named(stored.plugin, given, source=f"the run in {folder}")
+    wanted = stored.model_copy(update={k: v for k, v in Sweep.parse(given) if k in given})
+    check_same(read_environment(folder).get("plugins", {}), digests(wanted.plugin))
+    return wanted
 
 
 def check_same_sweep(stored: Sweep, given: Mapping[str, Any]) -> None:
@@ -129,6 +151,8 @@ def check_same_sweep(stored: Sweep, given: Mapping[str, Any]) -> None:
     wanted = Sweep.parse({**stored.model_dump(), **given})
     for name in given:
         asked, known = (_text(getattr(sweep, name)) for sweep in (wanted, stored))
+        if name == "plugin":  # a file may have moved: its name and its digest tell which it is
+            asked, known = (",".join(sorted(Path(p).name for p in sweep.plugin)) for sweep in (wanted, stored))
         if asked != known and name not in ("budget", "timeout", "patience"):
             raise UsageError(
                 f"--{name.replace('_', '-')} {asked} differs from the run being resumed, which has {known or 'none'}; "

@@ -15,6 +15,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
@@ -25,6 +26,7 @@ from harness.errors import Failure, UsageError
 from harness.store.record import Case
 
 MOST_TRIES = 3
+MOST_LOST = 1  # cases in a row that one place may lose
 POLL_S = 1.0
 LEAVE_S = 10.0
 SLOW_S = 20.0
@@ -78,15 +80,23 @@ class Alone:
         return self.place.resolve(cases)
 
     def serve(self, todo: Sequence[Resolution], task: Task, told: Told) -> Iterator[Served]:
-        """Each case in turn."""
+        """Each case in turn. One whose worker cannot be started is a row; Failure when the next one's cannot."""
+        lost = 0
         for resolution in todo:
             told.start(resolution.case)
-            visit = self.place.visit(resolution, task)
+            try:
+                visit, lost = self.place.visit(resolution, task), 0
+            except Failure as failure:
+                lost += 1
+                if lost > MOST_LOST:
+                    raise
+                visit = _refused(replace(resolution, status="error", note=str(failure)), task)
             yield Served(name="", session=self.session, resolution=resolution, visit=visit)
 
     def looks(self) -> Iterator[tuple[str, float]]:
         """The canary of each place, once more."""
-        yield "", self.place.look()
+        with suppress(Failure):  # it has done its cases; that it fails now harms nobody
+            yield "", self.place.look()
 
     def examine(self, seconds: float) -> Iterator[tuple[str, str]]:
         """What is wrong at each place now, "" where nothing is."""

@@ -38,7 +38,9 @@ BY_DTYPE = ("matmul_tflops", "matmul_size")  # of a device's ceilings
 class Journal:
     """What a session of a sweep writes beside its rows."""
 
-    def __init__(self, store: Store, sweep: Sweep, session: Mapping[str, Any], *, name: str = "") -> None:
+    def __init__(
+        self, store: Store, sweep: Sweep, session: Mapping[str, Any], *, name: str = "", plugins: Mapping[str, str] = {}
+    ) -> None:  # fmt: skip
         self.store = store
         earlier = read_environment(store.folder)
         self.run_id = earlier.get("run_id") or f"{_now():%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
@@ -57,6 +59,8 @@ class Journal:
             "ceilings": earlier.get("ceilings", {}) if earlier.get("machine") == session["machine"] else {},
             "sessions": earlier.get("sessions", []),
         }
+        if plugins:
+            self.document["plugins"] = dict(plugins)
         self.document |= {key: earlier[key] for key in ("machines", "places") if key in earlier}
         self.places: dict[str, Mapping[str, Any]] = {}
         self._looks: dict[str, list[list[float]]] = {}

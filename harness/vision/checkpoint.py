@@ -13,18 +13,35 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from harness.errors import Failure, UsageError
+from harness.errors import Failure, UsageError, brief, reason
+from harness.store import opening
+from harness.store.documents import Damaged, misfit, parse_json
 from harness.store.replacing import replacing
 
 HEADER = "harness"  # the key of our JSON among the header's texts
 SCHEMA = 1
+SHAPE = {  # of the facts, as far as somebody reads them
+    "schema": int, "plan": dict, "classes": [str], "step": int, "steps": int, "evaluated": int, "told": int,
+    "window": {str: float}, "best": dict, "values": dict, "scaler": dict,
+}  # fmt: skip
+
+
+class Found(dict[str, Any]):
+    """Parts or facts of a checkpoint: one that is asked for and not there is a UsageError."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+    def __missing__(self, name: str) -> NoReturn:
+        raise UsageError(f"checkpoint {self.path} is no whole one: it lacks {name}; use an earlier one")
 
 
 def save(path: Path, parts: Mapping[str, Mapping[str, Tensor]], facts: Mapping[str, Any]) -> None:
@@ -45,27 +62,39 @@ def save(path: Path, parts: Mapping[str, Mapping[str, Tensor]], facts: Mapping[s
         finally:
             os.close(folder)
     except (OSError, SafetensorError) as error:
-        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
-        reason = "no space left on the disk" if full else str(error)
-        raise Failure(f"cannot write checkpoint {path}: {reason}; an earlier one is intact") from None
+        if not isinstance(error, OSError):  # safetensors tells the system's refusal as text alone
+            error = OSError(errno.ENOSPC if "No space left" in str(error) else 0, str(error))
+        raise Failure(f"cannot write checkpoint {path}: {reason(error)}; an earlier one is intact") from None
 
 
-def load(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """The parts and facts of a checkpoint, on the CPU. Raises UsageError naming the file and what is wrong with it."""
-    if not path.is_file():
-        raise UsageError(f"checkpoint {path}: no such file")
-    parts: dict[str, dict[str, Tensor]] = {}
+def load(path: Path, *, of_run: bool = False) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """The parts and facts of a checkpoint, on the CPU. Raises UsageError naming the file and what is wrong with it.
+
+    of_run: it is found in a run's folder, not named by the user, so no link is followed.
+    """
     try:
-        with safe_open(path, framework="pt") as file:
+        handle = opening.opened(path, links=not of_run)
+    except FileNotFoundError:
+        raise UsageError(f"checkpoint {path}: no such file") from None
+    except OSError as error:
+        raise UsageError(f"checkpoint {path}: {reason(error)}") from None
+    parts: dict[str, dict[str, Tensor]] = Found(path)
+    try:
+        with safe_open(f"/dev/fd/{handle}", framework="pt") as file:  # the file looked at, whatever its name holds
             facts = _facts(path, file.metadata())
             for key in file.keys():  # noqa: SIM118 - no mapping
                 part, _, name = key.partition("/")
                 parts.setdefault(part, {})[name] = file.get_tensor(key)
-    except (SafetensorError, OSError) as error:
-        size = path.stat().st_size
+    except (SafetensorError, OSError, TypeError, ValueError) as error:  # as its header is damaged one way or another
+        if isinstance(error, UsageError):
+            raise
+        size = os.fstat(handle).st_size
         raise UsageError(
-            f"checkpoint {path} is damaged or no safetensors file ({size} bytes): {error}; use an earlier one"
+            f"checkpoint {path} is damaged or no safetensors file ({size} bytes): {brief(str(error), 200)}; "
+            "use an earlier one"
         ) from None
+    finally:
+        os.close(handle)
     return parts, facts
 
 
@@ -81,16 +110,27 @@ def fill(module: torch.nn.Module, tensors: Mapping[str, Tensor], *, path: Path) 
         shapes = [tuple(state[name].shape) if name in state else "absent" for state in (tensors, own)]
         if shapes[0] != shapes[1]:
             raise UsageError(
-                f"checkpoint {path} does not fit: its {name} is {shapes[0]} and that of the model is {shapes[1]}"
+                f"checkpoint {path} does not fit: its {brief(name)} is {shapes[0]} and that of the model is {shapes[1]}"
             )
     module.load_state_dict(dict(tensors))
 
 
 def _facts(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
+    text = (metadata or {}).get(HEADER)
+    if text is None:
+        raise UsageError(f"{path} is a safetensors file but no checkpoint of harness train")
     try:
-        facts = json.loads((metadata or {})[HEADER])
-    except (KeyError, ValueError):
-        raise UsageError(f"{path} is a safetensors file but no checkpoint of harness train") from None
-    if not isinstance(facts, dict) or facts.get("schema") != SCHEMA:
-        raise UsageError(f"checkpoint {path} has schema {facts.get('schema')!r}; this version reads {SCHEMA}")
+        document = parse_json(text.encode("utf-8", "replace"), halves=True)
+    except Damaged as error:
+        raise UsageError(
+            f"checkpoint {path} is damaged: its header is not what harness train writes: {error}"
+        ) from None
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        found = brief(document.get("schema")) if isinstance(document, dict) else "none"
+        raise UsageError(f"checkpoint {path} has schema {found}; this version reads {SCHEMA}")
+    wrong = misfit(document, SHAPE)
+    if wrong:
+        raise UsageError(f"checkpoint {path} is damaged: in its header {wrong}")
+    facts = Found(path)
+    facts.update(document)
     return facts

@@ -18,12 +18,17 @@ from torch import nn
 import attentions
 from attentions import registry
 from attentions.layer import MultiHeadAttention
-from harness.errors import UsageError
+from harness.errors import UsageError, brief
+from harness.store.documents import misfit
 from harness.store.record import Case, canonical_options
 from harness.vision import tasks
 from harness.vision.recipe import Recipe
 from harness.vision.task import Data, Mechanism, checked
 
+SHAPE: dict[str, Any] = {
+    "task": str, "options": dict, "mechanism": {"attention": str, "anchors": int, "options": dict}, "recipe": dict,
+    "data": str,
+}  # fmt: skip
 UNTOLD = ("seed", "workers", "log", "save", "evaluate")  # of the recipe: a column of its own, or no matter
 
 
@@ -44,6 +49,11 @@ class Plan:
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Plan:
         """The inverse of `document`. Raises UsageError for values that this version does not know."""
+        lacking = [key for key in SHAPE if key not in document]
+        wrong = f"it lacks {lacking[0]}" if lacking else misfit(document, SHAPE)
+        strange = [] if wrong else [brief(repr(key)) for key in document["mechanism"] if key not in SHAPE["mechanism"]]
+        if wrong or strange:
+            raise UsageError(f"the plan of a training is not one that this version knows: {wrong or strange[0]}")
         return cls(
             task=document["task"], options=document["options"], mechanism=Mechanism(**document["mechanism"]),
             recipe=checked(Recipe, document["recipe"], what="recipe"), data=document["data"],

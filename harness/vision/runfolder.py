@@ -17,8 +17,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from harness.errors import brief
 from harness.machine import environment
-from harness.store.csvfile import CsvFile, check_header
+from harness.store.csvfile import CsvFile, StoreError, check_header
 from harness.store.curves import CURVE_COLUMNS, CURVES
 from harness.store.record import SCHEMA, Case, Reading, Row
 from harness.store.runs import ENVIRONMENT, Store, read_environment
@@ -75,10 +76,17 @@ class RunFolder:
             self.curves.append((step, split, name, repr(float(value))) for name, value in values.items())
 
     def rewind(self, step: int) -> None:
-        """Drop the lines after a step: a resumed training writes them again."""
-        if self.curves is not None:
-            lines = self.curves.lines()
-            self.curves.cut([line for line in lines if int(line.split(b",", 1)[0]) > step])
+        """Drop the lines after a step: a resumed training writes them again. Raises StoreError for no line of ours."""
+        if self.curves is None:
+            return
+        lines = self.curves.lines()
+        steps = [line.split(b",", 1)[0] for line in lines]
+        wrong = next((at for at, text in enumerate(steps) if not text.isdigit() or len(text) > 16), None)
+        if wrong is not None:
+            what = brief(lines[wrong].decode("utf-8", "replace"), 40)
+            raise StoreError(f"{self.curves.path} is damaged and was left untouched: line {wrong + 2} is {what!r}")
+        kept = next((at for at, text in enumerate(steps) if int(text) > step), len(lines))
+        self.curves.cut(lines[kept:])
 
     def rows(
         self, case: Case, readings: Iterable[Reading], samples: Mapping[str, Sequence[float]] | None = None

@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
-from harness.errors import UsageError
+from harness.errors import UsageError, brief
 from harness.vision import checkpoint, tasks
 from harness.vision.data import identity
 from harness.vision.plan import Origin, Plan, differences
@@ -123,7 +123,7 @@ class Session:
 
     def restore(self, path: Path) -> None:
         """Take up a checkpoint's weights, moments and place. Raises UsageError naming what does not fit."""
-        parts, facts = checkpoint.load(path)
+        parts, facts = checkpoint.load(path, of_run=True)
         if "optimizer" not in parts:
             raise UsageError(f"checkpoint {path} holds weights only and cannot be resumed from; use last.safetensors")
         changed = differences(Plan.of(facts["plan"]), self.plan)
@@ -145,6 +145,8 @@ class Session:
         optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
         for key, tensor in parts["optimizer"].items():
             moment, _, name = key.partition("/")
+            if moment not in MOMENTS or name not in own or (moment != "step" and tensor.shape != own[name].shape):
+                raise UsageError(f"checkpoint {path} does not fit: its optimizer's {brief(key)} is none of the model's")
             where = "cpu" if moment == "step" else own[name].device
             optimizer.state[own[name]][moment] = tensor.to(where)
         if self.accelerator.scaler is not None and facts["scaler"]:

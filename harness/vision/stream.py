@@ -14,11 +14,13 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, dataloader
 
-from harness.errors import Failure, UsageError
+from harness.errors import Failure, UsageError, brief, reason
 from harness.vision.recipe import seed_everything
 from harness.vision.task import Data
+
+SHARED = ("shared memory", "/torch_", "shm", "Bus error")  # in what PyTorch says where /dev/shm is full or read-only
 
 
 @dataclass(frozen=True)
@@ -107,10 +109,28 @@ def _loader(data: Dataset[Any], collate: Callable[[list[Any]], Any], order: Any,
 
 
 def _sound(loader: DataLoader[Any]) -> Iterator[Any]:
-    for batch in loader:
+    found = _told(loader)
+    for batch in found:
         if isinstance(batch, Broken):
             raise batch.error
         yield batch
+
+
+def _told(loader: DataLoader[Any]) -> Iterator[Any]:
+    """The batches; what keeps loading processes from handing them over is a Failure in a sentence."""
+    try:
+        yield from loader
+    except (OSError, RuntimeError) as error:
+        # One that was never whole has no such attribute, and prints a traceback where it is cleared away.
+        dataloader._MultiProcessingDataLoaderIter._shutdown = True  # type: ignore[attr-defined]
+        text = str(error)
+        why = reason(error) if isinstance(error, OSError) else text if any(sign in text for sign in SHARED) else ""
+        if not loader.num_workers or not why:
+            raise
+        raise Failure(
+            f"the {loader.num_workers} processes that load data cannot hand it over in shared memory, /dev/shm "
+            f"({brief(why.splitlines()[-1])}); give it more room, or take --workers 0"
+        ) from None
 
 
 def _shuffled(images: int, seed: int, epoch: int) -> torch.Tensor:

@@ -25,6 +25,7 @@ from accelerate.utils import send_to_device
 from torch import Tensor
 
 from harness.errors import Failure, UsageError
+from harness.store.rows import is_there
 from harness.vision import report
 from harness.vision.evaluate import accuracy
 from harness.vision.plan import Plan
@@ -66,7 +67,7 @@ def train(
     main = session.accelerator.is_main_process
     metrics = (*session.task.metrics, "loss", "params")
     with stop_on_signals() as stop, RunFolder.open(out, metrics=metrics, resume=resume, write=main) as folder:
-        if resume and (out / LAST).is_file():
+        if resume and is_there(out / LAST):
             session.restore(out / LAST)
         elif folder.store is not None and folder.store.done:
             raise UsageError(f"{out / LAST}: no such file, and {out} is a finished run: nothing to go on from")

@@ -58,7 +58,8 @@ def check_flops(implementation: Any, size: tuple[int, ...], phase: str, count_fl
         pytest.skip(f"{implementation.name} is opaque to the dispatcher")
     implementation.skip_unless_runs(*size, dtype=dtype, phase=phase)
     counted = count_flops(calls(implementation, size, dtype)[phase])
-    assert counted == implementation.spec.cost(*size, phase, backend=implementation.backend.name).flops > 0
+    there = {"backend": implementation.backend.name, "device": implementation.device}
+    assert counted == implementation.spec.cost(*size, phase, **there).flops > 0
 
 
 @phases

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from scripting import load
 
+from harness.cases.catalogue import describe
 from harness.cases.space import Sweep, expand
 
 
@@ -42,7 +43,8 @@ def test_a_prediction_is_held_against_the_wall(script: ModuleType, predicted: fl
     assert good is well
 
 
-def test_the_sweep_has_eighty_cases_of_a_fifth_of_a_second(script: ModuleType, catalogue: dict[str, dict]) -> None:
+def test_the_sweep_has_eighty_cases_of_a_fifth_of_a_second(script: ModuleType) -> None:
+    catalogue = describe(["cpu"])
     sweep = Sweep.parse(tomllib.loads(Path(script.CONFIG).read_text(encoding="utf-8")))
     cases, warnings = expand(sweep, catalogue, device="cpu")
     assert (len(cases), warnings, sweep.budget) == (80, [], 0.2)

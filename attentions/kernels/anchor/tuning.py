@@ -149,12 +149,11 @@ def path() -> Path:
 def remembered() -> dict[str, Choice]:
     """Everything tuned so far, read once a process."""
     try:
-        document = json.loads(path().read_text())
-        if document["version"] != VERSION:
-            return {}
-        return {name: _from_json(entry) for name, entry in document["choices"].items()}
-    except (OSError, ValueError, KeyError, TypeError):
+        document = json.loads(path().read_text(encoding="utf-8")) if path().is_file() else {}  # a pipe is waited for
+        found = {name: _from_json(entry) for name, entry in document["choices"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, RuntimeError):
         return {}
+    return {name: choice for name, choice in found.items() if choice} if document.get("version") == VERSION else {}
 
 
 def remember(name: str, choice: Choice) -> None:
@@ -251,9 +250,22 @@ def _to_json(choice: Choice) -> dict[str, object]:
     return {**vars(choice), "tiles": {role: list(tile) for role, tile in choice.tiles.items()}}
 
 
-def _from_json(entry: dict[str, object]) -> Choice:
-    tiles = {role: Tile(*values) for role, values in entry["tiles"].items()}  # type: ignore[union-attr]
-    return Choice(**{**entry, "tiles": tiles})  # type: ignore[arg-type]
+def _from_json(entry: Any) -> Choice | None:
+    """The choice that `_to_json` wrote; None for any other, of which a kernel could not be made."""
+    try:
+        tiles = {str(role): Tile(*values) for role, values in entry["tiles"].items()}
+        choice = Choice(**{**entry, "tiles": tiles})
+    except (KeyError, TypeError, AttributeError):
+        return None
+    numbers = [choice.splits, choice.chunks, *(number for tile in tiles.values() for number in tile)]
+    if not tiles or any(type(number) is not int or not 0 <= number < 1 << 31 for number in numbers):
+        return None
+    sane = choice.schedule in choices.SCHEDULES and min(choice.splits, choice.chunks) > 0
+    powers = all(x.tokens.bit_count() == x.warps.bit_count() == 1 and x.anchors.bit_count() < 2 for x in tiles.values())
+    small = all(
+        x.tokens <= 1024 and x.anchors <= 1024 and x.warps <= 32 and 1 <= x.stages <= 16 for x in tiles.values()
+    )
+    return choice if sane and powers and small else None
 
 
 def main() -> None:

@@ -8,16 +8,17 @@ An exact variant is compared on at most ROWS query rows. The gradient entering a
 those rows. A whole model is compared on the first image of the batch, softmax attention in blocks, and its gradients
 as one vector.
 
-`check_again` is the same after the timing: other values below the addresses that the call knows, free memory
-poisoned, and on CUDA the stream held until the call is enqueued, so that work on a stream of its own that does not
-wait for its inputs reads the old ones.
+What the call allocates is poisoned (harness.measuring.poison). `check_again` is the same after the timing: other values
+below the addresses that the call knows, and on CUDA the stream held until the call is enqueued, so that work on a
+stream of its own that does not wait for its inputs reads the old ones.
 """
 
 from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -35,19 +36,30 @@ NEEDS = ("first_call",)
 ROWS, EDGE = 512, 64
 ROWS_AGAIN, EDGE_AGAIN = 128, 32
 UNSEEN = 1 + secrets.randbits(60)  # which draw of inputs: one that nobody could prepare for, the same in this process
+CHANCE = 2  # times the tolerance: other inputs round otherwise, and who just passed must not fail by chance
 HOLD_CYCLES = 40_000_000  # some 20 ms of a GPU: longer than enqueuing what follows
 TOLERANCES = {"float64": 1e-9, "float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 # Gradients of sums that nearly cancel lose more: anchor's with init=paper reach 6e-2 in bfloat16 by eager PyTorch.
 GRADIENT_FACTOR = 4
 
 
+@dataclass(frozen=True)
+class _Taken:
+    """What a call gave: its output, and the gradients of inputs and parameters for the output gradient `entering`."""
+
+    out: Tensor
+    gradients: Sequence[Tensor | None] = ()
+    entering: Tensor | None = None
+
+
 def measure(subject: Subject, readings: dict[str, Reading], settings: Settings) -> Iterator[Reading]:
     """Compare; raises WrongResult above the tolerance."""
     subject.rewind()
     rows = chosen_rows(subject, ROWS, EDGE)
-    out = called(subject)
-    error = _of_gradients(subject, rows) if subject.needs_graph else _of_output(subject, rows, out)
-    note = _compared_on(subject, rows)
+    with poisoned(subject.device):
+        out = called(subject)
+        taken = _call_with_gradients(subject, rows) if subject.needs_graph else _Taken(out)
+    error, note = _error(subject, rows, taken), _compared_on(subject, rows)
     _judge(error, subject, note)
     yield Reading(metric="numeric_error", value=error, samples=1, note=note)
     yield _approximation(subject, rows, out)
@@ -65,8 +77,8 @@ def check_again(subject: Subject, *, told: Callable[[], object] = lambda: None) 
             torch.cuda._sleep(HOLD_CYCLES)
         subject.renew(values)
         told()
-        error = _of_gradients(subject, rows) if subject.needs_graph else _of_output(subject, rows, called(subject))
-    _judge(error, subject, _compared_on(subject, rows))
+        taken = _call_with_gradients(subject, rows) if subject.needs_graph else _Taken(called(subject))
+    _judge(_error(subject, rows, taken), subject, _compared_on(subject, rows), factor=CHANCE)
 
 
 def relative(out: Tensor, reference: Tensor) -> float:
@@ -78,8 +90,8 @@ def relative(out: Tensor, reference: Tensor) -> float:
     return difference / size if size else (0.0 if difference == 0 else math.inf)
 
 
-def _judge(error: float, subject: Subject, note: str) -> None:
-    tolerance = TOLERANCES[subject.case.dtype] * (GRADIENT_FACTOR if subject.needs_graph else 1)
+def _judge(error: float, subject: Subject, note: str, *, factor: float = 1) -> None:
+    tolerance = factor * TOLERANCES[subject.case.dtype] * (GRADIENT_FACTOR if subject.needs_graph else 1)
     if not error <= tolerance:
         text = f"numeric_error {error:.3g} exceeds the tolerance {tolerance:g} of {subject.case.dtype}"
         raise WrongResult(f"{text}; {note}" if note else text)
@@ -104,13 +116,8 @@ def _part(subject: Subject, rows: Tensor) -> tuple[Tensor | None, int]:
     return (rows if subject.spec.exact else None), subject.case.b
 
 
-def _of_output(subject: Subject, rows: Tensor, out: Tensor) -> float:
-    chosen, samples = _part(subject, rows)
-    return relative(_select(out[:samples], chosen), truth_of(subject, chosen, samples=samples).out)
-
-
-def _of_gradients(subject: Subject, rows: Tensor) -> float:
-    """The largest error over output and gradients."""
+def _call_with_gradients(subject: Subject, rows: Tensor) -> _Taken:
+    """A call forward and backward, the gradient of whatever is not compared set to zero."""
     chosen, samples = _part(subject, rows)
     gradient = subject.gradient.clone()
     gradient[samples:] = 0
@@ -118,16 +125,25 @@ def _of_gradients(subject: Subject, rows: Tensor) -> float:
         mask = torch.zeros(gradient.shape[-2], 1, device=gradient.device, dtype=gradient.dtype)
         mask[chosen] = 1
         gradient = gradient * mask
-    out, mine = called_back(subject, gradient)
-    truth = truth_of(subject, chosen, samples=samples, gradient=gradient)
-    if [g is None for g in mine] != [g is None for g in truth.gradients]:
+    out, gradients = called_back(subject, gradient)
+    return _Taken(out, gradients, gradient)
+
+
+def _error(subject: Subject, rows: Tensor, taken: _Taken) -> float:
+    """The largest error over the output and, where there are any, the gradients."""
+    chosen, samples = _part(subject, rows)
+    truth = truth_of(subject, chosen, samples=samples, gradient=taken.entering)
+    error = relative(_select(taken.out[:samples], chosen), truth.out)
+    if taken.entering is None:
+        return error
+    mine, theirs = taken.gradients, truth.gradients
+    if [g is None for g in mine] != [g is None for g in theirs]:
         raise WrongResult("gradients reach other tensors than in the reference")
-    errors = [relative(_select(out[:samples], chosen), truth.out)]
-    pairs = [(a, b) for a, b in zip(mine, truth.gradients, strict=True) if a is not None and b is not None]
+    pairs = [(a, b) for a, b in zip(mine, theirs, strict=True) if a is not None and b is not None]
     if subject.case.scope == "model":  # one vector, as a training step sees it: some parts of a deep model's cancel
         mine_all, theirs_all = (torch.cat([pair[side].double().flatten() for pair in pairs]) for side in (0, 1))
         pairs = [(mine_all, theirs_all)]
-    return max([*errors, *(relative(a, b) for a, b in pairs)])
+    return max([error, *(relative(a, b) for a, b in pairs)])
 
 
 def _approximation(subject: Subject, rows: Tensor, out: Tensor) -> Reading:

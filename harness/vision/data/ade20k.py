@@ -22,6 +22,7 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
 
 from harness.errors import UsageError, unknown
+from harness.store import opening
 from harness.vision.data import identity
 from harness.vision.data.reading import BadData, images_in, read_image, read_mask, require_folder, some
 from harness.vision.data.transforms import IGNORED, JointTransform, TooThin
@@ -115,7 +116,8 @@ def _classes(folder: Path) -> tuple[str, ...]:
     if not found:
         return tuple(f"class {number}" for number in range(1, MOST_CLASSES + 1))
     try:
-        rows = list(csv.DictReader(found[0].read_text(encoding="utf-8").splitlines(), delimiter="\t"))
+        text = opening.read(found[0], most=1 << 20, links=True).decode("utf-8-sig")
+        rows = list(csv.DictReader(text.splitlines(), delimiter="\t"))
         names = tuple(row["Name"].strip() for row in rows)
     except (KeyError, AttributeError, csv.Error, UnicodeDecodeError, OSError):
         names = ()

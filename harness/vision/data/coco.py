@@ -102,6 +102,8 @@ class Objects(Dataset):
 
     def _mask(self, each: Mapping[str, Any], height: int, width: int) -> np.ndarray:
         segmentation: Any = each.get("segmentation")
+        if wrong := coco_file.segmentation_fault(segmentation, height, width):
+            raise BadData(f"{self.file}: annotation {each['id']} has a segmentation that cannot be: {wrong}")
         try:
             parts: Any = rle.frPyObjects(segmentation, height, width)  # polygons or a list of counts
         except Exception:

@@ -6,14 +6,15 @@ truth["images"], truth["annotations"], truth["categories"]       # as pycocotool
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Mapping
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
+from harness.errors import brief
 from harness.vision.data.reading import BadData, read_json
 
+LARGEST_SIDE = 1 << 20
+LARGEST = 1e15  # of a coordinate or an area: beyond it a float32 has no figure for both ends of a box
 PARTS = ("images", "annotations", "categories")
 
 Id = int | str
@@ -54,39 +55,44 @@ def _indexed(path: Path, entries: list[Any], what: str, fault: Callable[[Mapping
         if not isinstance(entry, Mapping) or not _identity(entry.get("id")):
             raise BadData(f"{path}: {what} at position {position} is no object with a whole number or a text as id")
         if entry["id"] in found:
-            raise BadData(f"{path}: the id {entry['id']} is that of two {what.replace('y', 'ie')}s")
+            raise BadData(f"{path}: the id {brief(entry['id'])} is that of two {what.replace('y', 'ie')}s")
         if wrong := fault(entry):
-            raise BadData(f"{path}: {what} {entry['id']}: {wrong}")
+            raise BadData(f"{path}: {what} {brief(entry['id'])}: {wrong}")
         found[entry["id"]] = entry
     return found
 
 
 def _image_fault(entry: Mapping[str, Any]) -> str:
     for name in ("width", "height"):
-        if not _whole(entry.get(name)) or entry[name] < 1:
-            return f"{name} is {entry.get(name)!r}, not a positive whole number"
+        if not _whole(entry.get(name)) or not 1 <= entry[name] <= LARGEST_SIDE:
+            return f"{name} is {brief(entry.get(name))}, not a whole number from 1 to {LARGEST_SIDE}"
     name = entry.get("file_name")
-    return "" if isinstance(name, str) and name else f"file_name is {name!r}"
+    if not isinstance(name, str) or not name or not name.isprintable():
+        return f"file_name is {brief(repr(name))}"
+    if name.startswith("/") or ".." in name.split("/"):
+        return f"file_name is {brief(repr(name))}, which leaves the folder of the images"
+    return "" if max(len(part.encode()) for part in name.split("/")) < 256 else f"file_name is {brief(repr(name))}"
 
 
 def _category_fault(entry: Mapping[str, Any]) -> str:
     name = entry.get("name")
-    return "" if isinstance(name, str) and name else f"name is {name!r}"
+    return "" if isinstance(name, str) and name else f"name is {brief(repr(name))}"
 
 
 def _annotation_fault(
     entry: Mapping[str, Any], images: Mapping[Id, Mapping[str, Any]], categories: Collection[Id]
 ) -> str:
-    named: Any = entry.get("image_id")
-    image = images.get(named) if _identity(named) else None
+    of: Any = entry.get("image_id")
+    kind: Any = entry.get("category_id")
+    image = images.get(of) if _identity(of) else None
     if image is None:
-        return f"image_id {named!r} is not listed under images"
-    if not _identity(entry.get("category_id")) or entry["category_id"] not in categories:
-        valid = ", ".join(map(str, sorted(categories, key=in_order)))
-        return f"category_id {entry.get('category_id')!r} is out of range; valid: {valid}"
+        return f"image_id {brief(repr(of))} is not listed under images"
+    if not _identity(kind) or kind not in categories:
+        valid = brief(", ".join(map(str, sorted(categories, key=in_order))), 200)
+        return f"category_id {brief(repr(kind))} is out of range; valid: {valid}"
     box = entry.get("bbox")
     if not isinstance(box, list) or len(box) != 4 or not all(map(_finite, box)):
-        return f"bbox is {box!r}, not four numbers [x, y, width, height]"
+        return f"bbox is {brief(box)}, not four numbers [x, y, width, height]"
     if min(box[2:]) < 0:
         return f"bbox {box} has a negative extent"
     x, y, width, height = box
@@ -94,8 +100,29 @@ def _annotation_fault(
     if min(width, height) > 0 and apart:  # what merely crosses the border is clipped to it
         return f"bbox {box} lies outside its image of {image['width']}×{image['height']}"
     if not _finite(entry.get("area", 0.0)) or entry.get("area", 0.0) < 0:
-        return f"area is {entry['area']!r}"
-    return "" if entry["iscrowd"] in (0, 1) else f"iscrowd is {entry['iscrowd']!r}, not 0 or 1"
+        return f"area is {brief(entry['area'])}"
+    return "" if entry["iscrowd"] in (0, 1) else f"iscrowd is {brief(entry['iscrowd'])}, not 0 or 1"
+
+
+def segmentation_fault(segmentation: Any, height: int, width: int) -> str:
+    """What of a segmentation would have pycocotools write beyond its memory, or take all there is; else nothing.
+
+    Its outline takes a point a pixel, and a mask takes what its `size` says, whatever the picture's.
+    """
+    reach = 4 * max(height, width)
+    if isinstance(segmentation, list):
+        for part in segmentation:
+            if not isinstance(part, list) or not all(_finite(at) and abs(at) <= reach for at in part):
+                return f"a polygon is {brief(part)}, whose points are no numbers near the image"
+        return ""
+    if not isinstance(segmentation, Mapping):
+        return ""
+    counts, size = segmentation.get("counts"), segmentation.get("size")
+    if size != [height, width]:
+        return f"its mask has the size {brief(size)} in an image of {[height, width]}"
+    if isinstance(counts, list) and not all(_whole(run) and 0 <= run <= height * width for run in counts):
+        return f"its counts are {brief(counts)}"
+    return ""
 
 
 def _identity(value: object) -> bool:
@@ -107,4 +134,4 @@ def _whole(value: object) -> bool:
 
 
 def _finite(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST

@@ -7,7 +7,7 @@ image = read_image(Path("train/cat/1.jpg"))      # PIL, RGB; BadData: "train/cat
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from harness.errors import UsageError
+from harness.errors import UsageError, reason
+from harness.store import opening
+from harness.store.documents import Damaged, parse_json
 
+MOST_JSON_BYTES = 1 << 32  # COCO's instances have half a gigabyte
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 SYSTEM_FOLDERS = ("__MACOSX", "@eaDir")  # what systems leave beside pictures, without hiding it
 
@@ -56,16 +59,16 @@ def read_mask(path: Path) -> np.ndarray:
 def read_json(path: Path, *, layout: str) -> Any:
     """The parsed file. Raises BadData: missing (then it says the layout), empty, no JSON."""
     try:
-        text = path.read_text(encoding="utf-8")
+        data = opening.read(path, most=MOST_JSON_BYTES, links=True)
     except FileNotFoundError:
         raise BadData(f"{path} is missing; expected {layout}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadData(f"{path}: cannot be read ({error})") from None
-    if not text.strip():
+    except OSError as error:
+        raise BadData(f"{path}: cannot be read ({reason(error)})") from None
+    if not data.strip():
         raise BadData(f"{path}: the file is empty")
     try:
-        return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+        return parse_json(data, most=MOST_JSON_BYTES, finite=False)
+    except Damaged as error:
         raise BadData(f"{path}: not JSON ({error})") from None
 
 
@@ -102,6 +105,7 @@ def some(names: Sequence[str], *, most: int = 3) -> str:
 
 def _decoded(path: Path, convert: Callable[[Path, Image.Image], Image.Image], what: str) -> Image.Image:
     try:
+        os.close(opening.opened(path, links=True))  # a pipe would be waited for
         with Image.open(path) as picture:
             turn = UPRIGHT.get(_orientation(picture))
             whole = convert(path, picture)  # this decodes all of it
@@ -113,7 +117,8 @@ def _decoded(path: Path, convert: Callable[[Path, Image.Image], Image.Image], wh
     except (
         Exception
     ) as error:  # each format's decoder raises its own on damaged files: OSError, zlib.error, struct.error …
-        raise BadData(f"{path}: not a readable {what} ({error})") from None
+        why = reason(error) if isinstance(error, OSError) else error
+        raise BadData(f"{path}: not a readable {what} ({why})") from None
 
 
 def _as_rgb(path: Path, picture: Image.Image) -> Image.Image:

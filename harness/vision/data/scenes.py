@@ -25,6 +25,8 @@ from pathlib import Path
 import numpy as np
 
 from harness.errors import FAILURE, Failure, UsageError, unknown
+from harness.store import opening
+from harness.store.documents import Damaged, parse_json
 from harness.vision.data import composing, legend
 from harness.vision.data.composing import Scene
 from harness.vision.data.formats import PARTS, write_all
@@ -132,8 +134,8 @@ def _check(folder: Path) -> None:
     if not folder.exists() or not any(folder.iterdir()):
         return
     try:
-        ours = json.loads((folder / MARKER).read_text(encoding="utf-8"))["written_by"] == WRITER
-    except (OSError, ValueError, KeyError, TypeError):
+        ours = parse_json(opening.read(folder / MARKER, most=1 << 16))["written_by"] == WRITER
+    except (OSError, Damaged, KeyError, TypeError):
         ours = False
     if not ours:
         raise UsageError(f"{folder} is not empty and was not written by this command; name a new folder")

@@ -9,17 +9,20 @@ torchvision's from PyTorch's. Without augmentation nothing is random.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import torch
 from PIL import Image
+from timm.data import auto_augment as policies
 from timm.data import create_transform
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
+
+from harness.errors import UsageError
 
 IGNORED = 255
 PADDING = tuple(round(255 * value) for value in IMAGENET_DEFAULT_MEAN)  # zero once it is normalised
@@ -50,16 +53,29 @@ def classification(
         smallest_crop: least share of the area that a random crop keeps; 1 keeps the whole image.
         auto_augment: timm's name of a policy, None for none. erase: share of images with a rectangle erased.
         crop: without augmentation, the share of the resized image's side that the centre crop keeps.
+
+    Raises UsageError for a policy that timm does not know.
     """
     if not augment:
         return cast(
             ImageTransform,
             create_transform(img_size, is_training=False, interpolation="bicubic", crop_pct=crop),
         )
-    return cast(ImageTransform, create_transform(
-        img_size, is_training=True, interpolation="bicubic", scale=(smallest_crop, 1.0), hflip=0.5 if flip else 0.0,
-        color_jitter=0.0 if auto_augment is None else 0.4, auto_augment=auto_augment, re_prob=erase, re_mode="pixel",
-    ))  # fmt: skip
+    try:
+        transform: Any = create_transform(
+            img_size, is_training=True, interpolation="bicubic", scale=(smallest_crop, 1.0), hflip=0.5 if flip else 0.0,
+            color_jitter=0.0 if auto_augment is None else 0.4, auto_augment=auto_augment, re_prob=erase,
+            re_mode="pixel",
+        )  # fmt: skip
+    except (AssertionError, ValueError) as error:  # how timm refuses a policy
+        raise UsageError(
+            f"classification.augment {auto_augment!r} is no policy of timm's ({error}); for example "
+            "rand-m9-mstd0.5-inc1, augmix-m5-w4-d2, original or 3a"
+        ) from None
+    for operation in _operations(transform.transforms):
+        if operation.aug_fn is policies.posterize:
+            operation.aug_fn = _posterize
+    return cast(ImageTransform, transform)
 
 
 def detection(img_size: int, *, augment: bool, scales: tuple[float, float] = (0.1, 2.0)) -> JointTransform:
@@ -128,6 +144,22 @@ class _Wide:
         if int(min(height, width) * (self.longest / max(height, width))) < 1:
             raise TooThin(f"{width}×{height} is too thin: nothing is left of it at {self.longest:g} pixels a side")
         return image, target
+
+
+def _operations(parts: Any) -> Iterator[Any]:
+    """The single operations inside timm's policies, however deep."""
+    for part in parts:
+        if isinstance(part, policies.AugmentOp):
+            yield part
+        elif isinstance(part, list | tuple):
+            yield from _operations(part)
+        else:
+            yield from _operations([*getattr(part, "ops", ()), *getattr(part, "policy", ())])
+
+
+def _posterize(image: Image.Image, bits_to_keep: int, **how: Any) -> Image.Image:
+    """timm's, with one bit kept where the drawn magnitude leaves none: Pillow 13 refuses 0, which earlier was black."""
+    return policies.posterize(image, max(1, bits_to_keep), **how)
 
 
 def _beside_boxes(sample: tuple[Any, dict[str, Any]]) -> tuple[Tensor, ...]:

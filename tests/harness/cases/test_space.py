@@ -191,7 +191,7 @@ def test_a_file_may_nest_options_and_spell_axes_as_the_command_line_does(tmp_pat
         (b"n = \n", "is not valid TOML: Invalid value (at line 1"),
         (b"n = " + 5000 * b"[", "is not valid TOML"),
         (b"n = 1\nn = 2\n", "is not valid TOML: Cannot overwrite a value (at line 2"),
-        (b"\xff\xfe", "cannot be read"),
+        (b"\xff\xfe", "is not valid TOML: 'utf-8' codec can't decode byte 0xff"),
         (None, "no such file"),
     ],
 )

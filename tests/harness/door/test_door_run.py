@@ -184,6 +184,37 @@ def test_what_is_saved_can_be_resumed_by_itself(run: harness.Run, tmp_path: Path
         run.save(tmp_path / "kept")
 
 
+def test_its_variants_run_again_only_where_the_call_names_them(
+    run: harness.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run's folder is data: its file of code is taken once it is named, and only as it was."""
+    kept = run.save(tmp_path / "kept").folder
+    rows = (kept / "measurements.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+    (kept / "measurements.csv").write_text("".join(rows[:-1]), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"names the plugin my_attention\.py, which is code"):
+        harness.run(out=kept, resume=True, progress=False)
+    assert cli.main(["run", "--resume", "--out", str(kept)]) == 2
+    variant = kept / "variants" / "my_attention.py"
+    assert f"add --plugin {variant}" in " ".join(capsys.readouterr().err.split())
+    assert cli.main(["run", "--resume", "--out", str(kept), "--plugin", str(variant), "--json", "-q"]) == 0
+    capsys.readouterr()
+    assert set(harness.read(kept).frame["case_id"]) == set(run.frame["case_id"])
+    variant.write_text(variant.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"plugin my_attention\.py was edited since this run began"):
+        harness.run(out=kept, resume=True, plugin=str(variant), progress=False)
+
+
+def test_a_link_in_a_run_is_not_followed_as_it_is_saved(run: harness.Run, tmp_path: Path) -> None:
+    made = run.save(tmp_path / "made").folder
+    secret = tmp_path / "secret"
+    secret.write_text("n = 64\n", encoding="utf-8")
+    (made / "sweep.toml").unlink()
+    (made / "sweep.toml").symlink_to(secret)
+    with pytest.raises(ValueError, match="it is a link, and links inside a run are not followed"):
+        harness.read(made).save(tmp_path / "copy")
+    assert secret.read_text(encoding="utf-8") == "n = 64\n"
+
+
 INTERRUPTED = """
 import harness
 try:

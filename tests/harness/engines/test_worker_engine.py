@@ -257,3 +257,40 @@ def test_leaving_early_kills_a_busy_worker_at_once(
         time.sleep(0.05)
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_a_worker_killed_while_it_starts_again_is_started_once_more(
+    surroundings: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the kernel's out-of-memory killer does. The first start of a sweep is not tried again: it would fail again."""
+    real, kills = Engine._start, [0]
+
+    def start(self: Engine) -> None:
+        real(self)
+        if kills[0] > 0:
+            kills[0] -= 1
+            assert self._process is not None
+            self._process.kill()
+
+    monkeypatch.setattr(Engine, "_start", start)
+    with Engine(plugins=[VARIANTS], device="cpu") as other:
+        kills[0] = 1
+        with pytest.raises(Failure, match="failed as it started: the worker was ended by SIGKILL"):
+            other.open()
+        kills[0] = 2
+        assert measure(other, "right", "kernels").status == "ok"
+        assert (other.restarts, kills[0]) == (3, 0)
+        other.stop(kill=True)
+        kills[0] = 9
+        with pytest.raises(Failure, match="ended by SIGKILL"):
+            measure(other, "right", "kernels")
+        assert (other.restarts, kills[0]) == (6, 6)
+
+
+def test_a_worker_that_the_system_does_not_start_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Engine) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(Engine, "_start", refuse)
+    with pytest.raises(Failure, match="it could not be started: too many open files; ulimit -n allows no more"):
+        Engine(plugins=[], device="cpu").open()

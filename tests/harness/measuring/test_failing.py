@@ -35,7 +35,8 @@ def test_on_a_cpu_only_a_lack_of_memory_ends_the_process() -> None:
     [
         (1000, None, True),
         (900, None, True),
-        (1001, None, False),
+        (1000 + 256, None, True),
+        (1000 + 257, None, False),
         (1000, RuntimeError("CUDA error: an illegal memory access was encountered"), False),
     ],
 )
@@ -52,5 +53,6 @@ def test_on_cuda_the_context_must_compute_and_the_memory_be_back(
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: next(held))
     monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 256 * 256))
     monkeypatch.setattr(torch, "ones", lambda size, device: ones(size))
     assert Footing("cuda:0").holds("error") is holds

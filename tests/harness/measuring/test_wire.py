@@ -30,8 +30,8 @@ EXCHANGES: list[tuple[requests.Request[Any], list[Any]]] = [
     (requests.Free(device="cpu"), [1 << 40]),
     (requests.Ceilings(device="cpu", dtypes=("float32",)), [SETTINGS.ceilings]),
     (requests.Canary(device="cpu"), [0.125]),
-    (requests.LookAtGpu(device="cuda:0"), [Gpu(processes=2, sm_mhz=1755, throttle_mask=4), Gpu(), None]),
-    (requests.Examine(device="cpu", seconds=0.5), ["", "other work: 0.97 cores"]),
+    (requests.Examine(device="cpu", seconds=2.0), ["", "the machine is loaded"]),
+    (requests.LookAtGpu(device="cuda:0"), [None, Gpu(processes=1, sm_mhz=1980, throttle_mask=0)]),
     (requests.Measure(case=CASE, metrics=("flops",), settings=SETTINGS), [MEASURED, FAILURE]),
     (
         requests.Pair(cases=(CASE, making.case()), budget_s=1.0),

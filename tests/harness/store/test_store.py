@@ -21,7 +21,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.store import runs as store
-from harness.store.csvfile import CsvFile
 from harness.store.record import COLUMNS, SAMPLE_COLUMNS, Case, Reading, cell
 from harness.store.runs import Store, StoreError, StoreFull
 
@@ -205,11 +204,11 @@ def test_folders_that_cannot_be_a_run_are_refused(tmp_path: Path) -> None:
     attempts = {
         (tmp_path / "run", False): "already holds a run; add --resume to finish it or choose another --out",
         (tmp_path / "other", False): "holds other files and no run; choose an empty or a new folder",
-        (tmp_path / "other", True): "cannot resume .*: it has no measurements.csv",
+        (tmp_path / "other", True): "cannot resume .*: it has neither measurements.csv nor sweep.toml",
         (tmp_path / "missing", True): "cannot resume .*: no such folder",
         (tmp_path / "file", False): "is a file, not a folder",
         (tmp_path / "file" / "run", False): "cannot write in .*: .*file is a file",
-        (tmp_path / ("x" * 300), False): "cannot read .*: File name too long",
+        (tmp_path / ("x" * 300), False): "cannot read .*: the name is too long: 255 bytes at most",
         (Path("/proc/run"), False): "cannot write in /proc/run: No such file",
     }
     for (folder, resume), message in attempts.items():
@@ -275,12 +274,12 @@ def test_one_run_at_a_time_and_a_killed_one_leaves_no_lock(tmp_path: Path, surro
 
 
 def test_a_run_that_came_and_went_before_the_lock_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def late(file: CsvFile) -> bool:
+    def late(handle: int) -> bool:
         monkeypatch.undo()
         fill(tmp_path)
-        return file.lock()
+        return store.locked(handle)
 
-    monkeypatch.setattr(CsvFile, "lock", late)
+    monkeypatch.setattr(store, "locked", late)
     with pytest.raises(StoreError, match="already holds a run"):
         Store.open(tmp_path, metrics=making.METRICS)
     assert ids(tmp_path) == WHOLE
@@ -367,17 +366,61 @@ def test_json_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytes
     assert not list(tmp_path.glob(".*"))
 
 
-@pytest.mark.parametrize("value", ["x", "1,5"])
-def test_damaged_numbers_are_told(tmp_path: Path, value: str) -> None:
+@pytest.mark.parametrize(
+    ("column", "cell", "why"),
+    [
+        ("value", "x", "line 2: value is 'x', no number"),
+        ("value", "1,5", "line 2 has 29 cells, not 28"),
+        ("n", "", "line 2: n is '', no whole number from 1 to 2^53"),
+        ("n", "9" * 20, "line 2: n is '99999999999999999999', no whole number from 1 to 2^53"),
+        ("m", "9" * 20, "line 2: m is '99999999999999999999', no whole number from 0 to 2^53"),
+        ("b", "0", "line 2: b is '0', no whole number from 1 to 2^53"),
+        ("seed", "-1", "line 2: seed is '-1', no whole number from 0 to 2^53"),
+        ("samples", "3.0", "line 2: samples is '3.0', no whole number"),
+        ("options", "a", "line 2: options hold 'a', which is no key=value"),
+        ("options", "a;b=1", "line 2: options hold 'a', which is no key=value"),
+        ("status", "=cmd()", "line 2: status is '=cmd()', none of ok, oom, timeout"),
+        ("machine", '"', "line 2 has "),
+        ("n", "7" * 100_000, "characters)…7777777777', no whole number"),
+    ],
+)
+def test_a_row_that_cannot_be_read_is_left_out_counted_and_named(
+    tmp_path: Path, column: str, cell: str, why: str
+) -> None:
     fill(tmp_path)
     path = tmp_path / store.MEASUREMENTS
-    path.write_text(path.read_text().replace(",1.5,", f',"{value}",', 1))
-    with pytest.raises(StoreError, match=r"measurements.csv is damaged"):
-        store.read(tmp_path)
+    header, first, *rest = path.read_text().split("\n")
+    found = next(csv.reader([first]))
+    found[COLUMNS.index(column)] = cell
+    path.write_text("\n".join([header, ",".join(found).replace('a "quoted", note', ""), *rest]))
+    with pytest.warns(store.RowsLeftOut, match="measurements.csv: 1 of 5 rows left out: line 2"):
+        frame = store.read(tmp_path)
+    (told,) = frame.attrs["left_out"]
+    assert why in told
+    assert len(told) < 200
+    assert list(zip(frame["case_id"], frame["metric"], strict=True)) == WHOLE[1:]
+
+
+def test_samples_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
+    fill(tmp_path)
     samples = tmp_path / store.SAMPLES
     samples.write_text(samples.read_text() + "a,b,c,d,e,f,g\n")
-    with pytest.raises(StoreError, match=r"samples.csv is damaged"):
-        store.read_samples(tmp_path)
+    with pytest.warns(store.RowsLeftOut, match=r"samples.csv: 1 of 7 rows left out: line 8 has 7 cells, not 4"):
+        assert len(store.read_samples(tmp_path)) == 6
+
+
+def test_a_run_with_windows_line_ends_is_read_and_resumed(tmp_path: Path) -> None:
+    fill(tmp_path)
+    for name in (store.MEASUREMENTS, store.SAMPLES):
+        path = tmp_path / name
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert ids(tmp_path) == WHOLE
+    with Store.open(tmp_path, metrics=making.METRICS, resume=True) as run:
+        assert (len(run.done), run.warnings) == (3, [])
+        measure(run, making.case(n=512))
+    assert len(ids(tmp_path)) == len(WHOLE) + 2
+    assert len(store.read_samples(tmp_path)) == 9
+    assert len(pandas.read_csv(tmp_path / store.MEASUREMENTS)) == len(WHOLE) + 2
 
 
 def test_a_torn_last_line_is_left_out_when_read(tmp_path: Path) -> None:

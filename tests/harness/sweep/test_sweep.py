@@ -15,7 +15,7 @@ import pytest
 from harness.cases.catalogue import Resolution
 from harness.cases.space import Sweep
 from harness.engines.local import Outcome
-from harness.errors import UsageError
+from harness.errors import Failure, UsageError
 from harness.machine.quiet import Moment
 from harness.measuring.metrics import Settings
 from harness.store import runs as store
@@ -322,3 +322,50 @@ def test_a_resumed_run_keeps_its_axes(given: dict[str, Any], message: str) -> No
 
 def test_a_resumed_run_may_take_more_time_and_the_same_axes() -> None:
     sweep.check_same_sweep(WANTED, {"budget": 9, "timeout": 900, "n": ["64..256"], "attention": ["one", "two"]})
+
+
+def test_a_plugin_that_is_edited_while_a_run_goes_on_ends_it(tmp_path: Path) -> None:
+    """A worker that is started again loads it again: from there on the rows would be another implementation's."""
+    plugin = tmp_path / "mine.py"
+    plugin.write_text("a = 1\n")
+
+    def edits(case: Case) -> Outcome:
+        if case.n == 128:
+            plugin.write_text("a = 2\n")
+        return well(case)
+
+    wanted = WANTED.model_copy(update={"plugin": (str(plugin),), "attention": ("one",)})
+    with pytest.raises(UsageError, match=r"mine\.py was edited since this run began"):
+        run(tmp_path / "run", Script(edits), wanted)
+    assert 128 not in set(store.read(tmp_path / "run")["n"])
+    assert list(environment(tmp_path / "run")["plugins"]) == ["mine.py"]
+
+
+class Mortal(Script):
+    """An engine whose worker cannot be started for the cases of these n."""
+
+    def __init__(self, *dead: int) -> None:
+        super().__init__()
+        self.dead = dead
+
+    def measure(self, case: Case, **how: Any) -> Outcome:  # type: ignore[override]
+        if case.n in self.dead:
+            raise Failure("the measuring process failed as it started: killed")
+        return super().measure(case, **how)
+
+
+def test_a_worker_that_cannot_be_started_again_costs_one_row(tmp_path: Path) -> None:
+    wanted = WANTED.model_copy(update={"attention": ("one",)})
+    result, _ = run(tmp_path / "run", Mortal(128), wanted)
+    assert dict(result.statuses) == {"ok": 2, "error": 1}
+    (lost,) = store.read(tmp_path / "run").query("status == 'error'").to_dict("records")
+    assert (lost["n"], lost["metric"]) == (128, "latency")
+    assert "failed as it started: killed" in lost["note"]
+
+
+def test_where_no_worker_can_be_started_any_more_the_sweep_ends_and_keeps_the_rest_for_later(tmp_path: Path) -> None:
+    wanted = WANTED.model_copy(update={"attention": ("one",)})
+    with pytest.raises(Failure, match="failed as it started"):
+        run(tmp_path / "run", Mortal(*WANTED.n), wanted)
+    assert len(rows(tmp_path / "run")) == 1
+    assert dict(run(tmp_path / "run", Script(), wanted, resume=True)[0].statuses) == {"ok": 2}

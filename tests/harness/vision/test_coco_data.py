@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from harness.errors import UsageError
 from harness.vision.data import coco, transforms
-from harness.vision.data.reading import BadData
+from harness.vision.data.reading import BadData, read_image
 
 PLAIN = transforms.detection(32, augment=False)
 FILE = "annotations/instances_train2017.json"
@@ -191,6 +192,20 @@ def at(*path: Any, value: Any = None, delete: bool = False) -> Callable[[dict[st
         (at("annotations", 0, "id", value=7.5), "annotation at position 0 is no object with a whole number or a text"),
         (at("annotations", 0, "image_id", value=["7"]), "annotation 1: image_id ['7'] is not listed under images"),
         (at("images", 0, "width", value=0), "image 7: width is 0"),
+        (
+            at("images", 0, "width", value=10**20),
+            "image 7: width is 100000000000000000000, not a whole number from 1 to",
+        ),
+        (at("images", 0, "width", value=10**400), "not JSON (a number has 401 digits)"),
+        (at("images", 0, "id", value=[7]), "image at position 0 is no object with a whole number or a text as id"),
+        (at("annotations", 0, "image_id", value=[7]), "annotation 1: image_id [7] is not listed under images"),
+        (at("annotations", 0, "category_id", value={"a": 1}), "annotation 1: category_id {'a': 1} is out of range"),
+        (at("annotations", 0, "bbox", value=[1, 2, 1e300, 3]), "annotation 1: bbox is [1, 2, 1e+300, 3]"),
+        (at("images", 0, "file_name", value="../../etc/passwd"), "'../../etc/passwd', which leaves the folder"),
+        (at("images", 0, "file_name", value="a/../../b.png"), "'a/../../b.png', which leaves the folder"),
+        (at("images", 0, "file_name", value="/etc/passwd"), "'/etc/passwd', which leaves the folder"),
+        (at("images", 0, "file_name", value="a\0b"), "image 7: file_name is 'a\\x00b'"),
+        (at("images", 0, "file_name", value="x" * 300), "image 7: file_name is 'xxx"),
         (at("images", 0, "file_name", value=""), "image 7: file_name is ''"),
         (at("categories", 0, "name", delete=True), "category 40: name is None"),
         (at("annotations", value=[]), "the list annotations is empty"),
@@ -273,3 +288,32 @@ def test_a_missing_set_says_the_layout(folder: Path) -> None:
         coco.load(folder, "train", PLAIN)
     with pytest.raises(UsageError, match="unknown split 'test'"):
         coco.load(folder, "test", PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "said"),
+    [
+        ([[1e12, 0, 5, 5, 0, 5]], "whose points are no numbers near the image"),
+        ([[0, 0, 5, 5, 0, -4000]], "whose points are no numbers near the image"),
+        ({"size": [1 << 20, 1 << 20], "counts": "PPP"}, "its mask has the size [1048576, 1048576] in an image of"),
+        ({"size": [24, 32], "counts": [1 << 40]}, "its counts are [1099511627776]"),
+    ],
+)
+def test_a_mask_that_would_take_all_memory_is_named(folder: Path, segmentation: Any, said: str) -> None:
+    """What is allocated for it goes by the file's word alone, in C."""
+    changed = content()
+    changed["annotations"][0]["segmentation"] = segmentation
+    (folder / FILE).write_text(json.dumps(changed))
+    with pytest.raises(BadData) as error:
+        coco.load(folder, "train", PLAIN, masks=True)[0]
+    assert said in str(error.value)
+
+
+def test_pipes_in_a_set_are_not_waited_for(folder: Path) -> None:
+    (folder / FILE).unlink()
+    os.mkfifo(folder / FILE)
+    with pytest.raises(BadData, match=r"cannot be read \(it is a pipe, not a file\)"):
+        coco.load(folder, "train", PLAIN)
+    os.mkfifo(folder / "pipe.png")
+    with pytest.raises(BadData, match=r"not a readable image \(it is a pipe, not a file\)"):
+        read_image(folder / "pipe.png")

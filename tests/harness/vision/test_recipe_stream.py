@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from harness.errors import UsageError
+from harness.errors import Failure, UsageError
+from harness.vision import stream
 from harness.vision.recipe import Recipe, build_optimizer, rate, seed_everything
 from harness.vision.stream import Order, batches
 from harness.vision.task import checked
@@ -104,3 +107,29 @@ def test_a_stream_that_starts_later_goes_on_alike_whatever_was_drawn_before() ->
     seed_everything(99)
     assert list(batches(Numbers(10), list, seed=3, batch=4, start=3, steps=5)) == whole[3:]
     assert list(batches(Numbers(10), list, seed=4, batch=4, start=3, steps=5)) != whole[3:]
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (OSError(28, "No space left on device"), "no space left on the disk"),
+        (OSError(30, "Read-only file system"), "the disk is read-only"),
+        (RuntimeError("Caught …\nRuntimeError: unable to allocate shared memory(shm) for file </torch_1>"), "torch_1"),
+        (RuntimeError("DataLoader worker (pid 1) is killed by signal: Bus error."), "Bus error"),
+    ],
+)
+def test_shared_memory_that_is_not_there_is_told(error: Exception, why: str) -> None:
+    """As /dev/shm in a container has it: full, read-only, or 64 MB."""
+
+    class Loader:
+        num_workers = 2
+
+        def __iter__(self) -> Iterator[Any]:
+            raise error
+
+    loader: Any = Loader()
+    with pytest.raises(Failure, match=r"the 2 processes that load data cannot .* shared memory, /dev/shm \(.*" + why):
+        list(stream._sound(loader))
+    loader.num_workers = 0
+    with pytest.raises(type(error)):
+        list(stream._sound(loader))
