@@ -21,6 +21,8 @@ import tempfile
 import venv
 from pathlib import Path
 
+INCONCLUSIVE = 3  # harness.errors, which is not imported: the wheel under test is
+
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = {"--n": "96,128", "--m": "16"}
 MORE = {
@@ -110,8 +112,10 @@ def main(arguments: list[str]) -> int:
         for words in todo:
             done = subprocess.run(words, cwd=place, env=environment, capture_output=True, text=True, check=False)
             shown = "a Python snippet" if words[0] == "python" else shlex.join(words)
-            print(f"{'ok' if done.returncode == 0 else done.returncode}  {shown}", flush=True)
-            if done.returncode:
+            # A crossover has no answer where the machine was not quiet, which is an answer too
+            refused = words[:2] == ["harness", "crossover"] and done.returncode == INCONCLUSIVE
+            print(f"{'ok' if done.returncode == 0 or refused else done.returncode}  {shown}", flush=True)
+            if done.returncode and not refused:
                 print(done.stdout + done.stderr, file=sys.stderr)
                 return 1
     return 0

@@ -139,8 +139,8 @@ class Verdict:
 
     @property
     def reason(self) -> str:
-        """`the canary took 11.7× its best (48 ms against 4.1), others had 0.66 cores`; "" for a quiet machine."""
-        return ", ".join(self.reasons)
+        """`the canary took 11.7× its best (48 ms against 4.1) and others had 0.66 cores`; "" for a quiet machine."""
+        return " and ".join(self.reasons)
 
 
 def judge(
@@ -186,7 +186,7 @@ def family(root: Path, me: int) -> dict[int, int]:
 def _canary(slower: float, worst: float, best_ms: float | None, shared: bool) -> Iterator[tuple[float, str]]:
     """Too slow a canary; where a GPU has other processes, a little too slow is enough."""
     if best_ms and slower > (GPU_SHARED if shared else CANARY_BAD):
-        also = ", another process has work on the GPU" if shared else ""
+        also = " while another process has work on the GPU" if shared else ""
         yield slower, f"the canary took {slower:.3g}× its best ({worst:.3g} ms against {best_ms:.3g}){also}"
 
 
@@ -219,7 +219,7 @@ def _waiting(span: Span, threads: int) -> Iterator[tuple[float, str]]:
             )
     elif (span.pressed or 0) > PRESSED and (span.switches or 0) > SWITCHED * threads:
         pressed, switches = 100 * (span.pressed or 0), span.switches or 0
-        text = f"pressure on the CPUs for {pressed:.0f} % of the time, {switches:.0f} switches a second"
+        text = f"pressure on the CPUs for {pressed:.0f} % of the time with {switches:.0f} switches a second"
         yield 1.0, text
 
 

@@ -246,7 +246,7 @@ def test_without_out_the_folder_goes_as_python_ends(surroundings: dict[str, str]
         "import harness, pathlib\n"
         "def mine(q, k, v):\n    return v * 2\n"
         "run = harness.run(attention=[mine], n=64, heads=1, head_dim=8, budget=0.05, metrics='latency',\n"
-        "                  progress=False)\n"
+        "                  patience=0, progress=False)\n"
         "print(run.folder, run.folder.is_dir(), run.frame['status'].tolist())\n"
         "run.save('kept')\n"
     )
@@ -255,7 +255,8 @@ def test_without_out_the_folder_goes_as_python_ends(surroundings: dict[str, str]
         [sys.executable, "-c", code], cwd=tmp_path, env=quiet, capture_output=True, text=True, check=True
     )  # fmt: skip
     folder, there, status = done.stdout.split()
-    assert (there, status, done.stderr) == ("True", "['ok']", "")
+    said = [line for line in done.stderr.splitlines() if "Warned: " not in line]  # of a machine that is not quiet
+    assert (there, status, said) == ("True", "['ok']", [])
     assert not os.path.exists(folder)
     assert harness.read(tmp_path / "kept").frame["attention"].tolist() == ["mine"]
 

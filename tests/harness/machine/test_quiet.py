@@ -106,7 +106,7 @@ def test_pressure_counts_where_waiting_is_not_counted() -> None:
 
     span = Span.of(mute(QUIET), mute(later(pressed=1.0, switches=500)))
     assert judge(span, canaries_ms=CANARIES, best_ms=4.1, threads=2).reason == (
-        "pressure on the CPUs for 50 % of the time, 250 switches a second"
+        "pressure on the CPUs for 50 % of the time with 250 switches a second"
     )
     few = Span.of(mute(QUIET), mute(later(pressed=1.0, switches=20)))
     assert not judge(few, canaries_ms=CANARIES, best_ms=4.1, threads=2).disturbed
@@ -114,7 +114,9 @@ def test_pressure_counts_where_waiting_is_not_counted() -> None:
 
 def test_a_gpu_with_another_process_takes_less_to_be_doubted() -> None:
     shared = later(gpu=Gpu(processes=2))
-    assert verdict(shared, canaries=(4.1, 4.4), cuda=True).reason.endswith("another process has work on the GPU")
+    assert verdict(shared, canaries=(4.1, 4.4), cuda=True).reason.endswith(
+        "(4.4 ms against 4.1) while another process has work on the GPU"
+    )
     assert not verdict(shared, cuda=True).disturbed
     assert not verdict(later(gpu=Gpu(processes=1)), canaries=(4.1, 4.4), cuda=True).disturbed
     idle = later(gpu=Gpu(processes=1, throttle_mask=0x1 | 0x4))  # idle, and a power limit, which every full GPU meets
@@ -173,7 +175,7 @@ def test_recorded_counters_give_the_recorded_neighbour(tmp_path: Path, monkeypat
     assert span.others == pytest.approx(4.01 - 2.02)
     assert (span.switches, span.waited_s, span.pressed) == (320.0, pytest.approx(1.9), pytest.approx(2.0))
     found = judge(span, canaries_ms=(4.2, 21.0), best_ms=4.2, threads=2)
-    assert found.reason.startswith("others had 2 of 2 cores, its threads waited for a core for 95 % of their time")
+    assert found.reason.startswith("others had 2 of 2 cores and its threads waited for a core for 95 % of their time")
 
 
 def test_only_the_cores_that_we_may_use_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
