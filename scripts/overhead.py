@@ -4,7 +4,8 @@
     python scripts/overhead.py --run results/cpu/sweep          # of a run that is there: its share and stages
 
 Measuring is what happens inside a metric, the ceilings and the canary. The rest is starting workers, building inputs,
-waiting for cases that time out or crash, and what passes between the processes.
+waiting for cases that time out or crash, what a busy machine costs (waiting for quiet, cases taken again), and what
+passes between the processes.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from harness.measuring.requests import OVERHEAD
+from harness.sweep.journal import NO_FIGURES
 
 CONFIG = Path(__file__).with_suffix(".toml")
 GOAL, TOLERATED = 0.85, 0.3
@@ -52,7 +53,7 @@ def report(document: dict[str, Any], *, predicted_s: float | None) -> tuple[list
     share = measuring / wall
     lines = [f"{wall:.1f} s, {100 * share:.1f} % of it measuring (goal: {100 * GOAL:.0f} %)", ""]
     for name, spent in sorted(seconds.items(), key=lambda entry: -entry[1]):
-        kind = "" if name not in (*OVERHEAD, "between") else "  no measuring"
+        kind = "" if name not in (*NO_FIGURES, "between") else "  no measuring"
         lines.append(f"{name:<20} {spent:8.2f} s {100 * spent / wall:5.1f} %{kind}")
     well = share >= GOAL
     if predicted_s is not None:

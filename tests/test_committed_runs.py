@@ -34,14 +34,7 @@ def shared() -> list[tuple[str, Any, Any]]:
 SHARED = shared()
 
 
-# One of the two was disturbed, and only measuring both again on a quiet machine can say which.
-APART = {"further-sweep-anchor-n16384-m64-forward-float32"}
-AGAIN = pytest.mark.xfail(strict=True, reason="both runs are to be measured again")
-
-
-@pytest.mark.parametrize(
-    ("one", "other"), [pytest.param(a, b, id=name, marks=[AGAIN] * (name in APART)) for name, a, b in SHARED]
-)
+@pytest.mark.parametrize(("one", "other"), [pytest.param(a, b, id=name) for name, a, b in SHARED])
 def test_two_runs_agree_on_a_case(one: Any, other: Any) -> None:
     """Within FACTOR; a contended figure claims less, and its interval need only meet the other's."""
     if reason(one.note) or reason(other.note):

@@ -25,6 +25,8 @@ POLL_S = 0.25
 SPENT_S = 0.5  # of patience: too little to wait for anything
 FRESH_S = 1.0  # how old the last look may be to stand for the machine before a case
 
+WAITING, AGAIN = "waiting", "again"  # for quiet, and what was taken again because of the want of it
+
 T = TypeVar("T")
 
 
@@ -46,13 +48,16 @@ class Taken(Generic[T]):
 
 
 class Watch:
-    """Looks at one device's machine. looks: (when, ms) of every canary; seconds: what waiting and looking took."""
+    """Looks at one device's machine.
+
+    looks: (when, ms) of every canary; seconds: what looking, waiting and tries that were not kept took.
+    """
 
     def __init__(self, engine: Looked, shown: Shown, *, threads: int, cuda: bool, patience_s: float) -> None:
         self.engine, self.shown, self.threads, self.cuda = engine, shown, threads, cuda
         self.patient, self.left_s = patience_s > 0, patience_s
         self.looks: list[tuple[float, float]] = []
-        self.seconds = {"canary": 0.0, "waiting": 0.0}
+        self.seconds = {"canary": 0.0, WAITING: 0.0, AGAIN: 0.0}
 
     def look(self) -> float:
         """Milliseconds of the canary now."""
@@ -65,24 +70,27 @@ class Watch:
 
     def quietly(self, call: Callable[[], T], *, well: Callable[[T], bool]) -> Taken[T]:
         """The call's result in a quiet moment, or that of the least disturbed try. One that is not well ends it."""
-        tries: list[tuple[T, Verdict]] = []
+        tries: list[tuple[T, Verdict, float]] = []
         count = 0
         while True:
             count += 1
-            begun = time.monotonic()
+            begun, looking = time.monotonic(), self.seconds["canary"]
             result, verdict = self._once(call, well)
             took = time.monotonic() - begun
+            itself = took - (self.seconds["canary"] - looking)
             if verdict is None and not tries:
                 return Taken(result=result, verdict=None, tries=count)
             if verdict is None:
+                self.seconds[AGAIN] += itself
                 break
-            tries.append((result, verdict))
+            tries.append((result, verdict, itself))
             if not verdict.disturbed or not self._again(count, took):
                 break
-        result, verdict = tries[-1]
-        if verdict.disturbed:
-            result, verdict = min(tries, key=lambda entry: (entry[1].factor, entry[1].span.others or 0.0))
-        return Taken(result=result, verdict=verdict, tries=count)
+        kept = tries[-1]
+        if kept[1].disturbed:
+            kept = min(tries, key=lambda entry: (entry[1].factor, entry[1].span.others or 0.0))
+        self.seconds[AGAIN] += sum(itself for _, _, itself in tries) - kept[2]
+        return Taken(result=kept[0], verdict=kept[1], tries=count)
 
     def _once(self, call: Callable[[], T], well: Callable[[T], bool]) -> tuple[T, Verdict | None]:
         """One try between two looks; the last one stands for the first where it is fresh."""
@@ -111,7 +119,7 @@ class Watch:
                 break
         waited = time.monotonic() - started
         self.left_s -= waited
-        self.seconds["waiting"] += waited - (self.seconds["canary"] - looking)
+        self.seconds[WAITING] += waited - (self.seconds["canary"] - looking)
         return True
 
     def _judge(self, span: Span, *canaries_ms: float) -> Verdict:

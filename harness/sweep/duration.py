@@ -4,8 +4,8 @@
     duration.of(resolution)            # seconds; less for the next case that shares this one's float64 reference
 
 A call is taken to need its FLOPs at a share of the matrix rate and several passes over the memory that it holds; a
-metric some calls and a start of its own. The numbers below were fitted on the committed runs of results/cpu and on an
-H100, whose 207 and 130 cases they add up to within a fifth.
+metric some calls and a start of its own. The numbers below were fitted on runs of two CPUs (results/cpu, 286 and 80
+cases) and an H200 (results/h200), which they add up to within a fifth.
 """
 
 from __future__ import annotations
@@ -17,18 +17,20 @@ from typing import Any
 from harness.cases.catalogue import Resolution
 
 START_S = {"cpu": 6.0, "cuda": 14.0}  # interpreter, PyTorch, what runs here, ceilings
-CASE_S = {"cpu": 0.15, "cuda": 0.2}  # inputs, the lines between engine and worker, rows to disk
-TRACE_S = {"cpu": 0.2, "cuda": 0.2}  # the profiler's start and end
+CASE_S = {"cpu": 0.08, "cuda": 0.2}  # inputs, the lines between engine and worker, rows to disk
+TRACE_S = {"cpu": 0.17, "cuda": 0.2}  # the profiler's start and end
 COMPARE_S = {"cpu": 0.02, "cuda": 0.06}
-FIRST_S = {"cpu": 0.05, "cuda": 0.12}  # loading or compiling kernels
+FIRST_S = {"cpu": 0.02, "cuda": 0.12}  # loading or compiling kernels
 CALL_S = {"cpu": 2e-4, "cuda": 1e-4}  # of a call that does nothing
-BELOW_PEAK, PASSES = 1.7, 6.0  # FLOPs take so much longer than a product's; memory is passed over so often
+BELOW_PEAK, PASSES = 1.6, 4.0  # FLOPs take so much longer than a product's; memory is passed over so often
 REFERENCE = {"cpu": 8.0, "cuda": 4.0}  # the float64 reference over its FLOPs at half of float32's rate
 REFERENCE_OF_MODEL = 3.0  # most of which are large products
 ROWS, ROWS_AGAIN = 512, 128  # of harness.measuring.metrics.error
 UNKNOWN_CALL_S = 0.02  # of a case without a cost model
 SHARE_OF_PHASE = {"forward": 1.0, "backward": 2.0, "train": 3.0}
 FEWEST, MIN_SAMPLES, OVERDRAWN = 3, 10, 5  # of harness.measuring.metrics.latency
+SAMPLE_S = {"cpu": 2e-4, "cuda": 4e-4}  # the shortest sample; a flush, and what holds the stream
+ENOUGH = {"cpu": 150, "cuda": 40}  # samples until the median is certain to 1 %, the median over committed runs
 CHECKED = {"latency", "host", "throughput", "flops", "flops_rate", "roofline_fraction", "bytes_moved", "energy"}
 TRACED = {"peak_memory", "kernels"}
 
@@ -73,10 +75,11 @@ class Duration:
         return CALL_S[self.device] + work
 
     def _sampling(self, call: float) -> float:
-        """Warm-up, then samples until there are enough of them and the budget is spent."""
+        """Warm-up, then samples until they are certain enough or the budget is spent."""
         warm = min(FEWEST, max(1, math.ceil(0.5 / call))) * call
+        sample = call + SAMPLE_S[self.device] if self.device == "cuda" else max(call, SAMPLE_S[self.device])
         if MIN_SAMPLES * call <= self.budget_s:
-            return warm + self.budget_s
+            return warm + min(self.budget_s, ENOUGH[self.device] * sample)
         return warm + min(MIN_SAMPLES * call, max(FEWEST * call, OVERDRAWN * self.budget_s + call / 2))
 
     def _reference(self, resolution: Resolution, *, again: bool) -> float:

@@ -23,6 +23,7 @@ from typing import Any
 from harness import stats
 from harness.cases.catalogue import kinds
 from harness.cases.space import Sweep
+from harness.engines.watch import AGAIN, WAITING
 from harness.measuring.requests import OVERHEAD
 from harness.store.record import SCHEMA, Reading, Row
 from harness.store.runs import ENVIRONMENT, Store, read_environment
@@ -30,7 +31,7 @@ from harness.sweep.crew import Served
 from harness.sweep.disturbed import Beside, disturbance, told
 
 CANARY_TOLERANCE = 0.05
-WAITING = "waiting"  # for quiet, which measures nothing
+NO_FIGURES = (*OVERHEAD, WAITING, AGAIN)  # seconds that no figure came from
 CHECKS = ("numeric_error",)
 BY_DTYPE = ("matmul_tflops", "matmul_size")  # of a device's ceilings
 
@@ -97,7 +98,7 @@ class Journal:
         self._cases[served.name] += 1
         for seconds in (visit.seconds, visit.outcome.seconds):
             self.seconds.update(seconds)
-            self.measuring_s += sum(spent for name, spent in seconds.items() if name not in (*OVERHEAD, WAITING))
+            self.measuring_s += sum(spent for name, spent in seconds.items() if name not in NO_FIGURES)
         now = self._now()
         self._looks[served.name] += [[round(now - ago, 3), milliseconds] for ago, milliseconds in visit.canaries_ms]
         if visit.ceilings is not None:

@@ -74,6 +74,7 @@ def test_a_disturbed_case_is_taken_again_once_it_is_quiet(watched: Any) -> None:
     assert taken.result == machine.calls[-1] > 5
     assert 2.5 < watch.seconds["waiting"] < 4  # until it was quiet and no longer
     assert 16 < watch.left_s < 20 - watch.seconds["waiting"]  # its looks count as well
+    assert watch.seconds["again"] == pytest.approx(2.0)  # the try that was not kept
 
 
 def test_a_case_that_stays_disturbed_is_told_so_after_three_more_tries(watched: Any) -> None:
@@ -115,6 +116,7 @@ def test_the_least_disturbed_try_is_kept(watched: Any) -> None:
     machine.canary = lambda: next(looks)
     taken = watch.quietly(machine.measure, well=lambda result: True)
     assert taken.tries == 4
+    assert watch.seconds["again"] == pytest.approx(3.0)
     assert taken.verdict.factor == pytest.approx(5 / 4)
     assert taken.result == machine.calls[2]
 

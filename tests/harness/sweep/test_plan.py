@@ -55,7 +55,7 @@ def test_each_case_has_its_status_memory_and_time(plan: Plan) -> None:
     assert [case.needs_bytes for case in plan.cases] == [500, 2 * 10**9, None, None, 500]
     quick, refused, unknown, absent, late = (case.seconds for case in plan.cases)
     assert (refused, absent, late) == (0, 0, 60 + START_S["cpu"])
-    assert 2 < quick < 3
+    assert 0 < quick < 1
     assert 2 < unknown < 3
     assert plan.cases[1].note == "needs 2.0 GB, 1.0 GB free; predicted, not tried"
     assert plan.cases[3].note == "needs a GPU"
@@ -66,14 +66,14 @@ def test_each_case_has_its_status_memory_and_time(plan: Plan) -> None:
 
 
 def test_a_slow_call_takes_fewer_samples_than_its_budget_would_hold_fast_ones() -> None:
-    """One millisecond fills the budget; 100 ms take ten samples; a second three, and once more what a call takes."""
+    """One millisecond is certain before the budget ends; 100 ms take ten samples; a second three, and what a call takes."""
     sizes = (10**8, 10**10, 10**11)  # FLOP: at 0.1 TFLOP/s a product of 1, 100 and 1000 ms
     few = [
         Resolution(case=making.case(n=n), peak_bytes=0, flops=flops)
         for n, flops in zip((8, 16, 24), sizes, strict=True)
     ]
     fast, slow, slower = seconds(*few, budget=1.0)
-    assert 1.0 < fast < 1.5
+    assert 0.2 < fast < 0.6
     assert 1.9 < slow < 4.5
     assert 5 < slower < 30
 
@@ -124,7 +124,7 @@ def test_the_table_ends_with_totals_and_warnings_go_to_stderr(plan: Plan, capsys
     out, err = capsys.readouterr()
     lines = out.splitlines()
     assert len(lines) == len(RESOLUTIONS) + 2
-    assert lines[-1] == "5 cases, 2 to measure on cpu (1.0 GB free), 1 would time out; about 1:17 min"
+    assert lines[-1] == "5 cases, 2 to measure on cpu (1.0 GB free), 1 would time out; about 1:15 min"
     assert lines[2].split()[1:4] == ["ok", "?", "GB"]
     assert err == "warning: left out\n"
 
