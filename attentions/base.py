@@ -124,7 +124,8 @@ class Backend:
     packed: the same from the output of a layer's projection, (b, n, parts, h, d) with parts 2 (k = q, v) or 3 (q, k,
         v), to (b, n, h, d), without copies; called as the variant's module calls it; None: it takes them apart only;
     flops, peak: what this implementation executes and allocates where that differs from the definition's cost;
-    opaque: its work is one compiled call in which PyTorch's dispatcher sees no operators to count.
+    opaque: its work is one compiled call in which PyTorch's dispatcher sees no operators to count;
+    layer: builds a whole layer, (b, n, dim) → (b, n, dim), in the place of a core (attentions.plugins).
     """
 
     name: str
@@ -137,6 +138,7 @@ class Backend:
     flops: Callable[[Work], int] | None = None
     peak: Callable[[Work], int] | None = None
     opaque: bool = False
+    layer: Callable[[Size], nn.Module] | None = None
 
 
 @runtime_checkable
@@ -206,7 +208,8 @@ class Spec:
         if not self.name.isidentifier() or not self.name.islower():
             raise AttentionError(f"a variant's name is a lower-case identifier, not {self.name!r}")
         names = [backend.name for backend in self.backends]
-        if "reference" not in names or len(set(names)) != len(names):
+        layers = bool(self.backends) and all(backend.layer for backend in self.backends)  # each its own reference
+        if ("reference" not in names and not layers) or len(set(names)) != len(names):
             raise AttentionError(f"{self.name}: backends must be distinct and include 'reference', not {names}")
 
     @property

@@ -11,9 +11,9 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.metadata
-import importlib.util
 import pkgutil
 import sys
+from collections.abc import Callable
 from functools import cache
 from operator import index
 from pathlib import Path
@@ -23,13 +23,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attentions import variants
-from attentions.base import AttentionError, Backend, Size, Spec, Unavailable, Work, pick_named
+from attentions import plugins, variants
+from attentions.base import AttentionError, Backend, Size, Spec, Unavailable, Work, pick_named, unknown
 
 ENTRY_POINTS = "attentions"
 
 _plugins: dict[str, Spec] = {}
 _files: dict[str, Path] = {}  # the file that each plugin came from: it may be loaded again
+_makers: dict[str, Callable[..., nn.Module]] = {}  # of whole models, as `my:tiny`
 
 
 def names() -> list[str]:
@@ -119,41 +120,38 @@ def build(
 
 
 def load_plugin(path: str | Path) -> list[str]:
-    """Run a user's Python file and register every Spec it defines. Returns their names.
+    """Run a user's Python file, or a package's folder, and register what it offers (attentions.plugins): their names.
 
-    The file is code and runs with your rights. Raises AttentionError naming the file when it cannot be read, fails,
-    defines no Spec, or takes a name that is already used.
+    It is code and runs with your rights. Raises AttentionError naming the file when it cannot be read, fails, has
+    nothing to measure, or takes a name that is already used.
     """
     path = Path(path)
-    if not path.is_file():
-        raise AttentionError(f"plugin {path}: no such file")
-    module_name = f"attentions_plugin_{path.stem}"
-    loader = importlib.util.spec_from_file_location(module_name, path)
-    if loader is None or loader.loader is None:
-        raise AttentionError(f"plugin {path}: not a Python file (its name must end in .py)")
-    module = importlib.util.module_from_spec(loader)
-    sys.modules[module_name] = module
     written, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # nothing beside the user's file
     try:
         with contextlib.redirect_stdout(sys.stderr):  # stdout may be a document, as with `harness list --json`
-            loader.loader.exec_module(module)
+            offer = plugins.offered(plugins.load(path), path)
+    except KeyboardInterrupt:
+        raise
     except BaseException as error:  # whatever a user's file raises, SystemExit included, is the plugin's failure
-        del sys.modules[module_name]
-        if isinstance(error, KeyboardInterrupt):
-            raise
-        raise AttentionError(f"plugin {path}: {type(error).__name__}: {error}") from error
+        text = str(error) if isinstance(error, AttentionError) else f"{type(error).__name__}: {error}"
+        raise AttentionError(text if text.startswith(f"plugin {path}: ") else f"plugin {path}: {text}") from error
     finally:
         sys.dont_write_bytecode = written
-    found = _specs_of(module)
-    if not found:
-        raise AttentionError(f"plugin {path}: defines no attentions.Spec at its top level")
-    for definition in found:
+    for definition in offer.specs:
         known = _specs().get(definition.name)
         if known is not None and _files.get(definition.name) != path.resolve():
             raise AttentionError(f"plugin {path}: the name {definition.name!r} is taken by '{known.title}'")
-    for definition in found:
+    for definition in offer.specs:
         _plugins[definition.name], _files[definition.name] = definition, path.resolve()
-    return [definition.name for definition in found]
+    _makers.update({f"{plugins.stem(path)}:{name}": maker for name, maker in offer.makers.items()})
+    return [definition.name for definition in offer.specs]
+
+
+def maker(name: str) -> Callable[..., nn.Module]:
+    """The function of a loaded plugin that makes a whole model: `my:tiny` is `tiny` of my.py. Raises AttentionError."""
+    if name not in _makers:
+        raise AttentionError(unknown("model of a plugin", name, _makers))
+    return _makers[name]
 
 
 @cache

@@ -264,6 +264,51 @@ def test_the_second_variant_of_extending(
     ]
 
 
+def measured_layers(capsys: pytest.CaptureFixture[str], out: Path, *words: str) -> dict[tuple[str, str], dict]:
+    """The rows of a run in scope layer at n = 32 and h·d = 2·8, by the variant with its backend and the metric."""
+    small = ["--scope", "layer", "--n", "32", "--heads", "2", "--head-dim", "8", "--device", "cpu", "--patience", "0"]
+    assert cli.main(["run", *words, *small, "--budget", "0.02", "--out", str(out), "--json", "-q"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    return {(f"{row['attention']}:{row['backend']}", f"{row['metric']} {row['m'] or ''}".strip()): row for row in rows}
+
+
+@pytest.mark.slow
+def test_the_layers_of_extending(
+    tmp_path: Path, snippets: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:  # fmt: skip
+    """Beside flash in the same run: checked against themselves in float64, their FLOPs counted."""
+    path = tmp_path / "gated.py"
+    path.write_text(snippets["gated.py"], encoding="utf-8")
+    words = ["--plugin", str(path), "--attention", "gated,flash", "--metrics"]
+    found = measured_layers(
+        capsys, tmp_path / "run", *words, "latency,flops,params,numeric_error,approximation_error,roofline_fraction"
+    )
+    assert {label for label, _ in found} == {"gated:Gated", "gated:Narrow", "flash:torch"}
+    assert found["gated:Gated", "params"]["value"] == 16 * 4 * 16 + 4 * 16 + 16 * 16 + 16
+    assert found["gated:Gated", "flops"]["value"] == 2 * 32 * 16 * 5 * 16 + 2 * 2 * 2 * 32 * 32 * 8
+    assert found["gated:Gated", "flops"]["note"].startswith("counted by dispatch")
+    for label in ("gated:Gated", "gated:Narrow"):
+        assert 0 < found[label, "numeric_error"]["value"] < 1e-4
+        assert found[label, "latency"]["value"] > 0
+        assert found[label, "approximation_error"]["status"] == "unsupported"
+        assert found[label, "roofline_fraction"]["status"] == "unsupported"
+
+
+@pytest.mark.slow
+def test_the_package_of_extending(
+    tmp_path: Path, snippets: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:  # fmt: skip
+    (tmp_path / "mixers").mkdir()
+    for name, source in snippets.items():
+        if name.startswith("mixers/"):
+            (tmp_path / name).write_text(source, encoding="utf-8")
+    words = ["--plugin", str(tmp_path / "mixers"), "--attention", "mixers:Shifted", "--m", "4,8", "--metrics"]
+    found = measured_layers(capsys, tmp_path / "run", *words, "params,numeric_error")
+    assert {key: row["value"] for key, row in found.items() if key[1].startswith("params")} == {
+        ("mixers:Shifted", f"params {m}"): 16 * 16 + 16 for m in (4, 8)
+    }
+
+
 def test_the_metric_of_extending(tmp_path: Path, snippets: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     from harness.measuring import metrics
     from harness.measuring.subject import Subject

@@ -21,6 +21,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from harness.cases import layers
+from harness.cases.plugins import contents, is_package
 from harness.errors import UsageError
 from harness.machine import cache
 from harness.store import opening
@@ -40,7 +42,7 @@ ENTRY: dict[str, Any] = {  # of the cached answer: all of it is there
     "title": str, "paper": str, "exact": bool, "floor": bool, "not_parallel": object, "bottleneck": str,
     "shares_query_key": bool, "options": {str: {"default": object, "choices": list, "help": str}},
     "exponents": ({str: float}, None), "unavailable": ON_DEVICES, "best": ON_DEVICES,
-    "backends": {str: {"summary": str, "automatic": bool, "unavailable": ON_DEVICES}},
+    "backends": {str: {"summary": str, "automatic": bool, "layer": (str, None), "unavailable": ON_DEVICES}},
 }  # fmt: skip
 DRIVER = Path("/proc/driver/nvidia/version")
 
@@ -83,7 +85,7 @@ def cached(plugins: Sequence[str], *, compute: bool = True) -> dict[str, Any] | 
     plugin that is no file.
     """
     for plugin in plugins:
-        if not Path(plugin).is_file():
+        if not (Path(plugin).is_file() or is_package(Path(plugin))):
             raise UsageError(f"plugin {plugin}: no such file")
     path = cache.folder() / f"catalogue-{_cache_key(plugins)}.json"
     known = _kept(path)
@@ -145,6 +147,8 @@ def resolve(case: Case) -> Resolution:
     except attentions.Unavailable as reason:
         return Resolution(case=case, status="unsupported", note=str(reason))
     case = replace(case, backend=backend.name)
+    if reason := layers.why_not_here(case, backend):
+        return Resolution(case=case, status="unsupported", note=reason)
     if spec.model is None:
         return Resolution(case=case, note=spec.note(work))
     cost = spec.cost(
@@ -220,7 +224,12 @@ def _describe(spec: Any, devices: list[str]) -> dict[str, Any]:
         "unavailable": refusals(spec.name),
         "best": {device: _best(spec, device) for device in devices},
         "backends": {
-            b.name: {"summary": b.summary, "automatic": b.automatic, "unavailable": refusals(f"{spec.name}:{b.name}")}
+            b.name: {
+                "summary": b.summary,
+                "automatic": b.automatic,
+                "layer": layers.told(b),
+                "unavailable": refusals(f"{spec.name}:{b.name}"),
+            }
             for b in spec.backends
         },
     }
@@ -265,7 +274,7 @@ def _cache_key(plugins: Sequence[str]) -> str:
     sources = sorted((Path(__file__).resolve().parents[2] / "attentions").rglob("*.py"))
     for path in [*sources, Path(__file__), *map(Path, plugins), DRIVER]:
         with suppress(OSError):
-            digest.update(f"{path}\0".encode() + path.read_bytes())
+            digest.update(f"{path}\0".encode() + contents(path))
     for name in PACKAGES:
         with suppress(metadata.PackageNotFoundError):
             digest.update(f"{name}={metadata.version(name)}\0".encode())

@@ -17,6 +17,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from harness.cases import layers
 from harness.cases.axes import rule, sizes
 from harness.cases.sharing import MOST_RANKS, chosen_metrics, sharable
 from harness.errors import UsageError, brief, reason, unknown
@@ -197,6 +198,7 @@ def expand(sweep: Sweep, catalogue: Mapping[str, Any], *, device: str) -> tuple[
             raise UsageError(unknown("attention", variant, catalogue))
         if backend not in ("", *catalogue[variant]["backends"]) or name.endswith(":"):
             raise UsageError(unknown(f"backend of {variant}", backend, catalogue[variant]["backends"]))
+    asked = layers.each(asked, catalogue)
     options = _options(sweep, catalogue, asked)
     shapes = {scope: _shapes(sweep, scope) for scope in sweep.scope}
     lengths = map(len, (asked, sweep.m, sweep.phase, dtypes, sweep.batch))
@@ -207,7 +209,7 @@ def expand(sweep: Sweep, catalogue: Mapping[str, Any], *, device: str) -> tuple[
     cases, dropped = [], set()
     for name in asked:
         variant, _, backend = name.partition(":")
-        bottlenecked = bool(catalogue[variant]["bottleneck"])
+        bottlenecked = layers.has_bottleneck(catalogue[variant], backend)
         ms = sweep.m if bottlenecked else (None,)
         impossible = {(n, m) for n in ns for m in ms if m is not None and m >= n}
         if len(impossible) == len(ns) * len(ms):

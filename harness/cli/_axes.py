@@ -34,7 +34,7 @@ AXES: dict[str, tuple[Any, str]] = {
     "device": (str, "auto, cpu, cuda or cuda:<index>. Default: auto."),
     "set": (list[str], "A variant's option, such as anchor.init=paper; repeatable."),
     "metrics": (list[str], "Metrics by comma. Default: all."),
-    "plugin": (list[str], "A Python file that defines variants of your own; it is run."),
+    "plugin": (list[str], "A Python file or package with attention of your own; it is run."),
     "seed": (str, "Seed of inputs, parameters and case order. Default: 0."),
     "budget": (str, "Seconds of samples a case. Default: 2."),
     "timeout": (str, "Seconds after which a case is given up. Default: 120."),

@@ -131,7 +131,9 @@ def definition(request: Definition) -> Described:
     m = min(asked.m, SMALL["m"], sizes["n"] // 2) if asked.m is not None else None
     if asked.scope == "model":
         asked = replace(asked, scope="core", options=canonical_options(asked.variant_options))
-    case = replace(asked, b=1, m=m, dtype="float64", device="cpu", backend="reference", phase="train", **sizes)
+    layers = all(backend.layer for backend in attentions.spec(asked.attention).backends)  # each its own reference
+    backend = asked.backend if layers else "reference"
+    case = replace(asked, b=1, m=m, dtype="float64", device="cpu", backend=backend, phase="train", **sizes)
     subject = Subject(case)
     spec = subject.spec
     fields = {

@@ -56,6 +56,9 @@ class Subject:
             m = case.m or models.ANCHORS
             return vit.create(architecture.name, attention=name, anchors=m, img_size=resolution, **options)
         sizes = {"heads": case.h, "tokens": case.n, "anchors": case.m}
+        if case.scope == "layer" and self.backend.layer is not None:
+            size = attentions.Size(heads=case.h, head_dim=case.d, tokens=case.n, anchors=case.m)
+            return self.backend.layer(size)
         if case.scope == "layer":
             from attentions.layer import MultiHeadAttention
 
@@ -111,9 +114,13 @@ class Subject:
             torch.cuda.synchronize(self.device)
 
     def reference(self, core: nn.Module | None = None) -> nn.Module:
-        """The same module in float64 with the same parameters: its `reference` backend, or with `core` in its place."""
+        """The same module in float64 with the same parameters: its `reference` backend, or with `core` in its place.
+
+        A layer of the user's own is its own reference.
+        """
         whole = self.case.scope == "model"  # of exact attention: by blocks of keys, since n × n in float64 may not fit
         with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.case.seed)  # what a layer draws and keeps out of its state is as it was
             module = self.build(f"{'flash' if whole and self.spec.exact else self.case.attention}:reference")
         module.load_state_dict(self.module.state_dict())
         module = copy.deepcopy(module).to(self.device, torch.float64)

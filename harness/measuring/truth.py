@@ -120,7 +120,8 @@ def truth_of(subject: Subject, rows: Tensor | None, *, samples: int, gradient: T
     """
     spec, case = subject.spec, subject.case
     exact = rows is not None or (case.scope == "model" and spec.exact)
-    what = SOFTMAX if exact else (spec, tuple(sorted(subject.options.items())), case.m)
+    definition = subject.backend if subject.backend.layer else spec  # each layer of a plugin is one of its own
+    what = SOFTMAX if exact else (definition, tuple(sorted(subject.options.items())), case.m)
     key = _key(subject, what, case.scope, samples, rows, list(subject.module.state_dict().values()))
     entering = None if gradient is None else _digest(gradient)
     found = KEPT.find(key, entering)
