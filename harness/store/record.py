@@ -15,11 +15,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from harness.store.problem import PROBLEM_KEYS, Problem
+
 SCHEMA = 1
 PHASES = ("forward", "backward", "train")
 SCOPES = ("core", "layer", "model")
 MODEL_KEYS = ("model", "resolution")  # what `options` holds in scope model beside the variant's own
 DTYPES = ("float32", "bfloat16", "float16", "float64")
+DTYPE_WORDS = {  # what people call them
+    "fp32": "float32", "float": "float32", "bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp64": "float64",
+    "double": "float64",
+}  # fmt: skip
 STATUSES = ("ok", "oom", "timeout", "unsupported", "unavailable", "error")
 
 UNITS = {
@@ -79,13 +85,29 @@ class Case:
     def variant_options(self) -> dict[str, str]:
         """The variant's own options, as text."""
         given = parse_options(self.options)
-        return {k: v for k, v in given.items() if self.scope != "model" or k not in MODEL_KEYS}
+        taken = (*PROBLEM_KEYS, *(MODEL_KEYS if self.scope == "model" else ()))
+        return {k: v for k, v in given.items() if k not in taken}
 
     @property
     def model_options(self) -> dict[str, str]:
         """The model and resolution of a case of scope model; empty for the others."""
         given = parse_options(self.options)
         return {k: v for k, v in given.items() if self.scope == "model" and k in MODEL_KEYS}
+
+    @property
+    def problem(self) -> Problem:
+        """Causal, grouped or cross attention, or none of them."""
+        return Problem.of(parse_options(self.options), h=self.h, n=self.n)
+
+    @property
+    def key_heads(self) -> int:
+        """Heads of k and v."""
+        return self.problem.kv_heads or self.h
+
+    @property
+    def key_tokens(self) -> int:
+        """Tokens of k and v."""
+        return self.problem.kv_tokens or self.n
 
     @property
     def label(self) -> str:
@@ -195,9 +217,15 @@ def cell(value: Any) -> str:
     return f"'{text}" if isinstance(value, str) and text.lstrip().startswith(FORMULA_STARTS) else text
 
 
+def dtype_named(word: str) -> str:
+    """`float16` of fp16 or half; another word as it is."""
+    return DTYPE_WORDS.get(word.lower(), word)
+
+
 def canonical_options(options: Mapping[str, Any]) -> str:
-    """Options as sorted `key=value;key=value`: equal options give equal text."""
-    return ";".join(f"{key}={options[key]}" for key in sorted(options))
+    """Options as sorted `key=value;key=value`, True and False in lower case: equal options give equal text."""
+    told = {key: str(value).lower() if isinstance(value, bool) else value for key, value in options.items()}
+    return ";".join(f"{key}={told[key]}" for key in sorted(told))
 
 
 def parse_options(text: str) -> dict[str, str]:
