@@ -16,6 +16,7 @@ LARGEST = {
 }  # fmt: skip
 SUFFIXES = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 MOST_VALUES = 1000
+LARGEST_BATCH = -1  # stands for the batch that is yet to be found (harness.sweep.largest)
 USUAL_M = 64
 EXAMPLES = {
     "n": "4096, 16k, 1k..64k", "m": "64, 16..256", "batch": "1, 1..32", "heads": "6, 4..16", "head_dim": "64, 32..128",
@@ -24,9 +25,15 @@ EXAMPLES = {
 
 
 def sizes(text: Any, *, axis: str) -> list[int]:
-    """'4096' → [4096]; '16k' → [16384]; '1k..8k' → [1024, 2048, 4096, 8192]; lists by comma."""
+    """'4096' → [4096]; '16k' → [16384]; '1k..8k' → [1024, 2048, 4096, 8192]; lists by comma.
+
+    Of the axis batch 'max' too, which is LARGEST_BATCH: what fits.
+    """
     found: list[int] = []
     for word in str(text).split(","):
+        if axis == "batch" and word.strip() in ("max", str(LARGEST_BATCH)):
+            found.append(LARGEST_BATCH)
+            continue
         low, dots, high = word.strip().partition("..")
         first = _size(low, axis=axis, whole=str(text))
         if not dots:
@@ -45,7 +52,8 @@ def sizes(text: Any, *, axis: str) -> list[int]:
 
 def rule(axis: str) -> str:
     """What an axis takes, in words."""
-    return f"{axis} takes whole numbers from 1 to {LARGEST[axis]}, such as {EXAMPLES[axis]} or a list of them"
+    also = ", or max, the largest that fits" if axis == "batch" else ""
+    return f"{axis} takes whole numbers from 1 to {LARGEST[axis]}, such as {EXAMPLES[axis]} or a list of them{also}"
 
 
 def usual_m(n: int) -> int:

@@ -21,7 +21,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from harness.cases import layers
+from harness.cases import foreign, layers
 from harness.cases.plugins import contents, is_package
 from harness.errors import UsageError
 from harness.machine import cache
@@ -123,12 +123,15 @@ def resolve(case: Case) -> Resolution:
 
     import attentions
 
+    if case.scope == "model" and models.is_foreign(case.model_options["model"]):
+        case, status, note = foreign.settled(case)
+        return Resolution(case=case, status=status, note=note)
     spec = attentions.spec(case.attention)
     options = spec.parse_options(case.variant_options)
     told = {k: v for k, v in options.items() if v != spec.defaults[k]}
     case = replace(case, options=canonical_options({**told, **case.model_options}))
     work = attentions.Work(
-        b=case.b, h=case.h, n=case.n, d=case.d, m=case.m, phase=case.phase,
+        b=case.b, h=case.h, n=case.n, d=case.d, m=case.m, phase=case.core_phase,
         itemsize=getattr(torch, case.dtype).itemsize, options=options,
     )  # fmt: skip
     problem = spec.check(
@@ -152,7 +155,7 @@ def resolve(case: Case) -> Resolution:
     if spec.model is None:
         return Resolution(case=case, note=spec.note(work))
     cost = spec.cost(
-        case.b, case.h, case.n, case.d, case.m, case.phase, itemsize=work.itemsize, backend=backend.name, **options
+        case.b, case.h, case.n, case.d, case.m, case.core_phase, itemsize=work.itemsize, backend=backend.name, **options
     )
     if case.scope == "model":
         peak, flops = _whole(case, spec, backend, cost.flops)
@@ -166,7 +169,7 @@ def _whole(case: Case, spec: Any, backend: Any, core: int) -> tuple[int, int]:
     import torch
 
     architecture, resolution = models.of_case(case)
-    itemsize = getattr(torch, case.dtype).itemsize
+    itemsize = 4 if case.is_on("amp") else getattr(torch, case.dtype).itemsize  # weights, and what autocast leaves
     costs = [
         spec.cost(
             case.b, case.h, case.n, case.d, case.m, phase, itemsize=itemsize, backend=backend.name,

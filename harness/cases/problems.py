@@ -81,9 +81,9 @@ def problems_at(
     return found, [f"left out, since kv_heads must divide heads: {told}"] if told else []
 
 
-def truth(value: Any) -> bool:
+def truth(value: Any, *, axis: str = "causal") -> bool:
     """true or false of a word or a value. Raises ValueError for another."""
     word = str(value).strip().lower()
     if word not in TRUTHS:
-        raise ValueError(f"{brief(repr(value))} is not valid: causal takes true, false or both")
+        raise ValueError(f"{brief(repr(value))} is not valid: {axis} takes true, false or both")
     return TRUTHS[word]

@@ -120,7 +120,7 @@ def truth_of(subject: Subject, rows: Tensor | None, *, samples: int, gradient: T
     """
     spec, case = subject.spec, subject.case
     exact = rows is not None or (case.scope == "model" and spec.exact)
-    definition = subject.backend if subject.backend.layer else spec  # each layer of a plugin is one of its own
+    definition = subject.backend if subject.backend.layer else spec  # each layer of a plugin, and a model as it is
     what = SOFTMAX if exact else (definition, tuple(sorted(subject.options.items())), case.m)
     key = _key(subject, what, case.scope, samples, rows, list(subject.module.state_dict().values()))
     entering = None if gradient is None else _digest(gradient)
@@ -160,13 +160,13 @@ def _key(
 
 def _outputs(module: nn.Module, inputs: Sequence[Tensor], samples: int) -> Tensor:
     with torch.no_grad():
-        return torch.cat([module(*(t[at : at + 1].double() for t in inputs)) for at in range(samples)])
+        return torch.cat([module(*(_wide(t[at : at + 1]) for t in inputs)) for at in range(samples)])
 
 
 def _with_gradients(
     subject: Subject, reference: nn.Module, rows: Tensor | None, samples: int, gradient: Tensor
 ) -> tuple[Tensor, tuple[Tensor | None, ...]]:
-    inputs = [t.detach().double().requires_grad_(t.requires_grad) for t in subject.inputs]
+    inputs = [_wide(t.detach()).requires_grad_(t.requires_grad) for t in subject.inputs]
     expected = []
     for sample in range(samples):
         piece = reference(*(t[sample : sample + 1] for t in inputs))
@@ -175,6 +175,11 @@ def _with_gradients(
         expected.append(piece.detach())
     found = tuple(None if t.grad is None else t.grad.detach() for t in (*inputs, *reference.parameters()))
     return torch.cat(expected), found
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """In float64; the ids of tokens as they are."""
+    return tensor.double() if tensor.is_floating_point() else tensor
 
 
 def _digest(tensor: Tensor) -> tuple[tuple[int, ...], int]:

@@ -18,9 +18,10 @@ from typing import Any
 from harness.store.problem import PROBLEM_KEYS, Problem
 
 SCHEMA = 1
-PHASES = ("forward", "backward", "train")
+PHASES = ("forward", "backward", "train", "step")
 SCOPES = ("core", "layer", "model")
 MODEL_KEYS = ("model", "resolution")  # what `options` holds in scope model beside the variant's own
+SWITCHES = ("compile", "amp")  # and these, where they are on
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 DTYPE_WORDS = {  # what people call them
     "fp32": "float32", "float": "float32", "bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp64": "float64",
@@ -85,14 +86,29 @@ class Case:
     def variant_options(self) -> dict[str, str]:
         """The variant's own options, as text."""
         given = parse_options(self.options)
-        taken = (*PROBLEM_KEYS, *(MODEL_KEYS if self.scope == "model" else ()))
+        taken = (*PROBLEM_KEYS, *((*MODEL_KEYS, *SWITCHES) if self.scope == "model" else ()))
         return {k: v for k, v in given.items() if k not in taken}
 
     @property
     def model_options(self) -> dict[str, str]:
-        """The model and resolution of a case of scope model; empty for the others."""
+        """The model and resolution of a case of scope model, and what is switched on; empty for the others."""
         given = parse_options(self.options)
-        return {k: v for k, v in given.items() if self.scope == "model" and k in MODEL_KEYS}
+        return {k: v for k, v in given.items() if self.scope == "model" and k in (*MODEL_KEYS, *SWITCHES)}
+
+    @property
+    def core_phase(self) -> str:
+        """The phase that an attention core of the case is in: a step of training is forward and backward for it."""
+        return "train" if self.phase == "step" else self.phase
+
+    @property
+    def is_of_tokens(self) -> bool:
+        """Whether it takes tokens, as cores, layers and language models do, and no images."""
+        given = self.model_options
+        return self.scope != "model" or ("model" in given and "resolution" not in given)
+
+    def is_on(self, switch: str) -> bool:
+        """Whether a model is measured with one of SWITCHES."""
+        return self.model_options.get(switch) == "true"
 
     @property
     def problem(self) -> Problem:
@@ -187,7 +203,7 @@ class Row:
         """The row of one reading of one case."""
         return cls(
             run_id=run_id, case_id=case.case_id, time_utc=time_utc, machine=machine, commit=commit,
-            unit=unit_of(reading.metric, case.scope), **asdict(case), **asdict(reading),
+            unit=unit_of(reading.metric, images=not case.is_of_tokens), **asdict(case), **asdict(reading),
         )  # fmt: skip
 
     def cells(self) -> list[str]:
@@ -199,9 +215,9 @@ COLUMNS = tuple(field.name for field in fields(Row))
 SAMPLE_COLUMNS = ("case_id", "metric", "index", "value")
 
 
-def unit_of(metric: str, scope: str) -> str:
-    """The unit of a metric: UNITS', but a whole model's throughput is in images."""
-    return "img/s" if (metric, scope) == ("throughput", "model") else (UNITS | RANK_UNITS | TASK_UNITS).get(metric, "1")
+def unit_of(metric: str, *, images: bool) -> str:
+    """The unit of a metric: UNITS', but the throughput of a model of images is in those."""
+    return "img/s" if images and metric == "throughput" else (UNITS | RANK_UNITS | TASK_UNITS).get(metric, "1")
 
 
 def cell(value: Any) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from harness.cases.axes import LARGEST_BATCH
 from harness.cases.catalogue import Resolution, cached
 from harness.cases.plugins import check_named, check_same, digests
 from harness.cases.space import Sweep, expand, read_toml
@@ -21,6 +22,7 @@ from harness.engines.place import Engine, Task, memory_refusal
 from harness.errors import UsageError
 from harness.store.record import Case, Reading
 from harness.store.runs import SWEEP, Store, StoreFull, StoreLost, read_environment
+from harness.sweep import largest
 from harness.sweep.crew import Alone, Crew
 from harness.sweep.journal import Journal
 
@@ -65,11 +67,17 @@ class Result:
     measuring_s: float = 0.0
 
 
-def prepare(sweep: Sweep, engine: Resolver) -> tuple[dict[str, Any], list[Resolution], list[str]]:
-    """Open the engine and resolve the sweep's cases: the session, each case once, and warnings."""
+def prepare(
+    sweep: Sweep, engine: Resolver, *, tries: bool = True
+) -> tuple[dict[str, Any], list[Resolution], list[str]]:  # fmt: skip
+    """Open the engine and resolve the sweep's cases: the session, each case once, and warnings.
+
+    tries: whether a batch that is to be as large as fits is found by running it, too.
+    """
     session = engine.open()
     cases, warnings = expand(sweep, session["catalogue"], device=session["device"])
-    unique = {resolution.case.case_id: resolution for resolution in engine.resolve(cases)}
+    resolutions = largest.settled(cases, engine, timeout_s=sweep.timeout, tries=tries)
+    unique = {resolution.case.case_id: resolution for resolution in resolutions}
     return session, list(unique.values()), warnings
 
 
@@ -89,6 +97,10 @@ def run(
     """
     started, plugins = time.monotonic(), digests(sweep.plugin)
     crew = engine if isinstance(engine, Crew) else Alone(engine)
+    if resume and LARGEST_BATCH in sweep.batch:
+        raise UsageError(
+            "--batch max is found anew each time, so that a run of it cannot be resumed: give the batch found"
+        )
     session, resolutions, warnings = prepare(sweep, crew)
     with Store.open(folder, metrics=sweep.metrics, resume=resume, sweep=sweep.to_toml()) as store:
         for text in (*warnings, *store.warnings):
