@@ -35,6 +35,8 @@ def _text(name: str, entry: dict[str, Any]) -> str:
     if entry["floor"]:
         kind = "the floor; left out of a sweep that does not name it"
     lines = [f"{name}: {entry['title']} ({kind})", f"  {entry['paper']}"]
+    if entry["problems"]:
+        lines.append("  takes " + ", ".join(f"--{key.replace('_', '-')}" for key in entry["problems"]))
     for option, facts in entry["options"].items():
         choices = f" ({', '.join(map(str, facts['choices']))})" if facts["choices"] else ""
         lines.append(f"  --set {name}.{option}={facts['default']}{choices}: {facts['help']}")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from harness.cases import settings
 from harness.cases.catalogue import Resolution, cached
 from harness.cases.plugins import check_named, check_same, digests
 from harness.cases.space import Sweep, expand, read_toml
@@ -172,5 +173,6 @@ def _task(sweep: Sweep, todo: Sequence[Resolution]) -> Task:
 def _text(value: Any) -> str:
     """A key's value as it would be typed."""
     if isinstance(value, Mapping):
-        return ",".join(f"{key}={value[key]}" for key in sorted(value))
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        return ",".join(f"{key}={settings.written(value[key])}" for key in sorted(value))
+    words = value if isinstance(value, tuple) else (value,)
+    return ",".join(str(word).lower() if isinstance(word, bool) else str(word) for word in words)
