@@ -51,9 +51,9 @@ def measure(
         for text in warnings:
             say(f"warning: {text}")
         pair = [next(case for case in cases if _names(case, name)) for name in (a, b)]
-        for case, found in zip(pair, engine.resolve(pair), strict=True):
-            if not {*case.problem.keywords} <= {*session["catalogue"][case.attention]["problems"]}:
-                raise UsageError(f"{case.label} cannot be compared so: {found.note}")
+        for case in pair:  # who cannot do what is asked at any n has not lost
+            if case.problem.keywords and not _able(case, session["catalogue"]):
+                raise UsageError(f"{case.label} cannot be compared so: {engine.resolve([case])[0].note}")
         threads = ((session.get("environment") or {}).get("torch") or {}).get("threads") or 1
         watch = Watch(
             engine, Shown.open(session["machine"], session["device"]), threads=threads,
@@ -61,6 +61,10 @@ def measure(
         )  # fmt: skip
         answer = find(lambda n: _probe(engine, sweep, pair, n, watch, say), low=first, high=last)
         return answer, session["device"]
+
+
+def _able(case: Case, catalogue: Mapping[str, Any]) -> bool:
+    return {*case.problem.keywords} <= {*catalogue[case.attention]["problems"]}
 
 
 def _size(name: str, text: str) -> int:
