@@ -65,8 +65,8 @@ def _own(frame: Frame, key: str, default: str) -> Any:
     """A number of the problem of each row: its options', else its column `default`."""
     import pandas
 
-    told = {text: _told(text).get(key) for text in frame["options"].unique()}
-    return pandas.to_numeric(frame["options"].map(told), errors="coerce").fillna(frame[default].astype(float))
+    told = {text: problem.number(problem.told(text), key) for text in frame["options"].unique()}
+    return pandas.to_numeric(frame["options"].map(told)).fillna(frame[default].astype(float))
 
 
 def _causal(frame: Frame, given: Sequence[str]) -> Any:
@@ -75,16 +75,11 @@ def _causal(frame: Frame, given: Sequence[str]) -> Any:
         wanted = {truth(word) for text in given for word in text.split(",")}
     except ValueError as error:
         raise UsageError(f"--causal: {error}") from None
-    held = frame["options"].map({text: "causal" in _told(text) for text in frame["options"].unique()}).astype(bool)
+    told = {text: "causal" in problem.parts_of(problem.told(text)) for text in frame["options"].unique()}
+    held = frame["options"].map(told).astype(bool)
     if wanted == {True} and len(frame) and not held.any():
         raise UsageError("--causal: this run holds no causal case")
     return held.isin(wanted or {True, False})
-
-
-def _told(options: str) -> dict[str, str]:
-    """What a row's options hold of its problem."""
-    text = problem.told(options)
-    return {} if text == problem.DEFAULT else dict(part.partition("=")[::2] for part in text.split())
 
 
 def _sizes(texts: Sequence[str], option: str, held: Sequence[int]) -> list[int]:

@@ -92,7 +92,8 @@ def test_problems_are_never_ranked_together(harness: Any, tmp_path: Path) -> Non
     """The quick causal row is no answer to who asks for none, nor the other way round."""
     told = [
         Told("flash", n=64, ms=4.0), Told("anchor", n=64, m=8, ms=3.0),
-        Told("flash", n=64, ms=1.0, options="causal=true"), Told("linear", n=64, ms=2.0, options="causal=true"), Told("flash", n=64, ms=0.5, options="kv_heads=1"),
+        Told("flash", n=64, ms=1.0, options="causal=true"), Told("linear", n=64, ms=2.0, options="causal=true"),
+        Told("flash", n=64, ms=0.5, options="kv_heads=1"),
     ]  # fmt: skip
     run = tmp_path / "r"
     stored(run, told)
