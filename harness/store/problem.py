@@ -59,7 +59,8 @@ class Problem:
 def told(options: str) -> str:
     """`causal kv_heads=2` of a row's options; `default` where they ask for nothing of the kind."""
     parts = dict(part.partition("=")[::2] for part in options.split(";"))
-    return _told({name: parts[name] for name in PROBLEM_KEYS if name in parts})
+    asked = {name: parts[name] for name in PROBLEM_KEYS if name in parts}
+    return _told({name: value for name, value in asked.items() if name != "causal" or value.lower() == "true"})
 
 
 def order(text: str) -> tuple[Any, ...]:
