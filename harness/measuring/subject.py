@@ -139,7 +139,8 @@ class Subject:
             return [(case.b, models.CHANNELS, resolution, resolution)], (case.b, models.CLASSES)
         if case.scope == "layer":
             shape = (case.b, case.n, case.h * case.d)
-            return [shape], shape
+            context = (case.b, case.key_tokens, case.h * case.d)
+            return [shape, *([context] if case.problem.kv_tokens else [])], shape
         q, kv = (case.b, case.h, case.n, case.d), (case.b, case.key_heads, case.key_tokens, case.d)
         return [q, kv, kv], q
 

@@ -344,10 +344,6 @@ def test_core_and_model_in_one_sweep_have_each_their_own_sizes() -> None:
         ({"model": "anchorformer_base", "scope": "layer"}, "--model anchorformer_base means nothing in scope layer"),
         ({"scope": "model", "causal": True}, "--causal means nothing in scope model: a model has its own attention"),
         ({"scope": "core,model", "kv_heads": 3}, "--kv-heads means nothing in scope model"),
-        (
-            {"scope": "layer", "kv_tokens": 64},
-            "--kv-tokens means nothing in scope layer: a layer makes keys and values of",
-        ),
     ],
 )
 def test_an_axis_that_no_scope_has_is_answered(given: dict[str, Any], message: str) -> None:

@@ -128,10 +128,15 @@ def test_a_definition_knows_its_problem(options: str) -> None:
 
 
 def test_a_layer_is_built_for_its_problem() -> None:
-    for options in ("causal=true", "kv_heads=2"):
-        case = replace(FULL, scope="layer", options=options)
+    for options in ("causal=true", "kv_heads=2", "kv_tokens=40", "kv_heads=1;kv_tokens=100"):
+        case = replace(FULL, scope="layer", phase="train", options=options)
         subject: Any = Subject(case)
-        assert [tuple(t.shape) for t in subject.inputs] == [(1, 70, 32)]
+        context = [(1, case.key_tokens, 32)] if "tokens" in options else []
+        assert [tuple(t.shape) for t in subject.inputs] == [(1, 70, 32), *context]
         assert measured(case)[0].status == "ok"
-        weights = subject.module.projection.weight.shape[0]
-        assert weights == 8 * (4 + 2 * case.key_heads)
+        weights = {name: p for name, p in subject.module.named_parameters() if name.endswith("projection.weight")}
+        assert sum(p.shape[0] for p in weights.values()) == 8 * (4 + 2 * case.key_heads)
+        assert flops.declared_flops(subject, executed=True) == flops.count(subject)
+        own = sum(p.numel() for p in subject.module.parameters())
+        given = sum(t.numel() for t in subject.inputs)
+        assert roofline.minimal_bytes(subject) == 4 * 2 * (given + 70 * 32 + own)
