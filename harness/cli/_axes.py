@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.cli._given import given_first, parameter
+from harness.cli._given import given_first, given_of, parameter
 
 AXES: dict[str, tuple[Any, str]] = {
     "attention": (list[str], "Variants, or variant:backend, by comma. Default: every variant."),
@@ -66,7 +66,7 @@ def _merge(config: Path | None, named: dict[str, Any]) -> dict[str, Any]:
     from harness.cases import settings
     from harness.door.measure import over_file
 
-    given = {name: value for name, value in named.items() if value is not None and value != []}
+    given = given_of(named)
     if "set" in given:
         given["set"] = settings.pairs(given["set"])
     return over_file(config, given)

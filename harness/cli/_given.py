@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import typer
@@ -23,6 +23,11 @@ def parameter(name: str, kind: Any, text: str, *, metavar: str = "LIST", hidden:
         metavar=None if kind is bool else metavar, autocompletion=completing(name), hidden=hidden,
     )  # fmt: skip
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind | None)
+
+
+def given_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that were given: a flag that was not is False, or None."""
+    return {name: value for name, value in values.items() if value is not None and value is not False and value != []}
 
 
 def given_first(

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from harness.cli._given import given_first, parameter
+from harness.cli._given import given_first, given_of, parameter
 
 ROWS: dict[str, tuple[Any, str]] = {
     "attention": (list[str], "Only these: anchor, anchor:sdpa."),
@@ -33,8 +33,4 @@ ROWS: dict[str, tuple[Any, str]] = {
 def with_rows(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options that choose rows; it receives those given as its first argument, `which`."""
     shared = [parameter(name, kind, text) for name, (kind, text) in ROWS.items()]
-    return given_first(command, shared, _given, last=True)
-
-
-def _given(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None and value != []}
+    return given_first(command, shared, given_of, last=True)

@@ -199,7 +199,8 @@ def crossover(
         answer, device = measure_crossover.measure(
             given, *names, low=str(low), high=str(high), say=_say if progress else _nothing
         )  # fmt: skip
-    problem = str(asked_problems(Sweep.parse({k: v for k, v in given.items() if k in PROBLEM_KEYS}))[0])
+    sweep = Sweep.parse({key: value for key, value in given.items() if key in (*PROBLEM_KEYS, "heads")})
+    problem = str(asked_problems(sweep)[0].at(h=sweep.heads[0], n=0))
     return Crossing(a=names[0], b=names[1], device=device, answer=answer, problem=problem)
 
 
