@@ -131,6 +131,8 @@ class Source:
 def read(module: nn.Module) -> Source | str | None:
     """The weights of an attention; a sentence why one cannot be replaced; None for what is no attention at all."""
     if isinstance(module, MultiHeadAttention):
+        if module.causal or module.crosses or module.kv_heads != module.heads:
+            return "is causal, grouped or cross attention, which its replacement would not be"
         return _of_ours(module)
     if isinstance(module, nn.MultiheadAttention):
         return _of_torch(module)

@@ -13,12 +13,12 @@ import importlib
 import importlib.metadata
 import pkgutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from operator import index
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import torch
@@ -128,7 +128,7 @@ def build(
     reason = why_unavailable(name) or _lacks(definition, chosen, size, parsed)
     if reason:
         raise Unavailable(f"{name} {reason}")
-    return definition.module(size, _Named(definition, chosen, causal), **parsed)
+    return definition.module(size, _Named(definition, chosen, size.problem), **parsed)
 
 
 def load_plugin(path: str | Path) -> list[str]:
@@ -175,13 +175,13 @@ def devices() -> tuple[str, ...]:
 class _Named:
     """Calls one backend."""
 
-    def __init__(self, definition: Spec, backend: Backend, causal: bool = False) -> None:
-        self.definition, self.backend = definition, backend
-        self.asked = _asked(causal)
+    def __init__(self, definition: Spec, backend: Backend, problem: Mapping[str, Any]) -> None:
+        self.definition, self.backend, self.problem = definition, backend, dict(problem)
+        self.asked = _asked(self.problem)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """By name: a definition is code, and is found again where the module is loaded (a plugin: once that is)."""
-        return _named, (self.definition.name, self.backend.name, bool(self.asked))
+        return _named, (self.definition.name, self.backend.name, self.problem)
 
     def __call__(self, *tensors: Tensor | None, **keywords: Any) -> Tensor:
         return self.backend.compute(*tensors, **keywords, **self.asked)
@@ -195,7 +195,8 @@ class _Automatic:
 
     def __init__(self, definition: Spec, size: Size, options: dict[str, Any]) -> None:
         self.definition, self.size, self.options = definition, size, options
-        self.asked = _asked(size.causal)
+        self.problem = size.problem
+        self.asked = _asked(self.problem)
         self.backends = {backend.name: backend for backend in definition.backends}
         self.chosen: dict[tuple[Any, ...], Backend] = {}
 
@@ -240,27 +241,26 @@ class _Automatic:
         return self.chosen[key]
 
 
-def _named(name: str, backend: str, causal: bool = False) -> _Named:
+def _named(name: str, backend: str, problem: Mapping[str, Any] = MappingProxyType({})) -> _Named:
     definition = spec(name)
-    return _Named(definition, definition.backend(backend), causal)
+    return _Named(definition, definition.backend(backend), problem)
 
 
 def _automatic(name: str, size: Size, options: dict[str, Any]) -> _Automatic:
     return _Automatic(spec(name), size, options)
 
 
-def _asked(causal: bool) -> dict[str, bool]:
+def _asked(problem: Mapping[str, Any]) -> dict[str, bool]:
     """What a compute function is told of the problem beside its tensors, which tell the rest."""
-    return {"causal": True} if causal else {}
+    return {"causal": True} if problem.get("causal") else {}
 
 
 def _lacks(definition: Spec, backend: Backend, size: Size, options: dict[str, Any]) -> str | None:
     """Why a named backend cannot do what is more than the default problem, in any precision, on any device here."""
-    if not (size.causal or size.kv_heads or size.kv_tokens):
+    if not size.problem:
         return None
     work = Work(
-        b=1, h=size.heads, n=size.tokens, d=size.head_dim, m=size.anchors, options=options, causal=size.causal,
-        kv_heads=size.kv_heads, kv_tokens=size.kv_tokens,
+        b=1, h=size.heads, n=size.tokens, d=size.head_dim, m=size.anchors, options=options, **size.problem
     )  # fmt: skip
     reasons = [
         _refusal(definition, backend, torch.device(kind), dtype, replace(work, itemsize=dtype.itemsize))

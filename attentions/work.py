@@ -106,3 +106,9 @@ class Size:
     def key_tokens(self) -> int:
         """Tokens of k and v, of the longest input."""
         return self.tokens if self.kv_tokens is None else self.kv_tokens
+
+    @property
+    def problem(self) -> dict[str, Any]:
+        """What of PROBLEMS is asked: its name and value."""
+        asked = {name: getattr(self, name) for name in PROBLEMS}
+        return {name: value for name, value in asked.items() if value not in (False, None)}

@@ -40,7 +40,7 @@ ON_DEVICES = {str: (str, None)}  # why it does not run on each, or what runs the
 SHAPE: dict[str, Any] = {"devices": [str], "attentions": {str: dict}}
 ENTRY: dict[str, Any] = {  # of the cached answer: all of it is there
     "title": str, "paper": str, "exact": bool, "floor": bool, "not_parallel": object, "bottleneck": str,
-    "shares_query_key": bool, "options": {str: {"default": object, "choices": list, "help": str}},
+    "shares_query_key": bool, "problems": [str], "options": {str: {"default": object, "choices": list, "help": str}},
     "exponents": ({str: float}, None), "unavailable": ON_DEVICES, "best": ON_DEVICES,
     "backends": {str: {"summary": str, "automatic": bool, "layer": (str, None), "unavailable": ON_DEVICES}},
 }  # fmt: skip
@@ -129,16 +129,17 @@ def resolve(case: Case) -> Resolution:
     spec = attentions.spec(case.attention)
     options = spec.parse_options(case.variant_options)
     told = {k: v for k, v in options.items() if v != spec.defaults[k]}
-    case = replace(case, options=canonical_options({**told, **case.model_options}))
+    case = replace(case, options=canonical_options({**told, **case.model_options, **case.problem.options}))
+    problem = case.problem.keywords
+    if reason := spec.why_not(**problem):
+        return Resolution(case=case, status="unsupported", note=reason)
     work = attentions.Work(
         b=case.b, h=case.h, n=case.n, d=case.d, m=case.m, phase=case.core_phase,
-        itemsize=getattr(torch, case.dtype).itemsize, options=options,
+        itemsize=getattr(torch, case.dtype).itemsize, options=options, **problem,
     )  # fmt: skip
-    problem = spec.check(
-        attentions.Size(heads=case.h, head_dim=case.d, tokens=case.n, anchors=case.m), options
-    )  # fmt: skip
-    if problem:
-        return Resolution(case=case, status="unsupported", note=problem)
+    size = attentions.Size(heads=case.h, head_dim=case.d, tokens=case.n, anchors=case.m, **problem)
+    if reason := spec.check(size, options):
+        return Resolution(case=case, status="unsupported", note=reason)
     dtype = getattr(torch, case.dtype)
     missing = attentions.why_unavailable(case.label, device=case.device)
     if missing is None and case.scope == "model":
@@ -155,13 +156,15 @@ def resolve(case: Case) -> Resolution:
     if spec.model is None:
         return Resolution(case=case, note=spec.note(work))
     cost = spec.cost(
-        case.b, case.h, case.n, case.d, case.m, case.core_phase, itemsize=work.itemsize, backend=backend.name, **options
-    )
+        case.b, case.h, case.n, case.d, case.m, case.core_phase, itemsize=work.itemsize, backend=backend.name,
+        **problem, **options,
+    )  # fmt: skip
     if case.scope == "model":
         peak, flops = _whole(case, spec, backend, cost.flops)
         return Resolution(case=case, note=spec.note(work), peak_bytes=peak, flops=flops)
-    inputs = (3 if case.phase == "forward" else 4) * work.tokens * work.d * work.itemsize
-    return Resolution(case=case, note=spec.note(work), peak_bytes=cost.peak + inputs, flops=cost.flops)
+    vectors = (1 if case.phase == "forward" else 2) * work.tokens + 2 * work.keys  # q, its output's gradient; k and v
+    peak = cost.peak + vectors * work.d * work.itemsize
+    return Resolution(case=case, note=spec.note(work), peak_bytes=peak, flops=cost.flops)
 
 
 def _whole(case: Case, spec: Any, backend: Any, core: int) -> tuple[int, int]:
@@ -219,6 +222,7 @@ def _describe(spec: Any, devices: list[str]) -> dict[str, Any]:
         "not_parallel": parallel.why_not(spec.name),
         "bottleneck": spec.bottleneck,
         "shares_query_key": spec.shares_query_key,
+        "problems": [*spec.problems],
         "options": {
             o.name: {"default": _plain(o.default), "choices": [_plain(c) for c in o.choices], "help": o.help}
             for o in spec.options

@@ -14,7 +14,6 @@ from harness.errors import UsageError, brief
 from harness.store.problem import Problem
 
 TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-SELF = "a layer makes keys and values of its own tokens"
 OF_MODEL = "a model has its own attention, which is none of these"
 
 
@@ -43,8 +42,6 @@ def asked_problems(sweep: Asked) -> list[Problem]:
     given = [option for option, is_given in named if is_given]
     if given and "model" in sweep.scope:
         raise UsageError(f"{given[0]} means nothing in scope model: {OF_MODEL}; give --scope core or layer")
-    if sweep.kv_tokens and "layer" in sweep.scope:
-        raise UsageError(f"--kv-tokens means nothing in scope layer: {SELF}; give --scope core")
     if given and sweep.sequence_parallel > 1:
         raise UsageError(f"--sequence-parallel shares bidirectional self-attention; leave {given[0]} out")
     return [Problem(causal=c, kv_heads=h, kv_tokens=t) for c, h, t in product(sweep.causal, heads, tokens)]

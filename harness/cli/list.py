@@ -37,6 +37,8 @@ def _text(name: str, entry: dict[str, Any]) -> str:
     if all(facts["layer"] is not None for facts in entry["backends"].values()):
         kind = f"whole layers, for scope layer{bottleneck}"
     lines = [f"{name}: {entry['title']} ({kind})", f"  {entry['paper']}"]
+    if entry["problems"]:
+        lines.append("  takes " + ", ".join(f"--{key.replace('_', '-')}" for key in entry["problems"]))
     for option, facts in entry["options"].items():
         choices = f" ({', '.join(map(str, facts['choices']))})" if facts["choices"] else ""
         lines.append(f"  --set {name}.{option}={facts['default']}{choices}: {facts['help']}")

@@ -26,7 +26,7 @@ def command(
     one_process(wanted.sequence_parallel, "harness plan")
     sweep.check_names(wanted)
     with Engine(plugins=wanted.plugin, device=wanted.device) as engine:
-        session, resolutions, warnings = sweep.prepare(wanted, engine, tries=False)
+        session, resolutions, warnings = sweep.prepare(wanted, engine)
         free = engine.free_bytes()
         ceilings = engine.ceilings(sorted({r.case.dtype for r in resolutions}))
     exact = {name for name, kind in kinds(session["catalogue"]).items() if kind == "exact"}

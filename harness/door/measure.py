@@ -38,6 +38,9 @@ class Keys(TypedDict, total=False):
     batch: Sizes
     heads: Sizes
     head_dim: Sizes
+    causal: bool | Iterable[bool]
+    kv_heads: Sizes
+    kv_tokens: Sizes
     dtype: Names
     phase: Names
     scope: Names

@@ -65,15 +65,14 @@ class Subject:
             options = self.options if attentions.split(name)[0] == case.attention else {}
             m = case.m or models.ANCHORS
             return vit.create(architecture.name, attention=name, anchors=m, img_size=resolution, **options)
-        sizes = {"heads": case.h, "tokens": case.n, "anchors": case.m}
+        sizes, problem = {"heads": case.h, "tokens": case.n, "anchors": case.m}, case.problem.keywords
         if case.scope == "layer" and self.backend.layer is not None:
-            size = attentions.Size(heads=case.h, head_dim=case.d, tokens=case.n, anchors=case.m)
-            return self.backend.layer(size)
+            return self.backend.layer(attentions.Size(head_dim=case.d, **sizes))
         if case.scope == "layer":
             from attentions.layer import MultiHeadAttention
 
-            return MultiHeadAttention(case.h * case.d, attention=name, **sizes, **self.options)
-        return attentions.build(name, head_dim=case.d, **sizes, **self.options)
+            return MultiHeadAttention(case.h * case.d, attention=name, **sizes, **problem, **self.options)
+        return attentions.build(name, head_dim=case.d, **sizes, **problem, **self.options)
 
     def prepare(self) -> Tensor | None:
         """What a call needs and its time must not hold: cleared gradients and, for backward, a fresh graph."""
@@ -186,8 +185,12 @@ class Subject:
                 return [(case.b, *shape)], (case.b, *found.out[1:]), found.vocabulary
             _, resolution = models.of_case(case)
             return [(case.b, models.CHANNELS, resolution, resolution)], (case.b, models.CLASSES), 0
-        shape = (case.b, case.n, case.h * case.d) if case.scope == "layer" else (case.b, case.h, case.n, case.d)
-        return [shape] * (1 if case.scope == "layer" else 3), shape, 0
+        if case.scope == "layer":
+            shape = (case.b, case.n, case.h * case.d)
+            context = (case.b, case.key_tokens, case.h * case.d)
+            return [shape, *([context] if case.problem.kv_tokens else [])], shape, 0
+        q, kv = (case.b, case.h, case.n, case.d), (case.b, case.key_heads, case.key_tokens, case.d)
+        return [q, kv, kv], q, 0
 
     def _drawn_gradient(self, draw: int) -> Tensor:
         shape = self.output_shape if self.needs_graph else (0,)
@@ -221,7 +224,7 @@ def work_of(case: Case) -> attentions.Work:
     return attentions.Work(
         b=case.b, h=case.h, n=case.n, d=case.d, m=case.m, phase=case.core_phase,
         itemsize=getattr(torch, case.dtype).itemsize, options=spec.parse_options(case.variant_options),
-        device=case.device.partition(":")[0],
+        device=case.device.partition(":")[0], **case.problem.keywords,
     )  # fmt: skip
 
 

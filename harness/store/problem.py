@@ -59,19 +59,30 @@ class Problem:
 def told(options: str) -> str:
     """`causal kv_heads=2` of a row's options; `default` where they ask for nothing of the kind."""
     parts = dict(part.partition("=")[::2] for part in options.split(";"))
-    return _told({name: parts[name] for name in PROBLEM_KEYS if name in parts})
+    asked = {name: parts[name] for name in PROBLEM_KEYS if name in parts}
+    return _told({name: value for name, value in asked.items() if name != "causal" or value.lower() == "true"})
 
 
 def order(text: str) -> tuple[Any, ...]:
     """A sort key of what `told` gives: the default first, then by number."""
-    parts = dict(part.partition("=")[::2] for part in text.split() if text != DEFAULT)
-    numbers = (int(parts[name][:20]) if parts.get(name, "").isdecimal() else 0 for name in PROBLEM_KEYS[1:])
-    return "causal" in parts, *numbers, text
+    return "causal" in parts_of(text), *(number(text, name) or 0 for name in PROBLEM_KEYS[1:]), text
+
+
+def parts_of(text: str) -> dict[str, str]:
+    """{"causal": "true", "kv_heads": "2"} of what `told` gives; the texts as rows have them."""
+    parts = (part.partition("=") for part in text.split() if text != DEFAULT)
+    return {key: value or "true" for key, _, value in parts}
+
+
+def number(text: str, name: str) -> int | None:
+    """kv_heads or kv_tokens of what `told` gives; None where it has none, or no number: anybody may edit a row."""
+    found = parts_of(text).get(name, "")
+    return int(found) if found.isdecimal() and len(found) < 16 else None
 
 
 def sentence(text: str, *, h: int) -> str:
     """What `told` gives as a sentence for a caption: which tokens a token attends to, and with how many heads."""
-    parts = dict(part.partition("=")[::2] for part in text.split())
+    parts = parts_of(text)
     causal = "Causal: token i attends to tokens up to i; no other mask" if "causal" in parts else "No causal mask"
     causal += ", no dropout." if "causal" in parts else ", no other mask, no dropout."
     grouped = f"{h} heads of queries share {parts['kv_heads']} of keys and values." if "kv_heads" in parts else ""

@@ -85,8 +85,8 @@ class Duration:
         if resolution.flops is None:
             return 0.0
         forward = resolution.flops / SHARE_OF_PHASE[case.phase] / (case.b if case.scope == "model" else 1)
-        problem = (case.scope, case.b, case.h, case.n, case.d, case.dtype, case.seed)
-        rows = 4 * case.b * case.h * case.n * min(case.n, ROWS) * case.d
+        problem = (case.scope, case.b, case.h, case.n, case.d, case.dtype, case.seed, case.problem)
+        rows = 4 * case.b * case.h * case.key_tokens * min(case.n, ROWS) * case.d
         exact = case.attention in self.exact
         mine = ("exact",) if exact else (case.attention, case.m, case.options)
         by_rows = exact and case.scope != "model"

@@ -1,7 +1,7 @@
 """`--batch max`: the largest batch of a case that fits, bisected by what is predicted, then by trying. No torch.
 
-    settled(cases, engine, timeout_s=120)             # every case resolved, those of batch max at the batch that fits
-    b, how = largest(case, engine, timeout_s=120)     # 352, "largest batch: 352 fits, 368 does not (needs 13.6 GB, …)"
+    settled(cases, crew, engine, timeout_s=120)       # every case resolved, those of batch max at the batch that fits
+    b, how = largest(case, engine, timeout_s=120)     # 352, "largest batch: 352 fits; 368 does not: oom: …"
 
 Without a prediction batches double until one does not fit. A batch is found to within a sixteenth: each try is a call
 of the case. What would go on for longer than the sweep's timeout is not tried further, and the note says so.
@@ -31,13 +31,14 @@ class Engine(Protocol):
     def fits(self, case: Case, *, timeout_s: float) -> str: ...
 
 
-def settled(cases: Sequence[Case], engine: Any, *, timeout_s: float, tries: bool = True) -> list[Resolution]:
+def settled(cases: Sequence[Case], resolver: Any, trier: Any, *, timeout_s: float) -> list[Resolution]:
     """Every case resolved; those whose batch is yet to be found, at the one that fits. Raises UsageError.
 
-    tries: whether any is run; without it the batch is the predicted one, or 1 where nothing is predicted.
+    trier: an Engine that tries them; None: the batch is the predicted one, or 1 where nothing is predicted.
     """
     wanted = [case for case in cases if case.b == LARGEST_BATCH]
-    found: list[Resolution] = engine.resolve([case for case in cases if case.b != LARGEST_BATCH])
+    found: list[Resolution] = resolver.resolve([case for case in cases if case.b != LARGEST_BATCH])
+    engine = resolver if trier is None else trier
     if wanted and not hasattr(engine, "fits"):
         raise UsageError(
             "--batch max is found on one device of this machine: leave --engine ray, --devices and "
@@ -48,7 +49,7 @@ def settled(cases: Sequence[Case], engine: Any, *, timeout_s: float, tries: bool
         if one.status != "ok":
             found.append(one)
             continue
-        b, how = largest(case, engine, timeout_s=timeout_s, tries=tries)
+        b, how = largest(case, engine, timeout_s=timeout_s, tries=trier is not None)
         (resolution,) = engine.resolve([replace(case, b=b)])
         found.append(replace(resolution, note="; ".join(filter(None, [how, resolution.note]))))
     return found

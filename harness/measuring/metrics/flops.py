@@ -64,8 +64,10 @@ def declared_flops(subject: Subject, *, executed: bool) -> int | None:
         shared = subject.spec.shares_query_key
         return architecture.flops(resolution, b=case.b, phase=case.phase, core=core, shared=shared)
     layer: Any = subject.module
-    weights = layer.projection.weight.numel() + layer.output.weight.numel()
-    return core + matmuls(work, 2 * case.b * case.n * weights)
+    products = case.n * (layer.projection.weight.numel() + layer.output.weight.numel())
+    if case.problem.kv_tokens:
+        products += case.key_tokens * layer.context_projection.weight.numel()
+    return core + matmuls(work, 2 * case.b * products)
 
 
 def count(subject: Subject) -> int:

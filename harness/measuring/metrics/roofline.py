@@ -51,7 +51,7 @@ def minimal_bytes(subject: Subject) -> int | None:
         return None
     if subject.case.scope == "core":
         return subject.spec.model(subject.work).bytes
-    x, out = subject.inputs[0].numel(), math.prod(subject.output_shape)
+    x, out = sum(t.numel() for t in subject.inputs), math.prod(subject.output_shape)
     known = x + out + sum(p.numel() for p in subject.module.parameters())
     found = (x if subject.inputs[0].requires_grad else 0) + sum(p.numel() for p in subject.module.parameters())
     elements = {"forward": known, "backward": known + found, "train": known + out + found}
