@@ -46,6 +46,8 @@ class Keys(TypedDict, total=False):
     scope: Names
     model: Names
     resolution: Sizes
+    compile: bool | Iterable[bool]
+    amp: bool | Iterable[bool]
     device: str
     set: Mapping[str, Any]
     sequence_parallel: int

@@ -59,7 +59,9 @@ class Subject:
             from harness.vision import foreign, models, vit
 
             if models.is_foreign(case.model_options["model"]):
-                options = self.options if case.attention == name.partition(":")[0] else {}
+                if case.attention == AS_IS:
+                    return foreign.build(foreign.Asked.of(case, AS_IS, {}))
+                options = self.options if attentions.split(name)[0] == case.attention else {}
                 return foreign.build(foreign.Asked.of(case, name, options))
             architecture, resolution = models.of_case(case)
             options = self.options if attentions.split(name)[0] == case.attention else {}
@@ -150,9 +152,7 @@ class Subject:
         whole = self.case.scope == "model"  # of exact attention: by blocks of keys, since n × n in float64 may not fit
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.case.seed)  # what a layer draws and keeps out of its state is as it was
-            exact = whole and self.spec.exact
-            name = f"{'flash' if exact else self.case.attention}:reference"
-            module = self.build(AS_IS if self.case.attention == AS_IS else name)
+            module = self.build(f"{'flash' if whole and self.spec.exact else self.case.attention}:reference")
         module.load_state_dict(self.module.state_dict())
         module = self._placed(copy.deepcopy(module), torch.float64)
         if core is None:
