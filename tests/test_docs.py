@@ -309,6 +309,35 @@ def test_the_package_of_extending(
     }
 
 
+@pytest.mark.slow
+def test_the_model_of_the_models_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By its file and function, as it is and with anchors, in both ways of measuring that the page tells."""
+    (source,) = [text for title, text in blocks(text_of("models.md")) if title == "nets.py"]
+    (tmp_path / "nets.py").write_text(source, encoding="utf-8")
+    words = ["run", "--scope", "model", "--model", f"{tmp_path}/nets.py:tiny", "--attention", "as-is,anchor"]
+    words += [
+        "--resolution",
+        "64",
+        "--m",
+        "4",
+        "--phase",
+        "forward,step",
+        "--metrics",
+        "throughput,params,numeric_error",
+    ]
+    words += ["--budget", "0.02", "--patience", "0", "--device", "cpu", "--out", str(tmp_path / "run"), "--json", "-q"]
+    assert cli.main(words) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert {row["status"] for row in rows} == {"ok"}
+    assert {(row["n"], row["h"], row["d"], row["options"]) for row in rows} == {
+        (16, 4, 16, "model=nets:tiny;resolution=64")
+    }
+    assert {row["unit"] for row in rows if row["metric"] == "throughput"} == {"img/s"}
+    assert {(row["attention"], row["phase"]) for row in rows} == {
+        (name, phase) for name in ("as-is", "anchor") for phase in ("forward", "step")
+    }
+
+
 def test_the_metric_of_extending(tmp_path: Path, snippets: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     from harness.measuring import metrics
     from harness.measuring.subject import Subject

@@ -66,15 +66,15 @@ def attention(sweep: Asked, catalogue: Mapping[str, Any]) -> tuple[tuple[str, ..
     return asked, {**catalogue, AS_IS: ENTRY} if foreign else dict(catalogue)
 
 
-def sizes(sweep: Asked, name: str, *, usual: int) -> list[tuple[int, int, int, dict[str, Any]]]:
+def sizes(sweep: Asked, name: str, *, usual: tuple[int, ...]) -> list[tuple[int, int, int, dict[str, Any]]]:
     """(h, d, n, what options hold) of every size of a foreign model, 0 for what only the worker finds out.
 
-    Images are of the sides that were given; without any a model takes token counts. usual: n where none was given.
+    Where n was given and resolution was not, which then is empty, models take token counts; timm's know images alone,
+    and have the usual side.
     """
-    found = [(0, 0, 0, {"model": name, "resolution": side}) for side in sweep.resolution]
-    if not sweep.resolution or sweep.n != (usual,):
-        found += [(0, 0, n, {"model": name}) for n in sweep.n if not name.startswith("timm:")]
-    return found
+    if sweep.resolution or name.startswith("timm:"):
+        return [(0, 0, 0, {"model": name, "resolution": side}) for side in sweep.resolution or usual]
+    return [(0, 0, n, {"model": name}) for n in sweep.n]
 
 
 def settled(case: Case) -> tuple[Case, str, str]:

@@ -43,7 +43,7 @@ def of(sweep: Any, scope: str, defaults: Mapping[str, Any]) -> list[tuple[int, i
     found: list[tuple[int, int, int, dict[str, Any]]] = []
     for name in sweep.model:
         if is_foreign(name):
-            found += foreign.sizes(sweep, name, usual=defaults["n"][0])
+            found += foreign.sizes(sweep, name, usual=defaults["resolution"])
             continue
         model = architecture(name)
         for side in sweep.resolution or defaults["resolution"]:

@@ -76,7 +76,7 @@ def test_a_plan_predicts_and_tries_nothing() -> None:
     device = Device(most=9)
     cases = [making.case(b=LARGEST_BATCH), making.case(b=3)]
     found = settled(cases, device, None, timeout_s=60)
-    assert [r.case.b for r in found][0] == 3
+    assert found[0].case.b == 3
     assert 940 <= found[1].case.b <= 1000
     assert found[1].note == "largest batch, as predicted"
     assert device.tried == []
