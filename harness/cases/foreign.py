@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness.errors import UsageError
+from harness.errors import UsageError, brief
 from harness.store.record import Case, canonical_options
 from harness.vision.models import AS_IS, OWN, is_foreign
 
@@ -80,41 +80,56 @@ def sizes(sweep: Asked, name: str, *, usual: tuple[int, ...]) -> list[tuple[int,
 def settled(case: Case) -> tuple[Case, str, str]:
     """The case with its backend, tokens, heads and head dimension, a status, and why it cannot run or a remark.
 
-    Raises UsageError for a model that does not exist or takes other inputs, AttentionError for names and options.
+    Raises UsageError for a model that cannot be made at that size, AttentionError for names and options.
     """
     import torch
 
+    import attentions
+
+    found = _facts(case, AS_IS, {})
+    case = replace(case, n=found.n, h=found.h, d=found.d)
+    if case.attention == AS_IS:
+        return replace(case, backend=OWN), "ok", ""
+    spec = attentions.spec(case.attention)
+    options = spec.parse_options(case.variant_options)
+    told = {k: v for k, v in options.items() if v != spec.defaults[k]}
+    case = replace(case, options=canonical_options({**told, **case.model_options}))
+    if reason := attentions.why_unavailable(case.label, device=case.device):
+        return case, "unavailable", reason
+    work = attentions.Work(
+        b=case.b, h=case.h, n=case.n, d=case.d, m=case.m, phase=case.core_phase, options=options,
+        itemsize=getattr(torch, case.dtype).itemsize, device=case.device.partition(":")[0],
+    )  # fmt: skip
+    try:
+        backend = attentions.resolve(case.label, device=case.device, dtype=getattr(torch, case.dtype), work=work)
+        case = replace(case, backend=backend.name)
+        return case, "ok", _facts(case, case.label, options).note
+    except (attentions.AttentionError, attentions.Unavailable) as reason:
+        return case, "unsupported", str(reason)
+
+
+def _facts(case: Case, attention: str, options: Mapping[str, Any]) -> Any:
+    """What the model is with that attention. Raises UsageError where nothing is known of it, which no row can hold."""
     import attentions
     from harness.vision import sources
     from harness.vision.foreign import Asked as Model
     from harness.vision.foreign import facts
 
-    if missing := sources.missing(case.model_options["model"]):
-        return case, "unavailable", missing
-    if case.attention == AS_IS:
-        try:
-            found = facts(Model.of(case, AS_IS, {}))
-        except attentions.AttentionError as reason:
-            return case, "unsupported", str(reason)
-        return replace(case, backend=OWN, n=found.n, h=found.h, d=found.d), "ok", ""
-    spec = attentions.spec(case.attention)
-    options = spec.parse_options(case.variant_options)
-    told = {k: v for k, v in options.items() if v != spec.defaults[k]}
-    case = replace(case, options=canonical_options({**told, **case.model_options}))
+    model = case.model_options["model"]
+    if missing := sources.missing(model):
+        raise UsageError(missing)
     try:
-        found = facts(Model.of(case, AS_IS, {}))
-        case = replace(case, n=found.n, h=found.h, d=found.d)
-        if reason := attentions.why_unavailable(case.label, device=case.device):
-            return case, "unavailable", reason
-        work = attentions.Work(
-            b=case.b, h=max(1, case.h), n=max(1, case.n), d=max(1, case.d), m=case.m, phase=case.core_phase,
-            itemsize=getattr(torch, case.dtype).itemsize, options=options, device=case.device.partition(":")[0],
-        )  # fmt: skip
-        backend = attentions.resolve(case.label, device=case.device, dtype=getattr(torch, case.dtype), work=work)
-        case = replace(case, backend=backend.name)
-        return case, "ok", facts(Model.of(case, case.label, options)).note
-    except (attentions.AttentionError, attentions.Unavailable) as reason:
-        return case, "unsupported", str(reason)
+        found = facts(Model.of(case, attention, options))
+    except (UsageError, attentions.AttentionError):
+        raise
+    except Exception as error:  # whatever another library, or the user's function, raises as it makes or calls a model
+        said = str(error).strip().splitlines() or ["no message"]
+        raise UsageError(
+            f"model {model} cannot be made or called: {type(error).__name__}: {brief(said[0], 300)}"
+        ) from None
+    if min(found.n, found.h, found.d) < 1:
+        raise UsageError(f"model {model}: no attention is recognised in it, whose tokens and heads its rows would tell")
+    return found
 
 
 def _by_stem(word: str) -> str:

@@ -92,7 +92,7 @@ def facts(asked: Asked) -> Facts:
                 return _facts(asked)
         except (UsageError, attentions.AttentionError):
             raise
-        except Exception:  # a model that reads values as it is made or called; what else is wrong is raised below
+        except Exception:  # a model that reads values as it is made or called; what else is wrong, the next line raises
             return _facts(asked)
 
 

@@ -142,7 +142,7 @@ def _of_transformers(rest: str, asked: _Asked) -> Whole:
         most = getattr(config, "max_position_embeddings", None)
         rotary = any(getattr(config, name, None) is not None for name in ROTARY)
         if isinstance(most, int) and (asked.tokens or 0) > most and not rotary:
-            raise attentions.AttentionError(f"{asked.name} has positions for {most} tokens, not for {asked.tokens}")
+            raise UsageError(f"model {asked.name} has positions for {most} tokens, not for {asked.tokens}")
         return Whole(model, {}, vocabulary=_vocabulary(model), keeps=True)
     resampled = weighed and asked.side != getattr(config, "image_size", None)
     can = "interpolate_pos_encoding" in inspect.signature(model.forward).parameters

@@ -1,4 +1,4 @@
-"""Attention with layers of their own for query, key and value, as transformers' models have it: read, proven, replaced."""
+"""Attention with layers of their own for query, key and value, as transformers has it: read, proven, replaced."""
 
 from __future__ import annotations
 

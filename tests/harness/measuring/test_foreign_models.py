@@ -45,6 +45,21 @@ def words(tokens):
     layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
     return nn.Sequential(nn.Embedding(50, 16), nn.TransformerEncoder(layer, 1, enable_nested_tensor=False))
 
+class SumAttention(nn.Module):
+    num_heads = 2
+    def forward(self, x):
+        return x.cumsum(1)
+
+class Odd(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cut, self.mix, self.head = nn.Conv2d(3, 16, 8, stride=8), SumAttention(), nn.Linear(16, 3)
+    def forward(self, images):
+        return self.head(self.mix(self.cut(images).flatten(2).mT).mean(1))
+
+def odd():
+    return Odd()
+
 def plain():
     return nn.Sequential(nn.Conv2d(3, 4, 8, stride=8), nn.Flatten(), nn.Linear(4 * 16, 3))
 
@@ -193,12 +208,11 @@ def test_a_wrong_model_is_not_timed() -> None:
 
 
 def test_what_cannot_be_swapped_says_why_and_is_measured_as_it_is() -> None:
-    options = "model=nets:plain;resolution=32"
+    options = "model=nets:odd;resolution=32"
     found = catalogue.resolve(case("flash", options))
-    assert found.status == "unsupported"
-    assert "Sequential holds no attention that can be replaced" in found.note
+    assert (found.status, found.case.n, found.case.h, found.case.d) == ("unsupported", 16, 2, 8)
+    assert "Odd holds no attention that can be replaced; mix: SumAttention has no linear layers" in found.note
     alone = resolved("as-is", options)
-    assert (alone.n, alone.h, alone.d) == (0, 0, 0)
     assert 0 < measure(Subject(alone), "numeric_error")["numeric_error"].value < 1e-4  # type: ignore[operator]
 
 
@@ -230,6 +244,8 @@ def test_rotary_embeddings_are_refused_and_the_model_is_measured_as_it_is() -> N
         ("model=nets:nothing;resolution=32", "the function made a NoneType, not a torch.nn.Module"),
         ("model=nets:words;resolution=32", "takes tokens: give --n, such as --n 512,1024, and no --resolution"),
         ("model=nets:tiny", "takes images: give --resolution, such as --resolution 224, and no --n"),
+        ("model=nets:plain;resolution=32", "no attention is recognised in it"),
+        ("model=nets:plain;resolution=24", "cannot be made or called: RuntimeError: "),
         ("model=nets:collapsing;resolution=32", "makes 2 of one input; it has to give"),
         (
             "model=timm:vit_tinny_patch16_224;resolution=32",
@@ -250,8 +266,8 @@ def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> N
     from harness.vision import sources
 
     monkeypatch.setattr(sources.importlib.util, "find_spec", lambda name: None)
-    found = catalogue.resolve(case("as-is", "model=hf:gpt2", n=8))
-    assert (found.status, found.note[-42:]) == ("unavailable", "pip install 'attention-harness[hf]'"[-42:])
+    with pytest.raises(UsageError, match=r"hf:gpt2 needs the package transformers.* 'attention-harness\[hf\]'"):
+        catalogue.resolve(case("as-is", "model=hf:gpt2", n=8))
 
 
 def test_a_checkpoint_is_loaded_and_resampled(tmp_path: Path) -> None:
