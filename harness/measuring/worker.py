@@ -280,7 +280,7 @@ def _begin(plugins: Sequence[str], wanted: str) -> str:
 def _resolve(case: Case) -> catalogue.Resolution:
     try:
         return catalogue.resolve(case)
-    except attentions.AttentionError:
+    except (attentions.AttentionError, UsageError):
         raise
     except Exception as error:  # a plugin's own cost model, limits or check failed: that case's fault
         return catalogue.Resolution(case=case, status="error", note=f"in its description: {classify(error)[1]}")
