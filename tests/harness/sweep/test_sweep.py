@@ -304,7 +304,7 @@ def test_a_drifting_machine_is_told(tmp_path: Path, canary: list[float], warned:
 AXES = Sweep.parse(
     {
         "attention": "one", "n": "64,128", "metrics": METRICS, "causal": [False, True], "kv_heads": "1,6",
-        "set": {"one.init": ["True", "sharp"]},
+        "set": {"one.init": [True, "sharp"]},
     }
 )  # fmt: skip
 
