@@ -230,14 +230,13 @@ def expand(sweep: Sweep, catalogue: Mapping[str, Any], *, device: str) -> tuple[
             raise UsageError(unknown(f"backend of {variant}", backend, catalogue[variant]["backends"]))
     asked = layers.each(asked, catalogue)
     options = settings.chosen(sweep.set, catalogue, asked, scope=sweep.scope, most=MOST_CASES)
-    problems = asked_problems(sweep)
     sized = {scope: shapes.of(sweep, scope, DEFAULTS) for scope in sweep.scope}
-    lengths = map(len, (sweep.m or (0,), sweep.phase, dtypes, sweep.batch, problems))
+    axes = (sweep.m, sweep.phase, dtypes, sweep.batch, sweep.causal, sweep.kv_heads, sweep.kv_tokens)
     several = sum(len(options[name.partition(":")[0]]) for name in asked)
-    count = several * math.prod(lengths) * sum(map(len, sized.values()))
+    count = several * math.prod(len(axis) or 1 for axis in axes) * sum(map(len, sized.values()))
     if count > MOST_CASES:
         raise UsageError(f"the axes multiply to {count} cases; at most {MOST_CASES}: give fewer values")
-    found, warnings = problems_at([(h, n) for own in sized.values() for h, _, n, _ in own], problems)
+    found, warnings = problems_at([(h, n) for own in sized.values() for h, _, n, _ in own], asked_problems(sweep))
     cases: list[Case] = []
     adapted: set[tuple[int, int]] = set()
     for name in asked:

@@ -37,7 +37,7 @@ def today(row: Mapping[str, Any]) -> Case:
 
 def names(frame: Any) -> dict[str, str]:
     """Former case_id → today's, of the rows of a frame that have a former one."""
-    written = dict.fromkeys(text for text in frame["options"].unique() if is_former(text))
+    written = [text for text in frame["options"].unique() if is_former(text)]
     rows = frame[frame["options"].isin(written)].drop_duplicates("case_id")
     return {row["case_id"]: today(row).case_id for row in rows.to_dict("records")}
 
