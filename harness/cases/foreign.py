@@ -120,7 +120,7 @@ def _facts(case: Case, attention: str, options: Mapping[str, Any]) -> Any:
         raise UsageError(missing)
     try:
         found = facts(Model.of(case, attention, options))
-    except (UsageError, attentions.AttentionError):
+    except (UsageError, attentions.AttentionError, attentions.Unavailable):
         raise
     except Exception as error:  # whatever another library, or the user's function, raises as it makes or calls a model
         said = str(error).strip().splitlines() or ["no message"]

@@ -90,7 +90,7 @@ def facts(asked: Asked) -> Facts:
         try:
             with torch.device("meta"):
                 return _facts(asked)
-        except (UsageError, attentions.AttentionError):
+        except (UsageError, attentions.AttentionError, attentions.Unavailable):
             raise
         except Exception:  # a model that reads values as it is made or called; what else is wrong, the next line raises
             return _facts(asked)
