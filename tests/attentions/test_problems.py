@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import pytest
@@ -360,3 +361,91 @@ def test_flex_attention_has_the_problem_too(name: str, problem: dict[str, Any], 
     with torch.no_grad():
         found, expected = core(*inputs), reference(*(x.double() for x in inputs))
     torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-5)
+
+
+def running_mean(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False) -> Tensor:
+    if not causal:
+        return v.mean(dim=-2, keepdim=True).expand_as(v)
+    return v.cumsum(dim=-2) / torch.arange(1, v.shape[-2] + 1).unsqueeze(-1)
+
+
+def plain_mean(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return v.mean(dim=-2, keepdim=True).expand_as(v)
+
+
+def own(reference: Any, *others: attentions.Backend, **declared: Any) -> attentions.Spec:
+    return attentions.Spec(
+        name="mine", title="x", backends=(*others, attentions.Backend("reference", reference)), **declared
+    )
+
+
+def test_a_plugin_that_knows_nothing_of_problems_refuses_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And its function is never given a keyword that it does not take."""
+    monkeypatch.setitem(attentions.registry._plugins, "mine", own(plain_mean))
+    with pytest.raises(attentions.AttentionError, match="mine declares no form for causal; it declares none of them"):
+        attentions.build("mine", heads=2, head_dim=4, tokens=9, causal=True)
+    q, k, v = torch.randn(3, 1, 2, 9, 4)
+    assert torch.equal(attentions.build("mine", heads=2, head_dim=4, tokens=9)(q, k, v), plain_mean(q, k, v))
+
+
+def test_a_plugin_declares_what_it_can_and_a_backend_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def limits(work: attentions.Work, dtype: torch.dtype, device: torch.device) -> str | None:
+        return "has no causal form" if work.causal else None
+
+    definition = own(running_mean, attentions.Backend("quick", plain_mean, limits=limits), problems=("causal",))
+    monkeypatch.setitem(attentions.registry._plugins, "mine", definition)
+    q, k, v = torch.randn(3, 1, 2, 9, 4)
+    core = attentions.build("mine", heads=2, head_dim=4, tokens=9, causal=True)
+    torch.testing.assert_close(core(q, k, v), running_mean(q, k, v, causal=True))
+    assert attentions.build("mine", heads=2, head_dim=4, tokens=9)(q, k, v).shape == v.shape
+    with pytest.raises(attentions.Unavailable, match="mine:quick has no causal form"):
+        attentions.build("mine:quick", heads=2, head_dim=4, tokens=9, causal=True)
+    with pytest.raises(attentions.AttentionError, match="no form for kv_heads; it declares causal alone"):
+        attentions.build("mine", heads=2, head_dim=4, tokens=9, kv_heads=1)
+
+
+def test_a_spec_names_problems_that_there_are() -> None:
+    with pytest.raises(attentions.AttentionError, match="unknown problem of mine 'casual'; did you mean 'causal'?"):
+        own(plain_mean, problems=("casual",))
+    with pytest.raises(attentions.AttentionError, match="unknown problem of mine 'heads'"):
+        own(plain_mean, refuses={"heads": "why"})
+    with pytest.raises(attentions.AttentionError, match="causal is a problem, and no option may be called so"):
+        own(plain_mean, options=(attentions.Option("causal", False, "x"),))
+
+
+@pytest.mark.parametrize("name", ["anchor", "anchor:reference", "flash", "linear:reference"])
+def test_a_causal_core_pickles(name: str) -> None:
+    torch.manual_seed(0)
+    core = attentions.build(name, heads=2, head_dim=4, tokens=9, anchors=3, causal=True)
+    q, k, v = torch.randn(3, 1, 2, 9, 4)
+    again = pickle.loads(pickle.dumps(core))
+    assert torch.equal(again(q, k, v), core(q, k, v))
+    torch.testing.assert_close(again(q, k, v)[:, :, 0], v[:, :, 0])
+
+
+def test_the_bare_name_chooses_for_each_number_of_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[attentions.Work] = []
+
+    def limits(work: attentions.Work, dtype: torch.dtype, device: torch.device) -> str | None:
+        seen.append(work)
+        return None
+
+    definition = own(plain_mean, attentions.Backend("quick", plain_mean, limits=limits), problems=("kv_tokens",))
+    monkeypatch.setitem(attentions.registry._plugins, "mine", definition)
+    core = attentions.build("mine", heads=2, head_dim=4, tokens=9, kv_tokens=20)
+    q = torch.randn(1, 2, 9, 4)
+    for tokens in (20, 9, 5, 20):
+        core(q, *torch.randn(2, 1, 2, tokens, 4))
+    assert [(work.n, work.kv_tokens, work.key_tokens) for work in seen] == [(9, 20, 20), (9, None, 9), (9, 5, 5)]
+
+
+def test_sequence_parallel_attention_refuses_a_problem(tmp_path: Any) -> None:
+    from attentions import parallel
+
+    core = attentions.build("linear", heads=2, head_dim=4, tokens=9, causal=True, kv_heads=1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        with pytest.raises(attentions.AttentionError, match="has no form for causal=True, kv_heads=1"):
+            parallel.parallelise(core)
+    finally:
+        torch.distributed.destroy_process_group()
