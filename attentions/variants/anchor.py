@@ -128,9 +128,13 @@ def _causal(a: Float[Tensor, "b h n m"], v: Float[Tensor, "b h n d"]) -> Float[T
     """Σ_{j ≤ i} (Σ_a A_ia A_ja / Δ_ia) v_j, in at least float32."""
     wide = torch.promote_types(a.dtype, torch.float32)
     a = a.to(wide)
+    return running_products(_shares(a), a, v.to(wide)).to(v.dtype)
+
+
+def _shares(a: Float[Tensor, "b h n m"]) -> Float[Tensor, "b h n m"]:
+    """Of each anchor's degree up to a token, the token's own share: at most one, and none of an anchor of degree zero."""
     degree = a.cumsum(dim=-2)
-    shares = torch.where(degree > 0, a / degree, 0)  # at most 1 each
-    return running_products(shares, a, v.to(wide)).to(v.dtype)
+    return torch.where(degree > 0, a / degree, 0)
 
 
 def cost(work: Work) -> Cost:

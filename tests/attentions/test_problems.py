@@ -405,7 +405,7 @@ def test_a_plugin_declares_what_it_can_and_a_backend_what_it_lacks(monkeypatch: 
 
 
 def test_a_spec_names_problems_that_there_are() -> None:
-    with pytest.raises(attentions.AttentionError, match="unknown problem of mine 'casual'; did you mean 'causal'?"):
+    with pytest.raises(attentions.AttentionError, match="unknown problem of mine 'casual'; did you mean 'causal'"):
         own(plain_mean, problems=("casual",))
     with pytest.raises(attentions.AttentionError, match="unknown problem of mine 'heads'"):
         own(plain_mean, refuses={"heads": "why"})
