@@ -86,7 +86,7 @@ def _executed(work: Work) -> int:
 
 
 def _causal_peak(work: Work) -> int:
-    """Features of q and k, v with its column, and the running sums' own; backward the features' parts and the output."""
+    """Features of q and k, v with its column, and the running sums' own; backward the features' parts and output."""
     tensor, keys, values = work.tokens * work.d, work.keys * work.d, work.keys * (work.d + 1)
     kept = tensor + keys + values if work.phase == "forward" else 4 * tensor + 3 * keys + values
     return (kept + products_peak(work, m=work.d, e=work.d + 1)) * max(work.itemsize, 4)
