@@ -82,15 +82,15 @@ class MultiHeadAttention(nn.Module):
                 if self.crosses
                 else "the layer is self-attention: build it with kv_tokens to give it a context"
             )
-        d = x.shape[-1] // self.heads
-        projected = self.projection(x).unflatten(-1, (-1, d))
+        d, projected = x.shape[-1] // self.heads, self.projection(x)
         if context is not None:
-            q = projected.transpose(1, 2)
+            q = projected.unflatten(-1, (-1, d)).transpose(1, 2)
             k, v = self.context_projection(context).unflatten(-1, (-1, d)).transpose(1, 2).chunk(2, dim=1)
         elif self.kv_heads != self.heads:
-            q, k, v = projected.transpose(1, 2).split((self.heads, self.kv_heads, self.kv_heads), dim=1)
+            heads = projected.unflatten(-1, (-1, d)).transpose(1, 2)
+            q, k, v = heads.split((self.heads, self.kv_heads, self.kv_heads), dim=1)
         else:
-            packed = projected.unflatten(-2, (-1, self.heads))  # (b, n, parts, h, d)
+            packed = projected.unflatten(-1, (-1, self.heads, d))  # (b, n, parts, h, d)
             take: Callable[[Tensor], Tensor | None] | None = getattr(self.core, "packed", None)
             out = None if take is None else take(packed)  # (b, n, h, d)
             if out is not None:

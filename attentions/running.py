@@ -122,6 +122,23 @@ def products_flops(work: Work, *, m: int, e: int) -> int:
     return work.b * whole(work.n, c) * (2 * (work.key_heads + work.h) * m * e + 2 * work.h * c * (m + e))
 
 
+def products_peak(work: Work, *, m: int, e: int) -> int:
+    """Elements that running_products holds beside its inputs, its result among them; beyond forward, its gradients'.
+
+    Forward: three times the states, or the scores twice. Backward: states and scores are kept, and the scores'
+    gradients meet them.
+    """
+    c = chunk(work.n)
+    n = whole(work.n, c)
+    states = work.b * work.key_heads * (n // c) * m * e
+    scores, out, values = work.b * work.h * n * c, work.b * work.h * n * e, work.b * work.key_heads * n * e
+    copies = work.b * n * (work.h * m + work.key_heads * (m + e)) if n != work.n else 0
+    if work.phase == "forward":
+        return copies + max(3 * states, states + out + max(2 * scores, out + scores, 2 * out))
+    gradients = work.b * n * (work.h + work.key_heads) * m + values
+    return copies + max(states + 2 * scores + out + values, gradients + 3 * states)
+
+
 def softmaxes_flops(work: Work, *, m: int, e: int) -> int:
     """FLOPs of a forward pass of running_softmaxes."""
     c = power_chunk(work.n)

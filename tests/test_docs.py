@@ -20,6 +20,7 @@ from scripting import load
 from torch.utils.flop_counter import FlopCounterMode
 
 import attentions
+from attentions.base import PROBLEMS
 from harness import cli
 from harness.store import record
 
@@ -146,6 +147,12 @@ def test_every_variant_has_its_equation_and_paper(name: str) -> None:
     assert re.search(r"\n    \S.*=", section.group(1)), "an equation, set in"
     cited = re.findall(r"\d{4}\.\d{5}", attentions.spec(name).paper)
     assert all(number in section.group(1) for number in cited)
+
+
+def test_what_each_variant_can_do_is_as_its_spec_says() -> None:
+    rows = table(text_of("variants.md"), "## Causal, grouped and cross attention")
+    told = {name: tuple(p for p, can in zip(PROBLEMS, cells, strict=True) if can == "yes") for name, *cells in rows}
+    assert told == {name: attentions.spec(name).problems for name in attentions.names()}
 
 
 def test_every_command_has_a_section() -> None:

@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from attentions.base import Backend, Compute, Cost, Exponents, Option, Size, Spec, Work, matmuls, traffic
 from attentions.eager import softmax
 from attentions.kernels.anchor.backends import CHUNKED, KERNELS, SDPA, compiled, rank
-from attentions.running import products_flops, running_products
+from attentions.running import products_flops, products_peak, running_products
 
 INITIALISATIONS = ("paper", "orthogonal", "sharp")
 SHARP = 4.0  # standard deviation of the logits of init=sharp for a key of independent entries of variance 1
@@ -128,9 +128,13 @@ def _causal(a: Float[Tensor, "b h n m"], v: Float[Tensor, "b h n d"]) -> Float[T
     """Σ_{j ≤ i} (Σ_a A_ia A_ja / Δ_ia) v_j, in at least float32."""
     wide = torch.promote_types(a.dtype, torch.float32)
     a = a.to(wide)
+    return running_products(_shares(a), a, v.to(wide)).to(v.dtype)
+
+
+def _shares(a: Float[Tensor, "b h n m"]) -> Float[Tensor, "b h n m"]:
+    """Of each anchor's degree up to a token, the token's own share; zero where that degree is."""
     degree = a.cumsum(dim=-2)
-    shares = torch.where(degree > 0, a / degree, 0)  # at most 1 each
-    return running_products(shares, a, v.to(wide)).to(v.dtype)
+    return torch.where(degree > 0, a / degree, 0)
 
 
 def cost(work: Work) -> Cost:
@@ -162,8 +166,11 @@ def _executed(work: Work) -> int:
 
 
 def _causal_peak(work: Work) -> int:
-    """PEAK."""
-    return 4 * work.tokens * work.d * work.itemsize
+    """A and its shares, and the running sums' own; backward the degrees, where they are zero, and the output too."""
+    weights, tensor, wide = work.tokens * (work.m or 0), work.tokens * work.d, max(work.itemsize, 4)
+    kept = 2 * weights if work.phase == "forward" else 3 * weights + tensor
+    mask = 0 if work.phase == "forward" else weights
+    return (kept + products_peak(work, m=work.m or 0, e=work.d)) * wide + mask
 
 
 def _cosine(work: Work) -> bool:

@@ -65,23 +65,25 @@ class _Online(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
         wide, scale = torch.promote_types(q.dtype, torch.float32), 1 / math.sqrt(q.shape[-1])
-        queries = _grouped(q, k)
+        queries, out = _grouped(q, k), torch.zeros_like(q, dtype=wide)
         largest = queries.new_full((*queries.shape[:-1], 1), -math.inf, dtype=wide)
-        total, out = torch.zeros_like(largest), torch.zeros_like(queries, dtype=wide)
+        total, sums = torch.zeros_like(largest), _grouped(out, k)
         for start in range(0, k.shape[-2], BLOCK):
             block, rows = slice(start, start + BLOCK), slice(start if causal else 0, None)
-            weights = _products(queries[..., rows, :], k[..., block, :] * scale).to(wide)  # scaled before the product:
-            if causal:  # float16 ends at 65504
+            keys = k[..., block, :] * scale  # before the product: float16 ends at 65504
+            weights = _products(queries[..., rows, :], keys).to(wide)
+            if causal:
                 _hide_later(weights)
             seen = largest[..., rows, :]
             now = torch.maximum(seen, weights.amax(dim=-1, keepdim=True))
             weights.sub_(now).exp_()
             shrink = seen.sub_(now).exp_()
             total[..., rows, :].mul_(shrink).add_(weights.sum(dim=-1, keepdim=True))
-            out[..., rows, :].mul_(shrink).add_(_products(weights.to(q.dtype), v[..., block, :].transpose(-2, -1)))
+            sums[..., rows, :].mul_(shrink).add_(_products(weights.to(q.dtype), v[..., block, :].transpose(-2, -1)))
             largest[..., rows, :] = now
             del weights  # before the next block's are made
-        out = out.div_(total).to(q.dtype).flatten(1, 2)
+        sums.div_(total)
+        out = out.to(q.dtype)
         ctx.causal = causal
         ctx.save_for_backward(q, k, v, out, largest + total.log_())
         return out
@@ -93,8 +95,8 @@ class _Online(torch.autograd.Function):
         scale = 1 / math.sqrt(q.shape[-1])
         mean = _grouped((grad.to(lse.dtype) * out).sum(dim=-1, keepdim=True), k)  # Σ_j weight_ij · its gradient
         queries, grads = _grouped(q, k), _grouped(grad, k)
-        dq = torch.zeros_like(queries, dtype=lse.dtype)
-        dk, dv = torch.empty_like(k), torch.empty_like(v)
+        dq, dk, dv = torch.zeros_like(q, dtype=lse.dtype), torch.empty_like(k), torch.empty_like(v)
+        sums = _grouped(dq, k)
         for start in range(0, k.shape[-2], BLOCK):
             block, rows = slice(start, start + BLOCK), slice(start if ctx.causal else 0, None)
             keys, values = k[..., block, :], v[..., block, :]
@@ -107,9 +109,9 @@ class _Online(torch.autograd.Function):
             weights.mul_(_products(upstream, values).to(lse.dtype).sub_(mean[..., rows, :])).mul_(scale)
             dscores = weights.to(q.dtype)
             dk[..., block, :] = _sums(dscores, some)
-            dq[..., rows, :].add_(_products(dscores, keys.transpose(-2, -1)))
+            sums[..., rows, :].add_(_products(dscores, keys.transpose(-2, -1)))
             del weights, dscores
-        return dq.to(q.dtype).flatten(1, 2), dk, dv, None
+        return dq.to(q.dtype), dk, dv, None
 
 
 def _grouped(x: Float[Tensor, "b h n e"], k: Float[Tensor, "b g j d"]) -> Float[Tensor, "b g r n e"]:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from attentions.base import PROBLEMS, Backend, Cost, Exponents, Spec, Work, matmuls, traffic
 from attentions.eager import heads_apart, heads_together
-from attentions.running import products_flops, running_products
+from attentions.running import products_flops, products_peak, running_products
 
 
 def reference(
@@ -86,8 +86,10 @@ def _executed(work: Work) -> int:
 
 
 def _causal_peak(work: Work) -> int:
-    """PEAK."""
-    return 4 * work.tokens * work.d * work.itemsize
+    """Features of q and k, v with its column, and the running sums' own; backward the features' parts and output."""
+    tensor, keys, values = work.tokens * work.d, work.keys * work.d, work.keys * (work.d + 1)
+    kept = tensor + keys + values if work.phase == "forward" else 4 * tensor + 3 * keys + values
+    return (kept + products_peak(work, m=work.d, e=work.d + 1)) * max(work.itemsize, 4)
 
 
 SPEC = Spec(

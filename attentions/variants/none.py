@@ -12,13 +12,15 @@ softmax attention with all scores equal, and anchor attention with one anchor.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from attentions.base import PROBLEMS, Backend, Cost, Exponents, Spec, Work, matmuls, traffic
 from attentions.eager import heads_apart
-from attentions.running import chunk, products_flops, running_products, whole
+from attentions.running import chunk, products_flops, products_peak, running_products, whole
 
 
 def reference(
@@ -64,8 +66,11 @@ def _executed(work: Work) -> int:
 
 
 def _causal_peak(work: Work) -> int:
-    """PEAK."""
-    return 4 * work.tokens * work.d * work.itemsize
+    """What the running sums hold; the scores, equal for all heads' values, have no gradient."""
+    forward = products_peak(replace(work, phase="forward"), m=1, e=work.d)
+    kept = work.tokens * (work.d + chunk(work.n))
+    backward = kept + work.keys * work.d * (1 if work.d < chunk(work.n) else 3)
+    return (forward if work.phase == "forward" else max(forward, backward)) * max(work.itemsize, 4)
 
 
 SPEC = Spec(

@@ -3,8 +3,8 @@
     o_i = Σ_j softmax_j(q_i · k_j / √d) v_j  over  |i − j| ≤ reach
 
 A token in the middle sees 2·reach + 1 tokens, itself among them; with reach ≥ n − 1 all see all: full attention.
-Causal: over i − reach ≤ j ≤ i. Inside the window nothing is approximated, beyond it nothing is seen: against `full` it is
-another function.
+Causal: over i − reach ≤ j ≤ i. Inside the window nothing is approximated, beyond it nothing is seen: against `full` it
+is another function.
 
 Source: Beltagy et al. 2020, arXiv 2004.05150, section 3.1, without dilation and global tokens; its w is 2·reach.
 Backend `flex`: Dong et al. 2024, arXiv 2412.05496.
@@ -51,8 +51,9 @@ def reference(
     keys, values = (_neighbourhoods(x, reach, causal=causal) for x in (k, v))
     scores = queries @ keys
     far, nowhere = _hidden(n, reach, q.device, causal=causal)
-    for hidden in (far.repeat(q.shape[1] // k.shape[1], 1), nowhere):
-        scores.masked_fill_(hidden, -math.inf)
+    if (groups := q.shape[1] // k.shape[1]) > 1:
+        far = far.repeat(groups, 1)
+    scores.masked_fill_(far, -math.inf).masked_fill_(nowhere, -math.inf)
     return blocks_apart(softmax(scores) @ values.transpose(-2, -1), q)
 
 
@@ -69,7 +70,7 @@ def _hidden(n: int, reach: int, device: torch.device, *, causal: bool) -> tuple[
     """
     key = torch.arange(-reach, reach if causal else 2 * reach, device=device)
     ahead = key - torch.arange(reach, device=device).unsqueeze(-1)
-    far = (ahead < -reach) | (ahead > (0 if causal else reach))
+    far = (ahead < -reach) | (ahead > 0) if causal else ahead.abs() > reach
     place = key + torch.arange(0, n, reach, device=device)[:, None, None]
     return far, (place < 0) | (place >= n)
 

@@ -175,7 +175,7 @@ def test_built_in_models_take_a_step_too() -> None:
     train, step = (catalogue.resolve(case("flash", options, phase=phase, **sizes)) for phase in ("train", "step"))
     assert step.flops == train.flops
     weights = sum(p.numel() for p in Subject(step.case).module.parameters())
-    assert step.peak_bytes - train.peak_bytes == pytest.approx(2 * 4 * weights, rel=0.01)  # type: ignore[operator]
+    assert step.peak_bytes - train.peak_bytes == pytest.approx(2 * 4 * weights, rel=0.02)  # type: ignore[operator]
     assert measure(Subject(step.case), "flops")["flops"].value == step.flops
 
 
