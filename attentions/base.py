@@ -6,7 +6,7 @@ readable eager PyTorch: it runs in float64, is differentiable, and is what every
     SPEC = Spec(name="mine", title="My attention", backends=(Backend("reference", my_function),))
 
 Shapes: b batch, h heads, n tokens, d head_dim, m the bottleneck (anchors, landmarks, projected length). A core maps
-(q, k, v), each (b, h, n, d), to (b, h, n, d).
+(q, k, v), each (b, h, n, d), to (b, h, n, d); k and v are (b, kv_heads, kv_tokens, d) where those are asked for.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-PHASES = ("forward", "backward", "train")
+from attentions.work import PHASES, PROBLEMS, Cost, Exponents, Size, Work
+
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
@@ -30,54 +31,6 @@ class AttentionError(ValueError):
 
 class Unavailable(RuntimeError):
     """A backend that exists but cannot run here; the message says what is missing and how to get it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Work:
-    """One problem size: everything that a cost model, a backend's limits or its place in the rank may depend on.
-
-    compiled: whether torch.compile traces the call; device: its type, where PyTorch takes another way on it.
-    """
-
-    b: int
-    h: int
-    n: int
-    d: int
-    m: int | None = None
-    phase: str = "forward"
-    itemsize: int = 4
-    options: Mapping[str, Any] = field(default_factory=dict)
-    compiled: bool = False
-    device: str = "cpu"
-
-    @property
-    def tokens(self) -> int:
-        """b·h·n: the number of token vectors of one of q, k, v."""
-        return self.b * self.h * self.n
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cost:
-    """What one call of one phase costs.
-
-    flops: floating-point operations of its matrix products and convolutions, a multiply-add counted as two;
-    bytes: the least a call must move: each input read once, each output (and gradient) written once;
-    peak: bytes alive at the worst moment above the inputs, outputs included.
-    """
-
-    flops: int
-    bytes: int
-    peak: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Exponents:
-    """Declared growth in n and in m, for n much larger than m and m much larger than d: cost ~ n^a · m^c."""
-
-    flops_n: float
-    flops_m: float
-    peak_n: float
-    peak_m: float
 
 
 @dataclass(frozen=True)
@@ -116,15 +69,17 @@ class Option:
 class Backend:
     """One implementation of a variant.
 
-    compute: called as the variant's module calls it (for a variant without parameters: `compute(q, k, v)`);
+    compute: called as the variant's module calls it (for a variant without parameters: `compute(q, k, v)`), with the
+        keyword `causal=True` where that is asked, and only there;
     missing: why it cannot run on a device here, or None; one that can do a forward pass alone is not missing;
-    limits: why it cannot run one case (Work, dtype, device) although it is installed, or None: a size, a precision, or
-        a phase, as with kernels that have no backward pass;
+    limits: why it cannot run one case (Work, dtype, device) although it is installed, or None: a size, a precision, a
+        phase, as with kernels that have no backward pass, or a problem that the definition has and it lacks;
     automatic: whether the variant's bare name may take it;
     packed: the same from the output of a layer's projection, (b, n, parts, h, d) with parts 2 (k = q, v) or 3 (q, k,
         v), to (b, n, h, d), without copies; called as the variant's module calls it; None: it takes them apart only;
     flops, peak: what this implementation executes and allocates where that differs from the definition's cost;
-    opaque: its work is one compiled call in which PyTorch's dispatcher sees no operators to count.
+    opaque: its work is one compiled call in which PyTorch's dispatcher sees no operators to count;
+    layer: builds a whole layer, (b, n, dim) → (b, n, dim), in the place of a core (attentions.plugins).
     """
 
     name: str
@@ -137,6 +92,7 @@ class Backend:
     flops: Callable[[Work], int] | None = None
     peak: Callable[[Work], int] | None = None
     opaque: bool = False
+    layer: Callable[[Size], nn.Module] | None = None
 
 
 @runtime_checkable
@@ -149,16 +105,6 @@ class Compute(Protocol):
         """(b, n, parts, h, d) → (b, n, h, d) by the backend's `packed`; None where it has none."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Size:
-    """What a module is built for: heads, head_dim (d), tokens (n, the longest input) and anchors (m)."""
-
-    heads: int
-    head_dim: int
-    tokens: int
-    anchors: int | None
-
-
 class Core(nn.Module):
     """The module of a variant without parameters: its backend, applied to (q, k, v)."""
 
@@ -167,7 +113,7 @@ class Core(nn.Module):
         self.compute, self.options = compute, options
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """(b, h, n, d) each → (b, h, n, d)."""
+        """(b, h, n, d), and k and v (b, kv_heads, kv_tokens, d), → (b, h, n, d)."""
         return self.compute(q, k, v, **self.options)
 
 
@@ -183,6 +129,7 @@ class Spec:
     backends: best first, `reference` among them; rank: reorders them for one case, where the best depends on it;
     model: the cost model, Work → Cost; None for a plugin that declares none;
     shares_query_key: the layer projects one tensor for query and key (2·width instead of 3·width);
+    problems: which of PROBLEMS the definition, and so its reference, can do; refuses: why it cannot do another;
     check: why a size is impossible for this variant (Size, options), or None; note: a remark for a row, or empty.
     """
 
@@ -199,6 +146,8 @@ class Spec:
     exponents: Exponents | None = None
     shares_query_key: bool = False
     rank: Callable[[Work, torch.dtype, torch.device], Sequence[str]] | None = None
+    problems: tuple[str, ...] = ()
+    refuses: Mapping[str, str] = field(default_factory=dict)
     check: Callable[[Size, Mapping[str, Any]], str | None] = field(default=lambda size, options: None)
     note: Callable[[Work], str] = field(default=lambda work: "")
 
@@ -206,8 +155,16 @@ class Spec:
         if not self.name.isidentifier() or not self.name.islower():
             raise AttentionError(f"a variant's name is a lower-case identifier, not {self.name!r}")
         names = [backend.name for backend in self.backends]
-        if "reference" not in names or len(set(names)) != len(names):
+        layers = bool(self.backends) and all(backend.layer for backend in self.backends)  # each its own reference
+        if ("reference" not in names and not layers) or len(set(names)) != len(names):
             raise AttentionError(f"{self.name}: backends must be distinct and include 'reference', not {names}")
+        for problem in (*self.problems, *self.refuses):
+            if problem not in PROBLEMS:
+                raise AttentionError(unknown(f"problem of {self.name}", problem, PROBLEMS))
+        if taken := {option.name for option in self.options} & set(PROBLEMS):
+            raise AttentionError(
+                f"{self.name}: {', '.join(sorted(taken))} is a problem, and no option may be called so"
+            )
 
     @property
     def defaults(self) -> Mapping[str, Any]:
@@ -226,17 +183,38 @@ class Spec:
             parsed[option.name] = option.parse(value, variant=self.name)
         return parsed
 
+    def why_not(
+        self, *, causal: bool = False, kv_heads: int | None = None, kv_tokens: int | None = None
+    ) -> str | None:  # fmt: skip
+        """One sentence why this variant cannot do what is asked, or None. None of a number: the queries' own."""
+        asked = {"causal": causal, "kv_heads": kv_heads is not None, "kv_tokens": kv_tokens is not None}
+        for problem in PROBLEMS:
+            if asked[problem] and problem not in self.problems:
+                able = (
+                    f"it declares {' and '.join(self.problems)} alone" if self.problems else "it declares none of them"
+                )
+                return self.refuses.get(problem, f"{self.name} declares no form for {problem}; {able}")
+        if causal and kv_tokens is not None:
+            return f"{self.name}: causal attention to kv_tokens={kv_tokens} does not say which token sees which"
+        return None
+
     def cost(
         self, b: int, h: int, n: int, d: int, m: int | None = None, phase: str = "forward", *,
-        itemsize: int = 4, backend: str = "reference", device: str = "cpu", **options: Any,
+        itemsize: int = 4, backend: str = "reference", device: str = "cpu", causal: bool = False,
+        kv_heads: int | None = None, kv_tokens: int | None = None, **options: Any,
     ) -> Cost:  # fmt: skip
         """The cost of one call of one phase, in FLOP and bytes; `backend` corrects flops and peak to that backend's."""
         if self.model is None:
             raise AttentionError(f"{self.name} declares no cost model")
         if phase not in PHASES:
             raise AttentionError(f"phase {phase!r} is not one of {', '.join(PHASES)}")
-        parsed = self.parse_options(options)
-        work = Work(b=b, h=h, n=n, d=d, m=m, phase=phase, itemsize=itemsize, options=parsed, device=device)
+        kv_heads, kv_tokens = keys_of(h, n, kv_heads, kv_tokens)
+        if reason := self.why_not(causal=causal, kv_heads=kv_heads, kv_tokens=kv_tokens):
+            raise AttentionError(reason)
+        work = Work(
+            b=b, h=h, n=n, d=d, m=m, phase=phase, itemsize=itemsize, options=self.parse_options(options),
+            device=device, causal=causal, kv_heads=kv_heads, kv_tokens=kv_tokens,
+        )  # fmt: skip
         cost, chosen = self.model(work), self.backend(backend)
         return Cost(
             flops=chosen.flops(work) if chosen.flops else cost.flops,
@@ -278,16 +256,30 @@ def _truth(value: Any) -> bool:
     return words[str(value).lower()]
 
 
+def keys_of(
+    heads: int, tokens: int, kv_heads: int | None, kv_tokens: int | None
+) -> tuple[int | None, int | None]:  # fmt: skip
+    """kv_heads and kv_tokens, None where they are the queries' own. Raises AttentionError for what cannot be."""
+    for what, value in (("kv_heads", kv_heads), ("kv_tokens", kv_tokens)):
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise AttentionError(f"{what} must be a whole number of at least 1, not {value!r}")
+    if kv_heads is not None and heads % kv_heads:
+        raise AttentionError(f"kv_heads={kv_heads} must divide heads={heads}")
+    return None if kv_heads == heads else kv_heads, None if kv_tokens == tokens else kv_tokens
+
+
 def traffic(work: Work, *, inputs: int = 3, parameters: int = 0) -> int:
     """Least bytes of one phase: `inputs` token tensors and `parameters` elements read once, every result written once.
 
-    Backward reads the inputs and the output's gradient and writes the inputs' gradients; train does both.
+    inputs: 3 is q, k and v; 2 is k and v; 1 is v. Backward reads the inputs and the output's gradient and writes the
+    inputs' gradients; train does both.
     """
-    tensor, weights = work.tokens * work.d, parameters
+    output, weights = work.tokens * work.d, parameters
+    read = max(inputs - 2, 0) * output + min(inputs, 2) * work.keys * work.d
     elements = {
-        "forward": (inputs + 1) * tensor + weights,
-        "backward": (2 * inputs + 1) * tensor + 2 * weights,
-        "train": (2 * inputs + 2) * tensor + 2 * weights,
+        "forward": read + output + weights,
+        "backward": 2 * read + output + 2 * weights,
+        "train": 2 * read + 2 * output + 2 * weights,
     }[work.phase]
     return elements * work.itemsize
 
@@ -295,3 +287,12 @@ def traffic(work: Work, *, inputs: int = 3, parameters: int = 0) -> int:
 def matmuls(work: Work, forward: int, *, backward: float = 2.0) -> int:
     """FLOPs of a phase from those of forward; a matrix product's backward is two products, more with recomputation."""
     return int(forward * {"forward": 1.0, "backward": backward, "train": 1.0 + backward}[work.phase])
+
+
+def softmax_flops(work: Work, *, backward: float = 2.0) -> int:
+    """FLOPs of exact softmax attention: two products over all pairs, of which causal attention counts half.
+
+    Half of n², as the literature of fused attention counts, without the n / 2 pairs that the diagonal has beyond it.
+    """
+    pairs = work.tokens * work.key_tokens
+    return matmuls(work, 4 * pairs * work.d // (2 if work.causal else 1), backward=backward)

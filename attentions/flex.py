@@ -1,6 +1,7 @@
 """FlexAttention as backends use it: compiled, never run eagerly, and honest about where it cannot run.
 
 out = attend(q, k, v)                                # softmax attention; with block_mask=… of what the mask keeps
+out = attend(q, k, v, block_mask=causal(n, device))
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -16,9 +17,11 @@ from torch import Tensor
 
 from attentions.base import Work
 
+TILE = 128  # queries and keys of a block of FlexAttention: it skips blocks that a mask leaves empty
+
 
 def attend(q: Tensor, k: Tensor, v: Tensor, *, block_mask: Any = None) -> Tensor:
-    """(b, h, n, d) each → (b, h, n, d), compiled for each shape.
+    """(b, h, n, d), and k and v (b, g, j, d), → (b, h, n, d), compiled for each shape.
 
     Dynamo's limit of compilations is lifted, past which it would run eagerly and form n × n scores.
     """
@@ -29,7 +32,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, block_mask: Any = None) -> Tensor
     if not torch.is_grad_enabled():  # on a CPU it refuses inputs that require gradients even where none are recorded
         q, k, v = q.detach(), k.detach(), v.detach()
     with torch._dynamo.config.patch(recompile_limit=1024, accumulated_recompile_limit=4096):
-        return _compiled()(q, k, v, block_mask=block_mask)
+        return _compiled()(q, k, v, block_mask=block_mask, enable_gqa=q.shape[1] != k.shape[1])
 
 
 @cache
@@ -37,6 +40,21 @@ def _compiled() -> Callable[..., Any]:
     from torch.nn.attention.flex_attention import flex_attention  # takes a second to import
 
     return torch.compile(flex_attention, dynamic=False, fullgraph=True)
+
+
+@lru_cache(maxsize=64)
+def causal(n: int, device: torch.device) -> Any:
+    """The block mask of keys ≤ query: the tiles before a row's own whole, its own in part."""
+    from torch.nn.attention.flex_attention import BlockMask
+
+    rows = -(-n // TILE)
+    row = torch.arange(rows, device=device, dtype=torch.int32)
+    columns = row.expand(rows, rows)
+    return BlockMask.from_kv_blocks(
+        torch.ones_like(row)[None, None], columns.T.contiguous()[None, None], row[None, None],
+        columns.contiguous()[None, None], BLOCK_SIZE=TILE, seq_lengths=(n, n),
+        mask_mod=lambda b, h, query, key: query >= key,
+    )  # fmt: skip
 
 
 def missing(device: torch.device) -> str | None:
@@ -61,5 +79,5 @@ def limits(work: Work, dtype: torch.dtype, device: torch.device) -> str | None:
 
 def peak(work: Work) -> int:
     """What it keeps: the output and a float32 log-sum-exp; backward adds three gradients and a sum."""
-    tensor, row = work.tokens * work.d * work.itemsize, 4 * work.tokens
-    return tensor + row if work.phase == "forward" else 4 * tensor + 2 * row
+    tensor, keys, row = work.tokens * work.d * work.itemsize, work.keys * work.d * work.itemsize, 4 * work.tokens
+    return tensor + row if work.phase == "forward" else 2 * (tensor + keys + row)

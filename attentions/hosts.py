@@ -18,6 +18,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attentions import separate
 from attentions.base import AttentionError, unknown
 from attentions.layer import MultiHeadAttention
 
@@ -131,13 +132,21 @@ class Source:
 def read(module: nn.Module) -> Source | str | None:
     """The weights of an attention; a sentence why one cannot be replaced; None for what is no attention at all."""
     if isinstance(module, MultiHeadAttention):
+        if module.causal or module.crosses or module.kv_heads != module.heads:
+            return "is causal, grouped or cross attention, which its replacement would not be"
         return _of_ours(module)
     if isinstance(module, nn.MultiheadAttention):
         return _of_torch(module)
     if isinstance(getattr(module, "qkv", None), nn.Linear) and isinstance(getattr(module, "proj", None), nn.Linear):
         return _of_timm(module)
-    if "attention" in type(module).__name__.lower():
-        return "has no linear layers `qkv` and `proj`"
+    parts = separate.read(module)
+    if isinstance(parts, separate.Parts):
+        return Source(
+            heads=parts.heads, projection=parts.projection, output=parts.output, shared=False,
+            host=separate.SeparateAttention, keywords={}, lost=parts.lost,
+        )  # fmt: skip
+    if parts is not None or "attention" in type(module).__name__.lower():
+        return parts or "has no linear layers `qkv` and `proj`"
     return None
 
 
@@ -154,12 +163,16 @@ def hooks(module: nn.Module) -> list[dict[int, Any]]:
     return [getattr(part, name) for part in module.modules() for name in names]
 
 
-def _of_ours(module: MultiHeadAttention) -> Source:
-    keywords: dict[str, Any] = {}
+def _of_ours(module: MultiHeadAttention) -> Source | str:
+    if module.crosses or module.kv_heads != module.heads:
+        return "has keys of other tokens, or of fewer heads, than its queries"
+    keywords: dict[str, Any] = {"causal": True} if module.causal else {}
     if isinstance(module, BlockAttention):
-        keywords = {"proj_drop": getattr(module.drop, "p", 0.0), "grid": module.grid}
+        keywords |= {"proj_drop": getattr(module.drop, "p", 0.0), "grid": module.grid}
     if isinstance(module, EncoderAttention):
-        keywords = {"batch_first": module.batch_first}
+        keywords |= {"batch_first": module.batch_first}
+    if isinstance(module, separate.SeparateAttention):
+        keywords |= {"returns": module.returns}
     return Source(
         heads=module.heads, projection=_linear(module.projection), output=_linear(module.output),
         shared=module.shared, host=type(module), keywords=keywords, lost=(),

@@ -15,6 +15,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,12 +23,13 @@ from torch import Tensor, nn
 from attentions.base import AttentionError
 from attentions.hosts import BlockAttention, EncoderAttention, Source, hooks, read
 from attentions.layer import MultiHeadAttention
+from attentions.separate import MASK, SeparateAttention, needed, silence
 from attentions.standin import fill, stand_in
 
 AGREES = 1e-9  # of the largest output; rounding in float64 gives 1e-13
 LENGTHS = (10, 49)  # one square, as some modules want, and one not
 GRIDS = ((2, 5), (7, 7))  # rows and columns of inputs with four dimensions
-OURS = (MultiHeadAttention, BlockAttention, EncoderAttention)
+OURS = (MultiHeadAttention, BlockAttention, EncoderAttention, SeparateAttention)
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ def proven(module: nn.Module, source: Source, *, tokens: int | None = None) -> S
             theirs, ours = _pair(module, source)
         except Exception as error:  # whatever another library's module raises when it is copied
             return f"cannot be tried: {_said(error)}"
+        if source.host is SeparateAttention:
+            return _separate(theirs, ours, source, tokens)
         if source.host is not BlockAttention:
             flat = _worst(theirs, ours, _flat_inputs(source, tokens))
             return source if flat.agrees else str(flat)
@@ -78,6 +82,34 @@ def proven(module: nn.Module, source: Source, *, tokens: int | None = None) -> S
         return f"{nearest} of four dimensions"
 
 
+def _separate(theirs: nn.Module, ours: nn.Module, source: Source, tokens: int | None) -> Source | str:
+    """The source, told whether the module is causal and what it returns; a sentence why it is refused."""
+    x = next(_flat_inputs(source, tokens))
+    try:
+        found = _asked(theirs, x)
+    except Exception as error:  # as in _try
+        return f"cannot be called with a tensor of {_shape(x)}: {_said(error)}"
+    returns = len(found) if isinstance(found, tuple) else 0
+    if returns and any(part is not None for part in found[2:]):
+        return f"returns {len(found)} things, and more than its output and weights"
+    trials: list[_Trial] = []
+    for causal in (False, True):
+        told = {**source.keywords, "returns": returns, **({"causal": True} if causal else {})}
+        layer = stand_in(
+            replace(source, keywords=told), "full:reference", anchors=None, tokens=max(LENGTHS), options={}
+        )
+        layer.double().load_state_dict(ours.state_dict())
+        trials.append(_worst(theirs, layer, _flat_inputs(source, tokens)))
+        if trials[-1].agrees:
+            return replace(source, keywords=told)
+    return str(min(trials, key=lambda trial: trial.difference))
+
+
+def _asked(theirs: nn.Module, x: Tensor) -> Any:
+    """What a module gives of the tokens alone; a mask that it insists on is None."""
+    return theirs(x, **{name: None for name in needed(theirs)[1:] if name == MASK})
+
+
 def _pair(module: nn.Module, source: Source) -> tuple[nn.Module, MultiHeadAttention]:
     """A copy of the module with random weights, in float64 on the CPU, and the layer that would stand in for it."""
     theirs = copy.deepcopy(module)
@@ -95,7 +127,7 @@ def _pair(module: nn.Module, source: Source) -> tuple[nn.Module, MultiHeadAttent
         for buffer in theirs.buffers():
             if buffer.is_floating_point():
                 buffer.normal_()
-    _without_dropout(theirs)
+    _without_dropout(theirs, source)
     found = read(theirs)
     if not isinstance(found, Source):
         raise AttentionError("its copy is no attention")
@@ -104,8 +136,10 @@ def _pair(module: nn.Module, source: Source) -> tuple[nn.Module, MultiHeadAttent
     return theirs, ours
 
 
-def _without_dropout(module: nn.Module) -> None:
+def _without_dropout(module: nn.Module, source: Source) -> None:
     """Off where the report would name it or the stand-in keeps it; any other shows as a difference in training."""
+    if source.host is SeparateAttention:
+        silence(module)
     for name in ("attn_drop", "proj_drop"):
         if isinstance(part := getattr(module, name, None), nn.Dropout):
             part.p = 0.0
@@ -139,17 +173,23 @@ def _worst(theirs: nn.Module, ours: MultiHeadAttention, inputs: Iterator[Tensor]
 
 
 def _try(theirs: nn.Module, ours: MultiHeadAttention, x: Tensor) -> _Trial:
-    three = isinstance(ours, EncoderAttention)
-    shape = " × ".join(map(str, x.shape))
+    three, several = isinstance(ours, EncoderAttention), isinstance(ours, SeparateAttention)
+    shape = _shape(x)
     try:
-        found = theirs(x, x, x)[0] if three else theirs(x)
+        found = theirs(x, x, x)[0] if three else _asked(theirs, x) if several else theirs(x)
+        found = found[0] if several and isinstance(found, tuple) else found
     except Exception as error:  # whatever another library's module raises: it cannot be called as a stand-in is
         return _Trial(failed=f"cannot be called with a tensor of {shape}: {_said(error)}", difference=float("inf"))
     if not isinstance(found, Tensor) or found.shape != x.shape:
         got = " × ".join(map(str, found.shape)) if isinstance(found, Tensor) else type(found).__name__
         return _Trial(failed=f"makes {got} of a tensor of {shape}", difference=float("inf"))
-    expected = ours(x, x, x)[0] if three else ours(x)
+    expected: Any = ours(x, x, x) if three else ours(x)
+    expected = expected[0] if isinstance(expected, tuple) else expected
     return _Trial(difference=((found - expected).abs().max() / expected.abs().max()).item())
+
+
+def _shape(x: Tensor) -> str:
+    return " × ".join(map(str, x.shape))
 
 
 def _said(error: Exception) -> str:

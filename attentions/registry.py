@@ -11,25 +11,27 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.metadata
-import importlib.util
 import pkgutil
 import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from operator import index
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from attentions import variants
-from attentions.base import AttentionError, Backend, Size, Spec, Unavailable, Work, pick_named
+from attentions import plugins, variants
+from attentions.base import AttentionError, Backend, Size, Spec, Unavailable, Work, keys_of, pick_named, unknown
 
 ENTRY_POINTS = "attentions"
 
 _plugins: dict[str, Spec] = {}
 _files: dict[str, Path] = {}  # the file that each plugin came from: it may be loaded again
+_makers: dict[str, Callable[..., nn.Module]] = {}  # of whole models, as `my:tiny`
 
 
 def names() -> list[str]:
@@ -90,70 +92,78 @@ def resolve(name: str, *, device: str | torch.device, dtype: torch.dtype, work: 
 
 
 def build(
-    name: str, *, heads: int, head_dim: int, tokens: int, anchors: int | None = None, **options: Any
+    name: str, *, heads: int, head_dim: int, tokens: int, anchors: int | None = None, causal: bool = False,
+    kv_heads: int | None = None, kv_tokens: int | None = None, **options: Any,
 ) -> nn.Module:  # fmt: skip
-    """A core: an nn.Module that maps (q, k, v), each (b, heads, n ≤ tokens, head_dim), to (b, heads, n, head_dim).
+    """A core: an nn.Module that maps (q, k, v) to (b, heads, n, head_dim).
+
+    q is (b, heads, n ≤ tokens, head_dim); k and v are (b, kv_heads, kv_tokens, head_dim), by default as q.
 
     name: a variant, or `variant:backend`; the bare name takes, at every call, the best backend for those inputs.
-    anchors: the bottleneck m; exact variants ignore it. options: the variant's own, see `spec(name).options`.
+    anchors: the bottleneck m; exact variants ignore it. causal: token i attends to tokens ≤ i. kv_heads: grouped
+    attention, a divisor of heads. kv_tokens: attention to another sequence. options: the variant's own, see
+    `spec(name).options`.
 
-    Raises AttentionError for an unknown name, size or option; Unavailable when a named backend cannot run here.
+    Raises AttentionError for an unknown name, size or option, and for a problem that the variant cannot do;
+    Unavailable when a named backend cannot run here or lacks the problem.
     """
     definition, backend = spec(name), split(name)[1]
-    size = Size(heads=heads, head_dim=head_dim, tokens=tokens, anchors=anchors)
     parsed = definition.parse_options(options)
     for what, value in (("heads", heads), ("head_dim", head_dim), ("tokens", tokens)):
         _positive(definition, what, value)
     if definition.bottleneck:
         _positive(definition, f"anchors (its {definition.bottleneck})", anchors)
-    problem = definition.check(size, parsed)
-    if problem:
-        raise AttentionError(f"{definition.name}: {problem}")
+    kv_heads, kv_tokens = keys_of(heads, tokens, kv_heads, kv_tokens)
+    if reason := definition.why_not(causal=causal, kv_heads=kv_heads, kv_tokens=kv_tokens):
+        raise AttentionError(reason)
+    size = Size(
+        heads=heads, head_dim=head_dim, tokens=tokens, anchors=anchors, causal=causal, kv_heads=kv_heads,
+        kv_tokens=kv_tokens,
+    )  # fmt: skip
+    if reason := definition.check(size, parsed):
+        raise AttentionError(f"{definition.name}: {reason}")
     if backend is None:
         return definition.module(size, _Automatic(definition, size, parsed), **parsed)
     chosen = definition.backend(backend)
-    reason = why_unavailable(name)
+    reason = why_unavailable(name) or _lacks(definition, chosen, size, parsed)
     if reason:
         raise Unavailable(f"{name} {reason}")
-    return definition.module(size, _Named(definition, chosen), **parsed)
+    return definition.module(size, _Named(definition, chosen, size.problem), **parsed)
 
 
 def load_plugin(path: str | Path) -> list[str]:
-    """Run a user's Python file and register every Spec it defines. Returns their names.
+    """Run a user's Python file, or a package's folder, and register what it offers (attentions.plugins): their names.
 
-    The file is code and runs with your rights. Raises AttentionError naming the file when it cannot be read, fails,
-    defines no Spec, or takes a name that is already used.
+    It is code and runs with your rights. Raises AttentionError naming the file when it cannot be read, fails, has
+    nothing to measure, or takes a name that is already used.
     """
     path = Path(path)
-    if not path.is_file():
-        raise AttentionError(f"plugin {path}: no such file")
-    module_name = f"attentions_plugin_{path.stem}"
-    loader = importlib.util.spec_from_file_location(module_name, path)
-    if loader is None or loader.loader is None:
-        raise AttentionError(f"plugin {path}: not a Python file (its name must end in .py)")
-    module = importlib.util.module_from_spec(loader)
-    sys.modules[module_name] = module
     written, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # nothing beside the user's file
     try:
         with contextlib.redirect_stdout(sys.stderr):  # stdout may be a document, as with `harness list --json`
-            loader.loader.exec_module(module)
+            offer = plugins.offered(plugins.load(path), path)
+    except KeyboardInterrupt:
+        raise
     except BaseException as error:  # whatever a user's file raises, SystemExit included, is the plugin's failure
-        del sys.modules[module_name]
-        if isinstance(error, KeyboardInterrupt):
-            raise
-        raise AttentionError(f"plugin {path}: {type(error).__name__}: {error}") from error
+        text = str(error) if isinstance(error, AttentionError) else f"{type(error).__name__}: {error}"
+        raise AttentionError(text if text.startswith(f"plugin {path}: ") else f"plugin {path}: {text}") from error
     finally:
         sys.dont_write_bytecode = written
-    found = _specs_of(module)
-    if not found:
-        raise AttentionError(f"plugin {path}: defines no attentions.Spec at its top level")
-    for definition in found:
+    for definition in offer.specs:
         known = _specs().get(definition.name)
         if known is not None and _files.get(definition.name) != path.resolve():
             raise AttentionError(f"plugin {path}: the name {definition.name!r} is taken by '{known.title}'")
-    for definition in found:
+    for definition in offer.specs:
         _plugins[definition.name], _files[definition.name] = definition, path.resolve()
-    return [definition.name for definition in found]
+    _makers.update({f"{plugins.stem(path)}:{name}": maker for name, maker in offer.makers.items()})
+    return [definition.name for definition in offer.specs]
+
+
+def maker(name: str) -> Callable[..., nn.Module]:
+    """The function of a loaded plugin that makes a whole model: `my:tiny` is `tiny` of my.py. Raises AttentionError."""
+    if name not in _makers:
+        raise AttentionError(unknown("model of a plugin", name, _makers))
+    return _makers[name]
 
 
 @cache
@@ -165,18 +175,19 @@ def devices() -> tuple[str, ...]:
 class _Named:
     """Calls one backend."""
 
-    def __init__(self, definition: Spec, backend: Backend) -> None:
-        self.definition, self.backend = definition, backend
+    def __init__(self, definition: Spec, backend: Backend, problem: Mapping[str, Any]) -> None:
+        self.definition, self.backend, self.problem = definition, backend, dict(problem)
+        self.asked = _asked(self.problem)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """By name: a definition is code, and is found again where the module is loaded (a plugin: once that is)."""
-        return _named, (self.definition.name, self.backend.name)
+        return _named, (self.definition.name, self.backend.name, self.problem)
 
     def __call__(self, *tensors: Tensor | None, **keywords: Any) -> Tensor:
-        return self.backend.compute(*tensors, **keywords)
+        return self.backend.compute(*tensors, **keywords, **self.asked)
 
     def packed(self, parts: Tensor, *others: Tensor | None, **keywords: Any) -> Tensor | None:
-        return self.backend.packed(parts, *others, **keywords) if self.backend.packed else None
+        return self.backend.packed(parts, *others, **keywords, **self.asked) if self.backend.packed else None
 
 
 class _Automatic:
@@ -184,11 +195,13 @@ class _Automatic:
 
     def __init__(self, definition: Spec, size: Size, options: dict[str, Any]) -> None:
         self.definition, self.size, self.options = definition, size, options
+        self.problem = size.problem
+        self.asked = _asked(self.problem)
         self.backends = {backend.name: backend for backend in definition.backends}
         self.chosen: dict[tuple[Any, ...], Backend] = {}
 
         def best(device: torch.device, dtype: torch.dtype, **work: Any) -> str:
-            case = Work(m=size.anchors, options=options, **work)
+            case = Work(m=size.anchors, options=options, causal=size.causal, kv_heads=size.kv_heads, **work)
             return resolve(definition.name, device=device, dtype=dtype, work=case).name
 
         # torch.compile calls it and takes the answer for a constant: looking for files and packages and trying kernels
@@ -201,36 +214,60 @@ class _Automatic:
         return _automatic, (self.definition.name, self.size, self.options)
 
     def __call__(self, first: Tensor, *others: Tensor | None, **keywords: Any) -> Tensor:
-        b, h, n, d = first.shape
-        return self._choose((b, h, n, d), first, *others).compute(first, *others, **keywords)
+        keys = None
+        if self.size.kv_tokens is not None and isinstance(k := others[0], Tensor):
+            keys = index(k.shape[-2])
+        backend = self._choose(first.shape, keys, first, *others)
+        return backend.compute(first, *others, **keywords, **self.asked)
 
     def packed(self, parts: Tensor, *others: Tensor | None, **keywords: Any) -> Tensor | None:
         b, n, _, h, d = parts.shape
-        take = self._choose((b, h, n, d), parts, *others).packed
-        return take(parts, *others, **keywords) if take else None
+        take = self._choose((b, h, n, d), None, parts, *others).packed
+        return take(parts, *others, **keywords, **self.asked) if take else None
 
-    def _choose(self, shape: tuple[int, int, int, int], first: Tensor, *others: Tensor | None) -> Backend:
+    def _choose(self, shape: Sequence[int], keys: int | None, first: Tensor, *others: Tensor | None) -> Backend:
+        """shape: (b, h, n, d) of q; keys: kv_tokens where they are not q's."""
         b, h, n, d = map(index, shape)  # of a graph of any size too: the choice is for this one
         training = torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in (first, *others))
         compiled = torch.compiler.is_compiling()
-        key = (b, h, n, d, first.dtype, first.device, training, compiled)  # all that rank and limits may ask for
+        key = (b, h, n, keys, d, first.dtype, first.device, training, compiled)  # all that rank and limits may ask for
         if key not in self.chosen:
             phase = "train" if training else "forward"
             name = self.best(
                 first.device, first.dtype, b=b, h=h, n=n, d=d, phase=phase, itemsize=first.element_size(),
-                compiled=compiled,
+                compiled=compiled, kv_tokens=None if keys == n else keys,
             )  # fmt: skip
             self.chosen[key] = self.backends[name]
         return self.chosen[key]
 
 
-def _named(name: str, backend: str) -> _Named:
+def _named(name: str, backend: str, problem: Mapping[str, Any] = MappingProxyType({})) -> _Named:
     definition = spec(name)
-    return _Named(definition, definition.backend(backend))
+    return _Named(definition, definition.backend(backend), problem)
 
 
 def _automatic(name: str, size: Size, options: dict[str, Any]) -> _Automatic:
     return _Automatic(spec(name), size, options)
+
+
+def _asked(problem: Mapping[str, Any]) -> dict[str, bool]:
+    """What a compute function is told of the problem beside its tensors, which tell the rest."""
+    return {"causal": True} if problem.get("causal") else {}
+
+
+def _lacks(definition: Spec, backend: Backend, size: Size, options: dict[str, Any]) -> str | None:
+    """Why a named backend cannot do what is more than the default problem, in any precision, on any device here."""
+    if not size.problem:
+        return None
+    work = Work(
+        b=1, h=size.heads, n=size.tokens, d=size.head_dim, m=size.anchors, options=options, **size.problem
+    )  # fmt: skip
+    reasons = [
+        _refusal(definition, backend, torch.device(kind), dtype, replace(work, itemsize=dtype.itemsize))
+        for kind in devices()
+        for dtype in (torch.float32, torch.bfloat16)
+    ]
+    return None if None in reasons else reasons[-1]
 
 
 _SMALL = Work(b=1, h=1, n=64, d=64, m=16)

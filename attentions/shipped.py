@@ -51,26 +51,33 @@ class Package:
 
 @cache
 def trial(
-    compute: Callable[..., Tensor], device: torch.device, dtype: torch.dtype, *, backward: bool = False
-) -> str | None:
+    compute: Callable[..., Tensor], device: torch.device, dtype: torch.dtype, *, backward: bool = False,
+    causal: bool = False, grouped: bool = False, cross: bool = False,
+) -> str | None:  # fmt: skip
     """Run a tiny case of exact attention, forward or both ways; why it failed, or None.
 
-    An installed package may not load, or hold nothing for this device, precision or pass.
+    An installed package may not load, or hold nothing for this device, precision, pass or problem.
     """
     passes = "forward and backward" if backward else "forward"
+    problems = {"causal": causal, "with grouped heads": grouped, "with other keys": cross}
     where = f"{passes} in {str(dtype).removeprefix('torch.')} on {device}"
+    where = " ".join([where, *(words for words, asked in problems.items() if asked)])
     with torch.inference_mode(False), torch.set_grad_enabled(backward), warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         try:
             source = torch.Generator(device).manual_seed(0)  # the caller's random numbers stay what they are
-            q, k = (torch.randn(1, 2, 128, 64, dtype=dtype, device=device, generator=source) for _ in range(2))
-            v = torch.ones_like(q)
+            shapes = (1, 2, 128, 64), (1, 1 if grouped else 2, 192 if cross else 128, 64)
+            q, k = (torch.randn(shape, dtype=dtype, device=device, generator=source) for shape in shapes)
+            v = torch.ones_like(k)
+            if causal:
+                v[..., 1:, :] = 0  # the first token sees itself alone
             for tensor in (q, k):
                 tensor.requires_grad_(backward)
-            out = compute(q, k, v)
+            out = compute(q, k, v, causal=True) if causal else compute(q, k, v)
             if backward:
                 out.sum().backward()
-            wrong = (out - v).abs().max().item()  # weights that sum to one leave ones as they are
+            known = out[..., :1, :] if causal else out
+            wrong = (known - 1).abs().max().item()  # weights that sum to one leave ones as they are
         except Exception as error:  # whatever a third-party kernel raises, it is not usable here
             lines = [str(error), *(str(warning.message) for warning in heard)]
             why = "; ".join(line.splitlines()[0] for line in lines if line)
@@ -79,7 +86,9 @@ def trial(
 
 
 def cannot(compute: Callable[..., Tensor], work: Work, dtype: torch.dtype, device: torch.device) -> str | None:
-    """Why a kernel does not do this case's phase in this precision, or None; untold where there is no such device."""
+    """Why a kernel does not do this case's phase and problem in this precision, or None; untold without the device."""
     if device.type == "cuda" and not torch.cuda.is_available():
         return None
-    return trial(compute, device, dtype, backward=work.phase != "forward")
+    asked = {"causal": work.causal, "grouped": work.kv_heads is not None, "cross": work.kv_tokens is not None}
+    problem = {name: True for name, is_asked in asked.items() if is_asked}
+    return trial(compute, device, dtype, backward=work.phase != "forward", **problem)

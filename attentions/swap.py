@@ -6,9 +6,10 @@
     print(report)                                                            # kept, merged and fresh, module by module
     attentions.swap(encoder, "flash", tokens=512, where="layers.*.self_attn")   # a name pattern; or where=SomeClass
 
-Recognised are timm's `Attention` (by its parts: nothing imports timm), torch.nn.MultiheadAttention used for
-self-attention, and this package's own layer. Each that is taken has first been run beside softmax attention with its
-weights and agreed (attentions.proof): with `full` or `flash` the model computes what it did, up to rounding.
+Recognised are timm's `Attention` and transformers' with separate query, key and value (by their parts: neither is
+imported), torch.nn.MultiheadAttention used for self-attention, and this package's own layer. Each that is taken has
+first been run beside softmax attention with its weights and agreed (attentions.proof): with `full` or `flash` the model
+computes what it did, up to rounding.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from scripting import load
 from torch.utils.flop_counter import FlopCounterMode
 
 import attentions
+from attentions.base import PROBLEMS
 from harness import cli
 from harness.store import record
 
@@ -148,6 +149,12 @@ def test_every_variant_has_its_equation_and_paper(name: str) -> None:
     assert all(number in section.group(1) for number in cited)
 
 
+def test_what_each_variant_can_do_is_as_its_spec_says() -> None:
+    rows = table(text_of("variants.md"), "## Causal, grouped and cross attention")
+    told = {name: tuple(p for p, can in zip(PROBLEMS, cells, strict=True) if can == "yes") for name, *cells in rows}
+    assert told == {name: attentions.spec(name).problems for name in attentions.names()}
+
+
 def test_every_command_has_a_section() -> None:
     headings = re.findall(r"^## (.+)$", text_of("commands.md"), re.MULTILINE)
     assert sorted(headings) == cli.commands()
@@ -262,6 +269,80 @@ def test_the_second_variant_of_extending(
     assert [(row["m"], row["value"], row["options"].lower()) for row in rows] == [
         (m, 2 * m * 16, "per_head=true") for m in (4, 8)
     ]
+
+
+def measured_layers(capsys: pytest.CaptureFixture[str], out: Path, *words: str) -> dict[tuple[str, str], dict]:
+    """The rows of a run in scope layer at n = 32 and h·d = 2·8, by the variant with its backend and the metric."""
+    small = ["--scope", "layer", "--n", "32", "--heads", "2", "--head-dim", "8", "--device", "cpu", "--patience", "0"]
+    assert cli.main(["run", *words, *small, "--budget", "0.02", "--out", str(out), "--json", "-q"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    return {(f"{row['attention']}:{row['backend']}", f"{row['metric']} {row['m'] or ''}".strip()): row for row in rows}
+
+
+@pytest.mark.slow
+def test_the_layers_of_extending(
+    tmp_path: Path, snippets: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:  # fmt: skip
+    """Beside flash in the same run: checked against themselves in float64, their FLOPs counted."""
+    path = tmp_path / "gated.py"
+    path.write_text(snippets["gated.py"], encoding="utf-8")
+    words = ["--plugin", str(path), "--attention", "gated,flash", "--metrics"]
+    found = measured_layers(
+        capsys, tmp_path / "run", *words, "latency,flops,params,numeric_error,approximation_error,roofline_fraction"
+    )
+    assert {label for label, _ in found} == {"gated:Gated", "gated:Narrow", "flash:torch"}
+    assert found["gated:Gated", "params"]["value"] == 16 * 4 * 16 + 4 * 16 + 16 * 16 + 16
+    assert found["gated:Gated", "flops"]["value"] == 2 * 32 * 16 * 5 * 16 + 2 * 2 * 2 * 32 * 32 * 8
+    assert found["gated:Gated", "flops"]["note"].startswith("counted by dispatch")
+    for label in ("gated:Gated", "gated:Narrow"):
+        assert 0 < found[label, "numeric_error"]["value"] < 1e-4
+        assert found[label, "latency"]["value"] > 0
+        assert found[label, "approximation_error"]["status"] == "unsupported"
+        assert found[label, "roofline_fraction"]["status"] == "unsupported"
+
+
+@pytest.mark.slow
+def test_the_package_of_extending(
+    tmp_path: Path, snippets: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:  # fmt: skip
+    (tmp_path / "mixers").mkdir()
+    for name, source in snippets.items():
+        if name.startswith("mixers/"):
+            (tmp_path / name).write_text(source, encoding="utf-8")
+    words = ["--plugin", str(tmp_path / "mixers"), "--attention", "mixers:Shifted", "--m", "4,8", "--metrics"]
+    found = measured_layers(capsys, tmp_path / "run", *words, "params,numeric_error")
+    assert {key: row["value"] for key, row in found.items() if key[1].startswith("params")} == {
+        ("mixers:Shifted", f"params {m}"): 16 * 16 + 16 for m in (4, 8)
+    }
+
+
+@pytest.mark.slow
+def test_the_model_of_the_models_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By its file and function, as it is and with anchors, in both ways of measuring that the page tells."""
+    (source,) = [text for title, text in blocks(text_of("models.md")) if title == "nets.py"]
+    (tmp_path / "nets.py").write_text(source, encoding="utf-8")
+    words = ["run", "--scope", "model", "--model", f"{tmp_path}/nets.py:tiny", "--attention", "as-is,anchor"]
+    words += [
+        "--resolution",
+        "64",
+        "--m",
+        "4",
+        "--phase",
+        "forward,step",
+        "--metrics",
+        "throughput,params,numeric_error",
+    ]
+    words += ["--budget", "0.02", "--patience", "0", "--device", "cpu", "--out", str(tmp_path / "run"), "--json", "-q"]
+    assert cli.main(words) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert {row["status"] for row in rows} == {"ok"}
+    assert {(row["n"], row["h"], row["d"], row["options"]) for row in rows} == {
+        (16, 4, 16, "model=nets:tiny;resolution=64")
+    }
+    assert {row["unit"] for row in rows if row["metric"] == "throughput"} == {"img/s"}
+    assert {(row["attention"], row["phase"]) for row in rows} == {
+        (name, phase) for name in ("as-is", "anchor") for phase in ("forward", "step")
+    }
 
 
 def test_the_metric_of_extending(tmp_path: Path, snippets: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:

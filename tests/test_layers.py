@@ -94,7 +94,7 @@ def broken_rules(module: str, imported: list[Import]) -> list[str]:
                 "kernels import torch, triton and base, nothing else of ours",
             )
         if within(module, "attentions.variants") and module != "attentions.variants":
-            shared = tuple(f"attentions.{name}" for name in ("base", "eager", "flex", "kernels", "shipped"))
+            shared = tuple(f"attentions.{name}" for name in ("base", "eager", "flex", "kernels", "running", "shipped"))
             allowed = within(name, *shared) or name == "attentions"
             check(within(name, *OURS) and not allowed, entry, "a variant imports base and kernels, no other variant")
         if within(module, "harness"):

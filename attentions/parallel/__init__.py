@@ -113,6 +113,9 @@ class _Parallel:
     def __init__(self, core: nn.Module, ranks: Ranks) -> None:
         self.definition: Spec = core.compute.definition  # type: ignore[union-attr, assignment]
         reason = why_not(self.definition.name)
+        if problem := getattr(core.compute, "problem", None):
+            asked = ", ".join(f"{name}={value}" for name, value in problem.items())
+            reason = f"sequence-parallel attention has no form for {asked}"
         if reason:
             raise AttentionError(reason)
         self.core, self.ranks, self.form = core, ranks, _form(self.definition.name)

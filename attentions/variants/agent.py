@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attentions.base import Backend, Cost, Exponents, Size, Spec, Work, matmuls, traffic
-from attentions.eager import segment_means, softmax_weights
+from attentions.eager import heads_apart, heads_together, segment_means, softmax_weights
 
 
 class Agent(nn.Module):
@@ -28,33 +28,36 @@ class Agent(nn.Module):
         self.compute, self.agents = compute, size.anchors or 0
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """(b, h, n, d) each → (b, h, n, d)."""
+        """(b, h, n, d), and k and v (b, g, j, d), → (b, h, n, d)."""
         return self.compute(q, k, v, agents=self.agents)
 
 
 def reference(
-    q: Float[Tensor, "b h n d"], k: Float[Tensor, "b h n d"], v: Float[Tensor, "b h n d"], *, agents: int
+    q: Float[Tensor, "b h n d"], k: Float[Tensor, "b g j d"], v: Float[Tensor, "b g j d"], *, agents: int
 ) -> Float[Tensor, "b h n d"]:
     """The formula, from the right; with agents ≥ n every query is its own agent. Softmaxes in at least float32.
 
-    Cost: 8·b·h·n·m·d FLOPs, 2·b·h·n·m elements.
+    Cost: 4·b·h·(n + j)·m·d FLOPs, 2·b·h·n·m elements.
     Source: Han et al. 2024, arXiv 2312.08874, equation 3.
     """
     pooled = segment_means(q, min(agents, q.shape[-2]))
-    gathered = softmax_weights(pooled, k) @ v
+    gathered = heads_apart(softmax_weights(heads_together(pooled, k), k) @ v, q)
     return softmax_weights(q, pooled) @ gathered
 
 
 def cost(work: Work) -> Cost:
     """Forward holds one softmax's scores and weights; backward the weights of both and two gradients of that size, or
     the inputs' gradients."""
-    m, tensor = min(work.m or 0, work.n), work.tokens * work.d * work.itemsize
-    scores, small = work.tokens * m * work.itemsize, 2 * work.b * work.h * m * work.d * work.itemsize
+    m, heads, small = min(work.m or 0, work.n), work.b * work.h, 2 * work.b * work.h * work.d * work.itemsize
+    tensor, keys = work.tokens * work.d * work.itemsize, work.keys * work.d * work.itemsize
+    scores, gathered = (heads * tokens * m * work.itemsize for tokens in (work.n, work.key_tokens))
+    larger, both = max(scores, gathered), scores + gathered
     if work.phase == "forward":
-        peak = scores + max(scores, tensor)
+        peak = max(2 * larger, scores + tensor)
     else:
-        peak = max(4 * scores + tensor, 3 * scores + 3 * tensor, 6 * tensor)
-    return Cost(flops=matmuls(work, 8 * work.tokens * m * work.d), bytes=traffic(work), peak=peak + small)
+        peak = max(both + 2 * larger + tensor, both + larger + tensor + 2 * keys, 2 * tensor + 4 * keys)
+    flops = 4 * heads * (work.n + work.key_tokens) * m * work.d
+    return Cost(flops=matmuls(work, flops), bytes=traffic(work), peak=peak + m * small)
 
 
 def _note(work: Work) -> str:
@@ -72,5 +75,7 @@ SPEC = Spec(
     backends=(Backend("reference", reference, "eager PyTorch: two softmaxes through pooled queries"),),
     model=cost,
     exponents=Exponents(flops_n=1, flops_m=1, peak_n=1, peak_m=1),
+    problems=("kv_heads", "kv_tokens"),
+    refuses={"causal": "agent's agents are means over all queries, and each gathers from all tokens, later ones too"},
     note=_note,
 )

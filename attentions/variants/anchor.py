@@ -8,6 +8,13 @@ With anchors U (m, d) and a shared query/key k:
 Source: Shan et al. 2025, arXiv 2505.16463. There is no query, so this is not an approximation of one given softmax
 attention: q is accepted and ignored.
 
+Causal: token i reads the anchors as the tokens ≤ i have filled them, with the degrees that they have given them:
+
+    O_i = A_i Δ_i⁻¹ (Σ_{j ≤ i} A_jᵀ v_j),  Δ_i = diag(Σ_{j ≤ i} A_j)
+
+Row i is what the definition gives for the tokens ≤ i alone, so its weights are not negative and sum to one; the matrix
+is lower triangular and no longer symmetric.
+
 Known weakness: with the published start, `init="paper"`, the logits are so small that A is nearly uniform and the
 output nearly the mean of v over all tokens. `scripts/anchor_sharpness.py` measures the token-varying share of the
 output's energy. The default, `init="sharp"`, differs in the initial anchors alone, not in the formula or its cost, and
@@ -28,6 +35,7 @@ from torch import Tensor, nn
 from attentions.base import Backend, Compute, Cost, Exponents, Option, Size, Spec, Work, matmuls, traffic
 from attentions.eager import softmax
 from attentions.kernels.anchor.backends import CHUNKED, KERNELS, SDPA, compiled, rank
+from attentions.running import products_flops, products_peak, running_products
 
 INITIALISATIONS = ("paper", "orthogonal", "sharp")
 SHARP = 4.0  # standard deviation of the logits of init=sharp for a key of independent entries of variance 1
@@ -101,17 +109,32 @@ def assignment(k: Float[Tensor, "b h n d"], anchors: Float[Tensor, "m d"]) -> Fl
 
 
 def reference(
-    k: Float[Tensor, "b h n d"], v: Float[Tensor, "b h n d"], anchors: Float[Tensor, "m d"]
+    k: Float[Tensor, "b h n d"], v: Float[Tensor, "b h n d"], anchors: Float[Tensor, "m d"], *, causal: bool = False
 ) -> Float[Tensor, "b h n d"]:
-    """O = A (Δ⁻¹ (Aᵀ v)), right to left; an anchor of zero degree contributes zero.
+    """O = A (Δ⁻¹ (Aᵀ v)), right to left; an anchor of zero degree contributes zero. causal: by running sums in chunks.
 
     Cost: 6·b·h·n·m·d FLOPs, 2·b·h·n·m elements.
     Source: Shan et al. 2025, arXiv 2505.16463; the release builds Δ⁻¹ as a matrix for every head, here it scales rows.
     """
     a = assignment(k, anchors)
+    if causal:
+        return _causal(a, v)
     degree = a.sum(dim=-2, dtype=torch.promote_types(a.dtype, torch.float32)).unsqueeze(-1)
     inverse = torch.where(degree > 0, 1 / degree, 0).to(a.dtype)
     return a @ (inverse * (a.transpose(-2, -1) @ v))
+
+
+def _causal(a: Float[Tensor, "b h n m"], v: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h n d"]:
+    """Σ_{j ≤ i} (Σ_a A_ia A_ja / Δ_ia) v_j, in at least float32."""
+    wide = torch.promote_types(a.dtype, torch.float32)
+    a = a.to(wide)
+    return running_products(_shares(a), a, v.to(wide)).to(v.dtype)
+
+
+def _shares(a: Float[Tensor, "b h n m"]) -> Float[Tensor, "b h n m"]:
+    """Of each anchor's degree up to a token, the token's own share; zero where that degree is."""
+    degree = a.cumsum(dim=-2)
+    return torch.where(degree > 0, a / degree, 0)
 
 
 def cost(work: Work) -> Cost:
@@ -130,8 +153,24 @@ def cost(work: Work) -> Cost:
     return Cost(
         flops=matmuls(work, 6 * weights * work.d),
         bytes=traffic(work, inputs=2, parameters=parameters),
-        peak=_sharpened_peak(work, peak),
+        peak=_sharpened_peak(work, _causal_peak(work) if work.causal else peak),
     )
+
+
+def _executed(work: Work) -> int:
+    """Causal: the logits, and the chunks' products."""
+    m = work.m or 0
+    if not work.causal:
+        return cost(work).flops
+    return matmuls(work, 2 * work.tokens * m * work.d + products_flops(work, m=m, e=work.d))
+
+
+def _causal_peak(work: Work) -> int:
+    """A and its shares, and the running sums' own; backward the degrees, where they are zero, and the output too."""
+    weights, tensor, wide = work.tokens * (work.m or 0), work.tokens * work.d, max(work.itemsize, 4)
+    kept = 2 * weights if work.phase == "forward" else 3 * weights + tensor
+    mask = 0 if work.phase == "forward" else weights
+    return (kept + products_peak(work, m=work.m or 0, e=work.d)) * wide + mask
 
 
 def _cosine(work: Work) -> bool:
@@ -152,10 +191,18 @@ def _sharpened_peak(work: Work, peak: int) -> int:
     return max(peak + tensor, (5 if work.itemsize == wide else 7) * tensor) + 3 * lengths
 
 
-def _with_sharpening(backend: Backend) -> Backend:
-    """A backend whose peak counts what logits=cosine adds."""
-    peak = backend.peak
-    return replace(backend, peak=lambda work: _sharpened_peak(work, peak(work))) if peak else backend
+def _of_definition(backend: Backend) -> Backend:
+    """A backend whose peak counts what logits=cosine adds, and that refuses what the reference alone computes."""
+    peak, limits = backend.peak, backend.limits
+
+    def refused(work: Work, dtype: torch.dtype, device: torch.device) -> str | None:
+        if work.causal:
+            return f"has no causal form; {SPEC.name}:reference has"
+        return limits(work, dtype, device)
+
+    if peak is None:
+        return replace(backend, limits=refused)
+    return replace(backend, limits=refused, peak=lambda work: _sharpened_peak(work, peak(work)))
 
 
 SPEC = Spec(
@@ -172,10 +219,15 @@ SPEC = Spec(
     ),
     module=Anchor,
     rank=rank,
-    backends=tuple(
-        _with_sharpening(x)
-        for x in (*KERNELS, Backend("reference", reference, REFERENCE), compiled(reference), SDPA, CHUNKED)
+    backends=(
+        *map(_of_definition, KERNELS), Backend("reference", reference, REFERENCE, flops=_executed),
+        *map(_of_definition, (compiled(reference), SDPA, CHUNKED)),
     ),
+    problems=("causal",),
+    refuses={
+        "kv_heads": "anchor shares query and key, so there are no fewer heads of keys than of queries",
+        "kv_tokens": "anchor shares query and key, so other keys have no meaning",
+    },
     model=cost,
     exponents=Exponents(flops_n=1, flops_m=1, peak_n=1, peak_m=1),
-)
+)  # fmt: skip

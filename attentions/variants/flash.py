@@ -5,7 +5,8 @@
 Sources: Dao et al. 2022, arXiv 2205.14135; Dao 2023, arXiv 2307.08691 (fa2); Shah et al. 2024, arXiv 2407.08608 (fa3);
 Zadouri et al. 2026, arXiv 2603.05451 (fa4); Dong et al. 2024, arXiv 2412.05496 (flex).
 
-FLOPs follow that literature: a backward pass is 2.5 forward passes, the scores being computed a second time.
+FLOPs follow that literature: a backward pass is 2.5 forward passes, the scores being computed a second time, and causal
+attention counts half of n².
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attentions import flex as compiled_flex
-from attentions.base import Backend, Cost, Exponents, Spec, Work, matmuls, traffic
+from attentions.base import PROBLEMS, Backend, Cost, Exponents, Spec, Work, matmuls, softmax_flops, traffic
 from attentions.shipped import Package, cannot, trial
 
 BLOCK = 256  # keys at a time in the reference
@@ -46,72 +47,117 @@ FASTEST = {  # by the GPU's compute capability; each falls to the next where it 
 
 
 def reference(
-    q: Float[Tensor, "b h n d"], k: Float[Tensor, "b h n d"], v: Float[Tensor, "b h n d"]
+    q: Float[Tensor, "b h n d"], k: Float[Tensor, "b g j d"], v: Float[Tensor, "b g j d"], *, causal: bool = False
 ) -> Float[Tensor, "b h n d"]:
     """softmax(q kᵀ / √d) v by an online softmax over blocks of keys; sums are kept in at least float32.
 
-    Cost: 4·b·h·n²·d FLOPs forward and 2.5 times that backward; b·h·n·BLOCK elements.
+    causal: each block of keys meets the queries from its own on, under a mask.
+
+    Cost: 4·b·h·n·j·d FLOPs forward and 2.5 times that backward; b·h·n·BLOCK elements.
     Source: Dao 2023, arXiv 2307.08691, algorithms 1 and 2; ours blocks the keys only and keeps every query at once.
     """
-    return _Online.apply(q, k, v)
+    return _Online.apply(q, k, v, causal)
 
 
 class _Online(torch.autograd.Function):
     """Keeps the output and each query's log-sum-exp, and recomputes the weights in backward."""
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
         wide, scale = torch.promote_types(q.dtype, torch.float32), 1 / math.sqrt(q.shape[-1])
-        largest = q.new_full((*q.shape[:-1], 1), -math.inf, dtype=wide)
-        total, out = torch.zeros_like(largest), torch.zeros_like(q, dtype=wide)
-        for keys, values in zip(k.split(BLOCK, dim=-2), v.split(BLOCK, dim=-2), strict=True):
-            weights = (q @ (keys * scale).transpose(-2, -1)).to(wide)  # before the product: float16 ends at 65504
-            seen, largest = largest, torch.maximum(largest, weights.amax(dim=-1, keepdim=True))
-            weights.sub_(largest).exp_()
-            shrink = (seen - largest).exp_()
-            total.mul_(shrink).add_(weights.sum(dim=-1, keepdim=True))
-            out.mul_(shrink).add_(weights.to(q.dtype) @ values)
+        queries, out = _grouped(q, k), torch.zeros_like(q, dtype=wide)
+        largest = queries.new_full((*queries.shape[:-1], 1), -math.inf, dtype=wide)
+        total, sums = torch.zeros_like(largest), _grouped(out, k)
+        for start in range(0, k.shape[-2], BLOCK):
+            block, rows = slice(start, start + BLOCK), slice(start if causal else 0, None)
+            keys = k[..., block, :] * scale  # before the product: float16 ends at 65504
+            weights = _products(queries[..., rows, :], keys).to(wide)
+            if causal:
+                _hide_later(weights)
+            seen = largest[..., rows, :]
+            now = torch.maximum(seen, weights.amax(dim=-1, keepdim=True))
+            weights.sub_(now).exp_()
+            shrink = seen.sub_(now).exp_()
+            total[..., rows, :].mul_(shrink).add_(weights.sum(dim=-1, keepdim=True))
+            sums[..., rows, :].mul_(shrink).add_(_products(weights.to(q.dtype), v[..., block, :].transpose(-2, -1)))
+            largest[..., rows, :] = now
             del weights  # before the next block's are made
-        out = out.div_(total).to(q.dtype)
+        sums.div_(total)
+        out = out.to(q.dtype)
+        ctx.causal = causal
         ctx.save_for_backward(q, k, v, out, largest + total.log_())
         return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         q, k, v, out, lse = ctx.saved_tensors
         scale = 1 / math.sqrt(q.shape[-1])
-        mean = (grad.to(lse.dtype) * out).sum(dim=-1, keepdim=True)  # Σ_j weight_ij · its gradient
-        dq = torch.zeros_like(q, dtype=lse.dtype)
-        dk, dv = torch.empty_like(k), torch.empty_like(v)
+        mean = _grouped((grad.to(lse.dtype) * out).sum(dim=-1, keepdim=True), k)  # Σ_j weight_ij · its gradient
+        queries, grads = _grouped(q, k), _grouped(grad, k)
+        dq, dk, dv = torch.zeros_like(q, dtype=lse.dtype), torch.empty_like(k), torch.empty_like(v)
+        sums = _grouped(dq, k)
         for start in range(0, k.shape[-2], BLOCK):
-            block = slice(start, start + BLOCK)
+            block, rows = slice(start, start + BLOCK), slice(start if ctx.causal else 0, None)
             keys, values = k[..., block, :], v[..., block, :]
-            weights = (q @ (keys * scale).transpose(-2, -1)).to(lse.dtype).sub_(lse).exp_()
-            dv[..., block, :] = weights.to(q.dtype).transpose(-2, -1) @ grad
-            weights.mul_((grad @ values.transpose(-2, -1)).to(lse.dtype).sub_(mean)).mul_(scale)
+            some, upstream = queries[..., rows, :], grads[..., rows, :]
+            weights = _products(some, keys * scale).to(lse.dtype)
+            if ctx.causal:
+                _hide_later(weights)
+            weights.sub_(lse[..., rows, :]).exp_()
+            dv[..., block, :] = _sums(weights.to(q.dtype), upstream)
+            weights.mul_(_products(upstream, values).to(lse.dtype).sub_(mean[..., rows, :])).mul_(scale)
             dscores = weights.to(q.dtype)
-            dk[..., block, :] = dscores.transpose(-2, -1) @ q
-            dq.add_(dscores @ keys)
+            dk[..., block, :] = _sums(dscores, some)
+            sums[..., rows, :].add_(_products(dscores, keys.transpose(-2, -1)))
             del weights, dscores
-        return dq.to(q.dtype), dk, dv
+        return dq.to(q.dtype), dk, dv, None
+
+
+def _grouped(x: Float[Tensor, "b h n e"], k: Float[Tensor, "b g j d"]) -> Float[Tensor, "b g r n e"]:
+    """The heads of queries that share a head of keys side by side: a view."""
+    return x.unflatten(1, (k.shape[1], x.shape[1] // k.shape[1]))
+
+
+def _products(x: Float[Tensor, "b g r i d"], y: Float[Tensor, "b g j d"]) -> Float[Tensor, "b g r i j"]:
+    """x yᵀ, as one product for all heads that share y; a copy of x only where there are several and i is a part."""
+    return (x.flatten(2, 3) @ y.transpose(-2, -1)).unflatten(2, x.shape[2:4])
+
+
+def _sums(x: Float[Tensor, "b g r i j"], y: Float[Tensor, "b g r i d"]) -> Float[Tensor, "b g j d"]:
+    """Σ over r and i of xᵀ y."""
+    return x.flatten(2, 3).transpose(-2, -1) @ y.flatten(2, 3)
+
+
+def _hide_later(scores: Float[Tensor, "b g r i j"]) -> None:
+    """−∞ in the place of keys after the query, for queries from the first key's place on; in place."""
+    own = scores[..., : scores.shape[-1], :]
+    own.masked_fill_(torch.ones(own.shape[-2:], dtype=torch.bool, device=own.device).triu_(1), -math.inf)
 
 
 def sdpa(
-    q: Float[Tensor, "b h n d"], k: Float[Tensor, "b h n d"], v: Float[Tensor, "b h n d"], *, kernel: str
-) -> Float[Tensor, "b h n d"]:
+    q: Float[Tensor, "b h n d"], k: Float[Tensor, "b g j d"], v: Float[Tensor, "b g j d"], *, kernel: str,
+    causal: bool = False,
+) -> Float[Tensor, "b h n d"]:  # fmt: skip
     """scaled_dot_product_attention held to one of PyTorch's kernels; raises where that kernel cannot run."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     with sdpa_kernel(getattr(SDPBackend, kernel)):
-        return F.scaled_dot_product_attention(_rows(q), _rows(k), _rows(v))
+        return F.scaled_dot_product_attention(
+            _rows(q), _rows(k), _rows(v), is_causal=causal, enable_gqa=q.shape[1] != k.shape[1]
+        )
 
 
 def packaged(
-    q: Float[Tensor, "b h n d"], k: Float[Tensor, "b h n d"], v: Float[Tensor, "b h n d"], *, name: str
-) -> Float[Tensor, "b h n d"]:
-    """`flash_attn_func` of a FlashAttention package (fa2, fa3, fa4), whose layout is (b, n, h, d)."""
-    out = _function(name)(*(_rows(x).transpose(1, 2) for x in (q, k, v)))
+    q: Float[Tensor, "b h n d"], k: Float[Tensor, "b g j d"], v: Float[Tensor, "b g j d"], *, name: str,
+    causal: bool = False,
+) -> Float[Tensor, "b h n d"]:  # fmt: skip
+    """`flash_attn_func` of a FlashAttention package (fa2, fa3, fa4), whose layout is (b, n, h, d).
+
+    It takes fewer heads of keys than of queries as they are.
+    """
+    asked = {"causal": True} if causal else {}
+    out = _function(name)(*(_rows(x).transpose(1, 2) for x in (q, k, v)), **asked)
     return (out[0] if isinstance(out, tuple) else out).transpose(1, 2)  # some releases also return the log-sum-exp
 
 
@@ -134,10 +180,10 @@ def _rows(x: Tensor) -> Tensor:
 
 
 def flex(
-    q: Float[Tensor, "b h n d"], k: Float[Tensor, "b h n d"], v: Float[Tensor, "b h n d"]
+    q: Float[Tensor, "b h n d"], k: Float[Tensor, "b g j d"], v: Float[Tensor, "b g j d"], *, causal: bool = False
 ) -> Float[Tensor, "b h n d"]:
-    """FlexAttention without a mask."""
-    return compiled_flex.attend(q, k, v)
+    """FlexAttention, without a mask or under the causal one."""
+    return compiled_flex.attend(q, k, v, block_mask=compiled_flex.causal(q.shape[-2], q.device) if causal else None)
 
 
 def cost(work: Work) -> Cost:
@@ -145,17 +191,25 @@ def cost(work: Work) -> Cost:
 
     Scores and sums are in float32 where the inputs are narrower, beside a copy in the inputs' precision.
     """
-    tensor, block = work.tokens * work.d, work.tokens * min(work.n, BLOCK)
+    tensor, keys, block = work.tokens * work.d, work.keys * work.d, work.tokens * min(work.key_tokens, BLOCK)
     narrow, wide = work.itemsize, max(work.itemsize, 4)
     copy = narrow if narrow < wide else 0
     forward = block * (wide + copy) + tensor * (wide + narrow) + 4 * work.tokens * wide
     increment = max(block * wide, tensor * narrow)
-    backward = block * (wide + copy) + increment + tensor * (3 * narrow + wide) + 2 * work.tokens * wide
+    backward = block * (wide + copy) + increment + tensor * (narrow + wide) + 2 * keys * narrow + 2 * work.tokens * wide
     return Cost(
-        flops=matmuls(work, 4 * work.tokens * work.n * work.d, backward=2.5),
+        flops=softmax_flops(work, backward=2.5),
         bytes=traffic(work),
         peak=forward if work.phase == "forward" else backward,
     )
+
+
+def _executed(work: Work) -> int:
+    """Causal: each block of keys with the queries from its first key on."""
+    pairs = work.n * work.key_tokens
+    if work.causal:
+        pairs = sum((work.n - start) * min(BLOCK, work.n - start) for start in range(0, work.n, BLOCK))
+    return matmuls(work, 4 * work.b * work.h * pairs * work.d, backward=2.5)
 
 
 def fused_peak(work: Work) -> int:
@@ -163,8 +217,8 @@ def fused_peak(work: Work) -> int:
 
     PyTorch's CPU kernel holds besides a fixed scratch of about 0.5 MiB a thread.
     """
-    tensor, row = work.tokens * work.d * work.itemsize, 4 * work.tokens
-    return tensor + row if work.phase == "forward" else 4 * tensor + 2 * row
+    tensor, keys, row = work.tokens * work.d * work.itemsize, work.keys * work.d * work.itemsize, 4 * work.tokens
+    return tensor + row if work.phase == "forward" else 2 * (tensor + keys + row)
 
 
 def rank(work: Work, dtype: torch.dtype, device: torch.device) -> Sequence[str]:
@@ -209,7 +263,7 @@ def _limits(
 
 def _cudnn_limits(work: Work, device: torch.device) -> str | None:
     """What PyTorch refuses to ask of cuDNN; the second in newer releases alone, though older ones meet it."""
-    if work.n < 2:
+    if min(work.n, work.key_tokens) < 2:
         return "takes at least 2 tokens, not 1"
     hopper = torch.cuda.is_available() and torch.cuda.get_device_capability(device)[0] == 9
     version = torch.backends.cudnn.version() or 0
@@ -250,8 +304,12 @@ SPEC = Spec(
             "flex", flex, "FlexAttention through torch.compile",
             missing=compiled_flex.missing, limits=compiled_flex.limits, automatic=False, peak=fused_peak, opaque=True,
         ),
-        Backend("reference", reference, "eager PyTorch: online softmax over blocks of keys", automatic=False),
+        Backend(
+            "reference", reference, "eager PyTorch: online softmax over blocks of keys", automatic=False,
+            flops=_executed,
+        ),
     ),
+    problems=PROBLEMS,
     model=cost,
     exponents=Exponents(flops_n=2, flops_m=0, peak_n=1, peak_m=0),
     rank=rank,

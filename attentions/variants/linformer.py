@@ -2,8 +2,9 @@
 
     o = softmax(q (E k)ᵀ / √d) (F v),  E, F (m, n)
 
-The number of tokens is fixed at construction: a shorter input uses the first columns of E and F, a longer one is an
-error. There is no key mask and no causal form, since every projected key mixes all tokens.
+The number of keys is fixed at construction: a shorter input uses the first columns of E and F, a longer one is an
+error. There is no key mask and no causal form, since every projected key mixes all tokens. In cross attention E and F
+mix the tokens of the other sequence; with kv_heads each head of keys is projected once for all its queries.
 
 Source: Wang et al. 2020, arXiv 2006.04768, equation 7 and section 4 for the ways of sharing.
 """
@@ -18,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attentions.base import AttentionError, Backend, Cost, Exponents, Option, Size, Spec, Work, matmuls, traffic
+from attentions.eager import heads_apart, heads_together
 
 SHARING = ("none", "headwise", "key_value", "layerwise")
 
@@ -25,7 +27,7 @@ SHARING = ("none", "headwise", "key_value", "layerwise")
 class Linformer(nn.Module):
     """Linformer with its projections, named by the sharing.
 
-    none: key_projection and value_projection (h, m, n), one for each head;
+    none: key_projection and value_projection (h, m, n), one for each head of keys;
     headwise: key_projection and value_projection (m, n);
     key_value, layerwise: projection (m, n), used for keys and values alike. Modules of different layers are built with
     a projection of their own; `share_layers(model)` makes all of them use the first one's.
@@ -36,21 +38,21 @@ class Linformer(nn.Module):
 
     def __init__(self, size: Size, compute: Callable[..., Tensor], *, sharing: str) -> None:
         super().__init__()
-        self.compute, self.sharing, self.tokens = compute, sharing, size.tokens
-        shape = (size.anchors or 0, size.tokens)
+        self.compute, self.sharing, self.tokens = compute, sharing, size.key_tokens
+        shape = (size.anchors or 0, size.key_tokens)
         if sharing in ("key_value", "layerwise"):
             self.projection = _projection(shape)
         else:
-            shape = (size.heads, *shape) if sharing == "none" else shape
+            shape = (size.key_heads, *shape) if sharing == "none" else shape
             self.key_projection, self.value_projection = _projection(shape), _projection(shape)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """(b, h, n, d) each → (b, h, n, d). Raises AttentionError for more tokens than it was built for."""
+        """(b, h, n, d), k and v (b, g, j, d), → (b, h, n, d). Raises AttentionError for more keys than built for."""
         n = k.shape[-2]
         if n > self.tokens:
             raise AttentionError(
                 f"linformer: the input has {n} tokens and the projection was built for at most {self.tokens}; "
-                f"build it with tokens={n}"
+                f"build it with {'tokens' if n == q.shape[-2] else 'kv_tokens'}={n}"
             )
         if self.sharing in ("key_value", "layerwise"):
             e = f = self.projection
@@ -77,18 +79,19 @@ def share_layers(model: nn.Module) -> int:
 
 def reference(
     q: Float[Tensor, "b h n d"],
-    k: Float[Tensor, "b h n d"],
-    v: Float[Tensor, "b h n d"],
-    e: Float[Tensor, "*heads m n"],
-    f: Float[Tensor, "*heads m n"],
+    k: Float[Tensor, "b g j d"],
+    v: Float[Tensor, "b g j d"],
+    e: Float[Tensor, "*heads m j"],
+    f: Float[Tensor, "*heads m j"],
 ) -> Float[Tensor, "b h n d"]:
     """softmax(q (E k)ᵀ / √d) (F v). The softmax is taken in the inputs' precision.
 
-    Cost: 8·b·h·n·m·d FLOPs, 2·b·h·n·m elements.
+    Cost: 4·b·(g·j + h·n)·m·d FLOPs, 2·b·h·n·m elements.
     Source: Wang et al. 2020, arXiv 2006.04768, equation 7.
     """
     keys = _project(e, k) / math.sqrt(q.shape[-1])
-    return torch.softmax(q @ keys.transpose(-2, -1), dim=-1) @ _project(f, v)
+    weights = torch.softmax(heads_together(q, k) @ keys.transpose(-2, -1), dim=-1)
+    return heads_apart(weights @ _project(f, v), q)
 
 
 def _project(matrix: Tensor, tokens: Tensor) -> Float[Tensor, "b h m d"]:
@@ -108,15 +111,16 @@ def cost(work: Work) -> Cost:
     One product for all heads reads the tokens from a copy in another order, kept for backward.
     """
     m, sharing = work.m or 0, work.options.get("sharing", "headwise")
-    weights, tensor, small = work.tokens * m, work.tokens * work.d, work.b * work.h * m * work.d
-    matrix = m * work.n * (work.h if sharing == "none" else 1)
-    copied = 0 if work.b == 1 and (sharing == "none" or work.h == 1) else tensor
+    weights, tensor, keys = work.tokens * m, work.tokens * work.d, work.keys * work.d
+    small = work.b * work.key_heads * m * work.d
+    matrix = m * work.key_tokens * (work.key_heads if sharing == "none" else 1)
+    copied = 0 if work.b == 1 and (sharing == "none" or work.key_heads == 1) else keys
     peak = max(2 * weights, weights + tensor) + 2 * small
     if work.phase != "forward":
         softmax = 3 * weights + 2 * tensor + copied + matrix
-        peak = max(softmax, 4 * tensor + copied + 2 * matrix) + 2 * small
+        peak = max(softmax, 2 * tensor + 2 * keys + copied + 2 * matrix) + 2 * small
     return Cost(
-        flops=matmuls(work, 8 * weights * work.d),
+        flops=matmuls(work, 4 * m * (tensor + keys)),
         bytes=traffic(work, parameters=matrix if sharing in ("key_value", "layerwise") else 2 * matrix),
         peak=peak * work.itemsize,
     )
@@ -132,4 +136,6 @@ SPEC = Spec(
     backends=(Backend("reference", reference, "eager PyTorch: two projections, then softmax attention"),),
     model=cost,
     exponents=Exponents(flops_n=1, flops_m=1, peak_n=1, peak_m=1),
+    problems=("kv_heads", "kv_tokens"),
+    refuses={"causal": "linformer mixes all tokens into each projected key, so none of them could be left out"},
 )

@@ -8,6 +8,9 @@ DConv is a depthwise convolution over the tokens with one filter for each head a
 Source: Xiong et al. 2021, arXiv 2102.03902, algorithm 1. Ours differs from the release in Z's start,
 which is taken for each matrix (a maximum over the batch makes a sample's result depend on its neighbours), and where m
 does not divide n, by segments of two lengths (padding with zeros would add keys that take softmax mass).
+
+In cross attention q̃ are means of the queries and k̃ of the keys, each in m segments of its own; DConv(v) has no place
+there, since it adds value i to query i. With kv_heads the filter is still one for each head of queries.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attentions.base import Backend, Cost, Exponents, Option, Size, Spec, Work, matmuls, traffic
-from attentions.eager import segment_means, softmax_weights
+from attentions.eager import heads_apart, heads_repeated, heads_together, segment_means, softmax_weights
 
 PARTS = 8  # of the head dimension, whose float32 copies are held one after the other
 
@@ -38,36 +41,38 @@ class Nystrom(nn.Module):
             self.residual = nn.Conv2d(h, h, (residual_kernel, 1), groups=h, bias=False)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """(b, h, n, d) each → (b, h, n, d)."""
+        """(b, h, n, d), and k and v (b, g, j, d), → (b, h, n, d)."""
         weight = None if self.residual is None else self.residual.weight
         return self.compute(q, k, v, weight, landmarks=self.landmarks, iterations=self.iterations)
 
 
 def reference(
     q: Float[Tensor, "b h n d"],
-    k: Float[Tensor, "b h n d"],
-    v: Float[Tensor, "b h n d"],
+    k: Float[Tensor, "b g j d"],
+    v: Float[Tensor, "b g j d"],
     weight: Float[Tensor, "h 1 kernel 1"] | None,
     *,
     landmarks: int,
     iterations: int,
 ) -> Float[Tensor, "b h n d"]:
-    """The formula, from the right, so that no n × n matrix is formed; exact attention where landmarks ≥ n.
+    """The formula, from the right, so that no n × j matrix is formed; exact attention where landmarks ≥ n or j.
 
     Softmaxes and the pseudo-inverse are taken in at least float32.
 
-    Cost: b·h·(8·n·m·d + 4·m²·d + 8·m³·iterations + 2·n·d·kernel) FLOPs, 2·b·h·n·m elements.
+    Cost: b·h·(4·(n + j)·m·d + 4·m²·d + 8·m³·iterations + 2·n·d·kernel) FLOPs, 2·b·h·n·m elements.
     Source: Xiong et al. 2021, arXiv 2102.03902, algorithm 1.
     """
-    if landmarks >= q.shape[-2]:
-        out = softmax_weights(q, k) @ v
+    if landmarks >= min(q.shape[-2], k.shape[-2]):
+        out = heads_apart(softmax_weights(heads_together(q, k), k) @ v, q)
     else:
         q_means, k_means = segment_means(q, landmarks), segment_means(k, landmarks)
-        wide = torch.promote_types(q.dtype, torch.float32)
-        inverse = pseudo_inverse(softmax_weights(q_means.to(wide), k_means.to(wide)), iterations)
-        mixed = inverse @ (softmax_weights(q_means, k) @ v).to(wide)
-        out = softmax_weights(q, k_means) @ mixed.to(q.dtype)
-    return out if weight is None else out + depthwise(v, weight)
+        wide, rows = torch.promote_types(q.dtype, torch.float32), heads_together(q_means, k)
+        small = heads_apart(softmax_weights(rows.to(wide), k_means.to(wide)), q)
+        gathered = heads_apart(softmax_weights(rows, k) @ v, q)
+        mixed = (pseudo_inverse(small, iterations) @ gathered.to(wide)).to(q.dtype)
+        to_means = heads_apart(softmax_weights(heads_together(q, k), k_means), q)
+        out = to_means @ mixed
+    return out if weight is None else out + depthwise(heads_repeated(v, q.shape[1]), weight)
 
 
 def pseudo_inverse(a: Float[Tensor, "b h m m"], iterations: int) -> Float[Tensor, "b h m m"]:
@@ -107,45 +112,60 @@ def cost(work: Work) -> Cost:
     """
     m, kernel, steps = work.m or 0, work.options["residual_kernel"], work.options["iterations"]
     tensor, heads = work.tokens * work.d, work.b * work.h
-    products = 8 * work.tokens * m * work.d + heads * m * m * (4 * work.d + 8 * m * steps)
-    if m >= work.n:
-        products = 4 * work.tokens * work.n * work.d
+    products = 4 * heads * (work.n + work.key_tokens) * m * work.d + heads * m * m * (4 * work.d + 8 * m * steps)
+    if _is_exact(work):
+        products = 4 * work.tokens * work.key_tokens * work.d
     return Cost(
         flops=matmuls(work, products + 2 * tensor * kernel),
         bytes=traffic(work, parameters=work.h * kernel),
-        peak=_exact_peak(work) if m >= work.n else _peak(work, m=m, kernel=kernel, steps=steps),
+        peak=_exact_peak(work) if _is_exact(work) else _peak(work, m=m, kernel=kernel, steps=steps),
     )
 
 
+def _is_exact(work: Work) -> bool:
+    """There are not fewer landmarks than tokens to stand for."""
+    return (work.m or 0) >= min(work.n, work.key_tokens)
+
+
 def _peak(work: Work, *, m: int, kernel: int, steps: int) -> int:
-    tensor, weights = work.tokens * work.d * work.itemsize, work.tokens * m * work.itemsize
-    small = work.b * work.h * m * max(work.itemsize, 4)
+    tensor, keys = work.tokens * work.d * work.itemsize, work.keys * work.d * work.itemsize
+    weights, gathered = (work.b * work.h * tokens * m * work.itemsize for tokens in (work.n, work.key_tokens))
+    larger, small = max(weights, gathered), work.b * work.h * m * max(work.itemsize, 4)
+    repeated = tensor if kernel and work.kv_heads else 0  # v, for the convolution
     if work.phase == "forward":
-        return max(weights + max(weights, tensor), 3 * tensor if kernel else 0) + small * (m + 3 * work.d)
+        inner = max(larger + max(larger, tensor), (3 * tensor if kernel else 0) + repeated)
+        return inner + small * (m + 3 * work.d)
     inverse = small * (m * (6 * steps + 2) + 4 * work.d)
     kept = 1 + (kernel > 0) * (2 if work.itemsize < 4 else 1)  # the convolution's input; float16's as float32 on a CPU
-    outer = 4 * weights + kept * tensor
-    return max(outer + inverse, 3 * weights + 3 * tensor + inverse, 6 * tensor)
+    outer = weights + gathered + 2 * larger + kept * tensor
+    inner = weights + gathered + larger + tensor + 2 * keys
+    return max(outer + inverse, inner + inverse, 2 * tensor + 4 * keys)
 
 
 def _exact_peak(work: Work) -> int:
-    tensor, weights = work.tokens * work.d * work.itemsize, work.tokens * work.n * work.itemsize
+    tensor, keys = work.tokens * work.d * work.itemsize, work.keys * work.d * work.itemsize
+    weights = work.tokens * work.key_tokens * work.itemsize
     if work.phase == "forward":
         return max(2 * weights + tensor, 3 * tensor)
-    return max(3 * weights + 3 * tensor, 6 * tensor)
+    return max(3 * weights + tensor + 2 * keys, 2 * tensor + 4 * keys)
 
 
 def _check(size: Size, options: Mapping[str, Any]) -> str | None:
     kernel = options["residual_kernel"]
     if kernel and kernel % 2 == 0:
         return f"option residual_kernel={kernel} is not valid; it takes an odd number, or 0 for none"
+    if kernel and size.kv_tokens is not None:
+        return (
+            f"residual_kernel={kernel} adds value i to query i, which kv_tokens={size.kv_tokens} beside "
+            f"{size.tokens} queries leaves without meaning; set residual_kernel=0"
+        )
     return None
 
 
 def _note(work: Work) -> str:
-    if (work.m or 0) < work.n:
+    if not _is_exact(work):
         return ""
-    return f"exact attention: {work.m} landmarks are not fewer than {work.n} tokens"
+    return f"exact attention: {work.m} landmarks are not fewer than {min(work.n, work.key_tokens)} tokens"
 
 
 SPEC = Spec(
@@ -161,6 +181,8 @@ SPEC = Spec(
     backends=(Backend("reference", reference, "eager PyTorch: three softmaxes and an iterative pseudo-inverse"),),
     model=cost,
     exponents=Exponents(flops_n=1, flops_m=1, peak_n=1, peak_m=1),
+    problems=("kv_heads", "kv_tokens"),
+    refuses={"causal": "nystrom's landmarks are means over all tokens, so each of them tells of later tokens"},
     check=_check,
     note=_note,
 )

@@ -3,7 +3,8 @@
     o_i = Σ_j softmax_j(q_i · k_j / √d) v_j  over  |i − j| ≤ reach
 
 A token in the middle sees 2·reach + 1 tokens, itself among them; with reach ≥ n − 1 all see all: full attention.
-Inside the window nothing is approximated, beyond it nothing is seen: against `full` it is another function.
+Causal: over i − reach ≤ j ≤ i. Inside the window nothing is approximated, beyond it nothing is seen: against `full` it
+is another function.
 
 Source: Beltagy et al. 2020, arXiv 2004.05150, section 3.1, without dilation and global tokens; its w is 2·reach.
 Backend `flex`: Dong et al. 2024, arXiv 2412.05496.
@@ -22,76 +23,90 @@ from torch import Tensor
 
 from attentions import flex as compiled_flex
 from attentions.base import Backend, Cost, Exponents, Option, Spec, Work, matmuls, traffic
-from attentions.eager import softmax, softmax_weights
-
-TILE = 128  # queries and keys of a block of FlexAttention: it skips blocks that lie outside the window
+from attentions.eager import blocks_apart, blocks_together, heads_apart, heads_together, softmax, softmax_weights
+from attentions.flex import TILE
 
 
 def reference(
-    q: Float[Tensor, "b h n d"], k: Float[Tensor, "b h n d"], v: Float[Tensor, "b h n d"], *, reach: int
+    q: Float[Tensor, "b h n d"],
+    k: Float[Tensor, "b g n d"],
+    v: Float[Tensor, "b g n d"],
+    *,
+    reach: int,
+    causal: bool = False,
 ) -> Float[Tensor, "b h n d"]:
     """Masked softmax attention by blocks of `reach` queries, each against its own block of keys and both neighbours.
 
-    What lies outside those three blocks is outside the window, so nothing is left out and no n × n matrix is formed.
-    Softmaxes are taken in at least float32.
+    What lies outside those three blocks is outside the window, so nothing is left out and no n × n matrix is formed;
+    causal: outside its own block and the one before. Softmaxes are taken in at least float32.
 
-    Cost: 12·b·h·n·reach·d FLOPs, 6·b·h·n·reach elements, n in whole blocks; those of `full` where reach ≥ n − 1.
+    Cost: 12·b·h·n·reach·d FLOPs, 6·b·h·n·reach elements, n in whole blocks; those of `full` where reach ≥ n − 1; two
+    thirds of them causal.
     Source: Beltagy et al. 2020, arXiv 2004.05150, section 3.1.
     """
     n, d = q.shape[-2:]
     if reach >= n - 1:
-        return softmax_weights(q, k) @ v
-    values = _neighbourhoods(v, reach)
-    out = _weights(q / math.sqrt(d), _neighbourhoods(k, reach), n=n, reach=reach) @ values.transpose(-2, -1)
-    return out.flatten(2, 3)[..., :n, :]
-
-
-def _neighbourhoods(x: Float[Tensor, "b h n d"], reach: int) -> Float[Tensor, "b h blocks d wide"]:
-    """Each block of `reach` tokens with both of its neighbours, zeros beyond the ends; a view of one padded copy."""
-    return F.pad(x, (0, 0, reach, reach + -x.shape[-2] % reach)).unfold(-2, 3 * reach, reach)
-
-
-def _weights(
-    q: Float[Tensor, "b h n d"], keys: Float[Tensor, "b h blocks d wide"], *, n: int, reach: int
-) -> Float[Tensor, "b h blocks reach wide"]:
-    """The softmax of each block's queries over the keys that they see."""
-    queries = F.pad(q, (0, 0, 0, -n % reach)).unflatten(-2, (-1, reach))
+        return heads_apart(softmax_weights(heads_together(q, k), k, causal=causal) @ v, q)
+    queries = blocks_together(q / math.sqrt(d), k, reach)  # (b, g, blocks, r·reach, d)
+    keys, values = (_neighbourhoods(x, reach, causal=causal) for x in (k, v))
     scores = queries @ keys
-    for hidden in _hidden(n, reach, q.device):
-        scores.masked_fill_(hidden, -math.inf)
-    return softmax(scores)
+    far, nowhere = _hidden(n, reach, q.device, causal=causal)
+    if (groups := q.shape[1] // k.shape[1]) > 1:
+        far = far.repeat(groups, 1)
+    scores.masked_fill_(far, -math.inf).masked_fill_(nowhere, -math.inf)
+    return blocks_apart(softmax(scores) @ values.transpose(-2, -1), q)
 
 
-def _hidden(n: int, reach: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Of a block's three blocks of keys, those that a query does not reach (reach, 3·reach), and those that are before
-    the first token or after the last (blocks, 1, 3·reach). A query that pads the last block still sees token n − 1.
+def _neighbourhoods(x: Float[Tensor, "b g n d"], reach: int, *, causal: bool) -> Float[Tensor, "b g blocks d wide"]:
+    """Each block of `reach` tokens with both of its neighbours, or causal with the one before, zeros beyond the ends; a
+    view of one padded copy."""
+    after = 0 if causal else reach
+    return F.pad(x, (0, 0, reach, after + -x.shape[-2] % reach)).unfold(-2, 2 * reach + after, reach)
+
+
+def _hidden(n: int, reach: int, device: torch.device, *, causal: bool) -> tuple[Tensor, Tensor]:
+    """Of a block's blocks of keys, those that a query does not reach (reach, wide), and those that are before the first
+    token or after the last (blocks, 1, wide). A query that pads the last block still sees a token.
     """
-    key = torch.arange(-reach, 2 * reach, device=device)
-    far = (key - torch.arange(reach, device=device).unsqueeze(-1)).abs() > reach
+    key = torch.arange(-reach, reach if causal else 2 * reach, device=device)
+    ahead = key - torch.arange(reach, device=device).unsqueeze(-1)
+    far = (ahead < -reach) | (ahead > 0) if causal else ahead.abs() > reach
     place = key + torch.arange(0, n, reach, device=device)[:, None, None]
     return far, (place < 0) | (place >= n)
 
 
 def flex(
-    q: Float[Tensor, "b h n d"], k: Float[Tensor, "b h n d"], v: Float[Tensor, "b h n d"], *, reach: int
+    q: Float[Tensor, "b h n d"],
+    k: Float[Tensor, "b g n d"],
+    v: Float[Tensor, "b g n d"],
+    *,
+    reach: int,
+    causal: bool = False,
 ) -> Float[Tensor, "b h n d"]:
     """FlexAttention over the tiles that the window meets."""
-    return compiled_flex.attend(q, k, v, block_mask=_block_mask(q.shape[-2], reach, q.device))
+    return compiled_flex.attend(q, k, v, block_mask=_block_mask(q.shape[-2], reach, q.device, causal=causal))
 
 
 @lru_cache(maxsize=64)
-def _block_mask(n: int, reach: int, device: torch.device) -> Any:
+def _block_mask(n: int, reach: int, device: torch.device, *, causal: bool = False) -> Any:
     """The tiles that hold a pair of the window; PyTorch's own builder would form all n × n pairs to find them."""
     from torch.nn.attention.flex_attention import BlockMask
 
     rows, near = _tiles(n, reach)
     row = torch.arange(rows, device=device)
-    first, last = (row - near).clamp(min=0), (row + near).clamp(max=rows - 1)
+
+    def around(b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return (query - key).abs() <= reach
+
+    def before(b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return (query >= key) & (query - key <= reach)
+
+    first, last = (row - near).clamp(min=0), row if causal else (row + near).clamp(max=rows - 1)
     columns = (first.unsqueeze(-1) + row).clamp(max=rows - 1)  # only the first `count` of a row are read
     counts = last - first + 1
     return BlockMask.from_kv_blocks(
         counts[None, None].to(torch.int32), columns[None, None].to(torch.int32), BLOCK_SIZE=TILE,
-        mask_mod=lambda b, h, query, key: (query - key).abs() <= reach, seq_lengths=(n, n),
+        mask_mod=before if causal else around, seq_lengths=(n, n),
     )  # fmt: skip
 
 
@@ -104,7 +119,8 @@ def _tiles(n: int, reach: int) -> tuple[int, int]:
 def cost(work: Work) -> Cost:
     """FLOPs of the pairs in the window; peak of the reference."""
     reach = min(work.options["reach"], work.n - 1)
-    pairs = work.n * (2 * reach + 1) - reach * (reach + 1)
+    sides = 1 if work.causal else 2
+    pairs = work.n * (sides * reach + 1) - sides * reach * (reach + 1) // 2
     return Cost(flops=matmuls(work, 4 * work.b * work.h * pairs * work.d), bytes=traffic(work), peak=_peak(work, reach))
 
 
@@ -128,16 +144,17 @@ def _peak(work: Work, reach: int) -> int:
 
 
 def _reference_flops(work: Work) -> int:
-    """Whole blocks of queries, each with three blocks of keys."""
-    reach = work.options["reach"]
-    pairs = -(-work.n // reach) * 3 * reach * reach if reach < work.n - 1 else work.n**2
+    """Whole blocks of queries, each with three blocks of keys, or causal with two."""
+    reach, wide = work.options["reach"], 2 if work.causal else 3
+    pairs = -(-work.n // reach) * wide * reach * reach if reach < work.n - 1 else work.n**2
     return matmuls(work, 4 * work.b * work.h * pairs * work.d)
 
 
 def _flex_flops(work: Work) -> int:
     """Whole tiles; a backward pass computes the scores a second time."""
     rows, near = _tiles(work.n, work.options["reach"])
-    tiles = rows * (2 * near + 1) - near * (near + 1)
+    sides = 1 if work.causal else 2
+    tiles = rows * (sides * near + 1) - sides * near * (near + 1) // 2
     return matmuls(work, 4 * work.b * work.h * tiles * TILE**2 * work.d, backward=2.5)
 
 
@@ -162,5 +179,7 @@ SPEC = Spec(
     ),
     model=cost,
     exponents=Exponents(flops_n=1, flops_m=0, peak_n=1, peak_m=0),
+    problems=("causal", "kv_heads"),
+    refuses={"kv_tokens": "window counts places in one sequence, and a query has no place among another's keys"},
     note=_note,
 )  # fmt: skip

@@ -5,7 +5,7 @@
 Sources: Rabe & Staats 2021, arXiv 2112.05682; the kernels of facebookresearch/xformers.
 
 FLOPs follow the literature of fused attention: a backward pass is 2.5 forward passes, the scores being computed a
-second time.
+second time, and causal attention counts half of n².
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from attentions.base import Backend, Cost, Exponents, Spec, Work, matmuls, traffic
+from attentions.base import PROBLEMS, Backend, Cost, Exponents, Spec, Work, matmuls, softmax_flops, traffic
+from attentions.eager import heads_apart, heads_together
 from attentions.shipped import Package, cannot, trial
 
 BLOCK = 256  # queries at a time in the reference
@@ -34,38 +35,64 @@ PACKAGE = Package("xformers", "xformers", "pip install 'attention-harness[gpu]'"
 
 
 def reference(
-    q: Float[Tensor, "b h n d"], k: Float[Tensor, "b h n d"], v: Float[Tensor, "b h n d"]
+    q: Float[Tensor, "b h n d"], k: Float[Tensor, "b g j d"], v: Float[Tensor, "b g j d"], *, causal: bool = False
 ) -> Float[Tensor, "b h n d"]:
     """softmax(q kᵀ / √d) v, a block of queries at a time, each computed again in backward.
 
-    Cost: 4·b·h·n²·d FLOPs forward and 2.5 times that backward (the second product is not repeated);
+    causal: each block meets the keys up to its own end, under a mask.
+
+    Cost: 4·b·h·n·j·d FLOPs forward and 2.5 times that backward (the second product is not repeated);
     2·b·h·n·BLOCK elements.
     Source: Rabe & Staats 2021, arXiv 2112.05682, section 2; ours blocks the queries only, so no softmax is split.
     """
-    blocks = q.split(BLOCK, dim=-2)
-    return torch.cat([checkpoint(_attend, block, k, v, use_reentrant=False) for block in blocks], dim=-2)
+    ends = [min(start + BLOCK, q.shape[-2]) if causal else k.shape[-2] for start in range(0, q.shape[-2], BLOCK)]
+    out = [
+        checkpoint(_attend, block, k[..., :end, :], v[..., :end, :], causal, use_reentrant=False)
+        for block, end in zip(q.split(BLOCK, dim=-2), ends, strict=True)
+    ]
+    return torch.cat(out, dim=-2)
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    return torch.softmax(q / math.sqrt(q.shape[-1]) @ k.transpose(-2, -1), dim=-1) @ v
+def _attend(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
+    """causal: the queries are the last of the keys' tokens."""
+    rows = heads_together(q, k)
+    scores = rows / math.sqrt(q.shape[-1]) @ k.transpose(-2, -1)
+    if causal:
+        own, all_keys = q.shape[-2], k.shape[-2]
+        later = torch.ones(own, all_keys, dtype=torch.bool, device=q.device).triu_(all_keys - own + 1)
+        scores = scores.unflatten(-2, (-1, own)).masked_fill(later, -math.inf).flatten(-3, -2)
+    return heads_apart(torch.softmax(scores, dim=-1) @ v, q)
 
 
 def efficient(
-    q: Float[Tensor, "b h n d"], k: Float[Tensor, "b h n d"], v: Float[Tensor, "b h n d"]
+    q: Float[Tensor, "b h n d"], k: Float[Tensor, "b h j d"], v: Float[Tensor, "b h j d"], *, causal: bool = False
 ) -> Float[Tensor, "b h n d"]:
-    """scaled_dot_product_attention held to PyTorch's memory-efficient kernel."""
+    """scaled_dot_product_attention held to PyTorch's memory-efficient kernel, which has no grouped heads."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     with sdpa_kernel(SDPBackend.EFFICIENT_ATTENTION):
-        return F.scaled_dot_product_attention(_rows(q), _rows(k), _rows(v))
+        return F.scaled_dot_product_attention(_rows(q), _rows(k), _rows(v), is_causal=causal)
 
 
 def package(
-    q: Float[Tensor, "b h n d"], k: Float[Tensor, "b h n d"], v: Float[Tensor, "b h n d"]
+    q: Float[Tensor, "b h n d"], k: Float[Tensor, "b g j d"], v: Float[Tensor, "b g j d"], *, causal: bool = False
 ) -> Float[Tensor, "b h n d"]:
-    """`xformers.ops.memory_efficient_attention`, whose layout is (b, n, h, d)."""
-    attend = _operators().memory_efficient_attention
-    return attend(*(_rows(x).transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
+    """`xformers.ops.memory_efficient_attention`, whose layout is (b, n, h, d).
+
+    Grouped heads in its layout (b, n, g, r, d), keys and values expanded along r without a copy, as it documents them.
+    """
+    operators, groups = _operators(), q.shape[1] // k.shape[1]
+    inputs = [_rows(x).transpose(1, 2) for x in (q, k, v)]
+    if groups > 1:
+        queries, *others = inputs
+        inputs = [queries.unflatten(2, (k.shape[1], groups)), *(_expanded(x, groups) for x in others)]
+    mask = {"attn_bias": operators.LowerTriangularMask()} if causal else {}
+    out = operators.memory_efficient_attention(*inputs, **mask)
+    return (out.flatten(2, 3) if groups > 1 else out).transpose(1, 2)
+
+
+def _expanded(x: Float[Tensor, "b j g d"], groups: int) -> Float[Tensor, "b j g r d"]:
+    return x.unsqueeze(3).expand(-1, -1, -1, groups, -1)
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -88,19 +115,26 @@ def _operators() -> Any:
 def cost(work: Work) -> Cost:
     """The reference: forward holds the scores and weights of one block and the output; backward three blocks, the
     output and the gradients."""
-    tensor, block = work.tokens * work.d, work.tokens * min(work.n, BLOCK)
-    peak = 2 * block + tensor if work.phase == "forward" else 3 * block + 4 * tensor
-    return Cost(
-        flops=matmuls(work, 4 * work.tokens * work.n * work.d, backward=2.5),
-        bytes=traffic(work),
-        peak=peak * work.itemsize,
-    )
+    tensor, keys = work.tokens * work.d, work.keys * work.d
+    block = work.b * work.h * min(work.n, BLOCK) * work.key_tokens
+    peak = 2 * block + tensor if work.phase == "forward" else 3 * block + 2 * tensor + 2 * keys
+    mask = min(work.n, BLOCK) * work.n if work.causal else 0
+    return Cost(flops=softmax_flops(work, backward=2.5), bytes=traffic(work), peak=peak * work.itemsize + mask)
+
+
+def _executed(work: Work) -> int:
+    """Causal: each block of queries with the keys up to its end."""
+    pairs = work.n * work.key_tokens
+    if work.causal:
+        ends = [min(start + BLOCK, work.n) for start in range(0, work.n, BLOCK)]
+        pairs = sum(end * (end - start) for start, end in zip((0, *ends), ends, strict=False))
+    return matmuls(work, 4 * work.b * work.h * pairs * work.d, backward=2.5)
 
 
 def fused_peak(work: Work) -> int:
     """What a fused kernel keeps: the output and a float32 log-sum-exp; backward adds three gradients and a sum."""
-    tensor, row = work.tokens * work.d * work.itemsize, 4 * work.tokens
-    return tensor + row if work.phase == "forward" else 4 * tensor + 2 * row
+    tensor, keys, row = work.tokens * work.d * work.itemsize, work.keys * work.d * work.itemsize, 4 * work.tokens
+    return tensor + row if work.phase == "forward" else 2 * (tensor + keys + row)
 
 
 def _package_missing(device: torch.device) -> str | None:
@@ -125,6 +159,8 @@ def _limits(
     step = ALIGNMENT // work.itemsize
     if work.d % step:
         return f"takes a head_dim that is a multiple of {step} in {str(dtype).removeprefix('torch.')}, not {work.d}"
+    if work.kv_heads is not None and compute is efficient:
+        return "has no grouped heads: PyTorch's memory-efficient kernel takes as many of keys as of queries"
     return cannot(compute, work, dtype, device)
 
 
@@ -142,8 +178,12 @@ SPEC = Spec(
             "torch", efficient, "scaled_dot_product_attention held to PyTorch's memory-efficient kernel",
             missing=_efficient_missing, limits=partial(_limits, compute=efficient), peak=fused_peak,
         ),
-        Backend("reference", reference, "eager PyTorch: blocks of queries, computed twice", automatic=False),
+        Backend(
+            "reference", reference, "eager PyTorch: blocks of queries, computed twice", automatic=False,
+            flops=_executed,
+        ),
     ),
+    problems=PROBLEMS,
     model=cost,
     exponents=Exponents(flops_n=2, flops_m=0, peak_n=1, peak_m=0),
 )  # fmt: skip

@@ -8,7 +8,7 @@ Times are compared only between runs of one machine; everything else always. A c
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,16 +48,24 @@ class Line:
     contended: str = ""
 
 
-def compare(a: Path, b: Path, *, metrics: tuple[str, ...] = ("latency",)) -> list[Line]:
+def compare(
+    a: Path, b: Path, *, metrics: tuple[str, ...] = ("latency",), keep: Callable[[Any], Any] = lambda frame: frame
+) -> list[Line]:
     """The lines of every case that either run holds, by variant, scope, phase, dtype, n and m.
 
+    keep: the rows of both runs together that are meant.
     Raises UsageError for an unknown metric, StoreError for a folder that is no run, NothingToCompare when the runs
     share no case.
     """
     for name in metrics or ("",):
         if name not in UNITS | TASK_UNITS:
             raise UsageError(unknown("metric", name, UNITS | TASK_UNITS))
-    frames = [store.read(folder) for folder in (a, b)]
+    import pandas
+
+    frames: list[Any] = [store.read(folder) for folder in (a, b)]
+    both: Any = pandas.concat([frame.assign(side=at) for at, frame in enumerate(frames)], ignore_index=True)
+    meant = keep(both)
+    frames = [meant[meant["side"] == at] for at in range(len(frames))]
     shared = set(frames[0]["case_id"]) & set(frames[1]["case_id"])
     if not shared:
         raise NothingToCompare(f"{a} and {b} share no case: they differ in variant, size, dtype, phase or device")

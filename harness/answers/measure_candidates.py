@@ -11,16 +11,17 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from harness import figures
 from harness.answers.candidates import Stock
 from harness.answers.recommend import Answer, Wish, recommend
+from harness.cases.problems import asked_problems
 from harness.cases.space import Sweep
 from harness.engines.local import Engine
 from harness.errors import NothingToCompare, UsageError, unknown
 from harness.figures import Run
-from harness.store import clock
+from harness.store import clock, problem
 from harness.store import runs as store
 from harness.store.record import parse_options
 from harness.store.selection import Frame
@@ -93,10 +94,11 @@ class Asked:
 
     def _own(self, frame: Frame) -> Frame:
         """The rows with the options and the seed that were asked for."""
-        for key, value in self.sweep.set.items():
+        for key, several in self.sweep.set.items():
             variant, option = key.split(".")
             having = frame["options"].map(lambda text: parse_options(text).get(option))  # noqa: B023
-            frame = frame[(frame["attention"] != variant) | (having == value)]
+            wanted = [*several, *(value.lower() for value in several if value.lower() in ("true", "false"))]
+            frame = frame[(frame["attention"] != variant) | having.isin(wanted)]
         return frame[frame["seed"] == self.sweep.seed] if "seed" in self.given else frame
 
     def _choose(self, found: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -109,6 +111,12 @@ class Asked:
             if option in self.given and getattr(self.sweep, option) != ("auto",):
                 wanted = getattr(self.sweep, option)
                 found = _kept(found, name, wanted, asked=", ".join(map(str, wanted)))
+        if self._problem_given:
+            asked = asked_problems(self.sweep)
+            kept = [s for s in found if s["problem"] in {str(one.at(h=s["h"], n=self.sweep.n[0])) for one in asked}]
+            if found and not kept:
+                _none("problem", ", ".join(map(str, asked)), found)
+            found = kept
         places = dict.fromkeys((setting["machine"], setting["device"]) for setting in found)
         return [setting for place in places for setting in self._one(place, found)]
 
@@ -127,7 +135,19 @@ class Asked:
                     f"choose one with --{option.replace('_', '-')}"
                 )
             own = [setting for setting in own if setting[name] == usual]
-        return own
+        held = list(dict.fromkeys(setting["problem"] for setting in own))
+        if self._problem_given or len(held) < 2:
+            return own
+        if problem.DEFAULT not in held:
+            raise UsageError(
+                f"the stored rows of {place[0]} ({place[1]}) are of {', '.join(held)}: choose one with --causal, "
+                "--kv-heads or --kv-tokens"
+            )
+        return [setting for setting in own if setting["problem"] == problem.DEFAULT]
+
+    @property
+    def _problem_given(self) -> bool:
+        return not self.given.isdisjoint(problem.PROBLEM_KEYS)
 
 
 def stored(folders: Sequence[Path], *, results: Path) -> tuple[list[Run], list[str]]:
@@ -149,7 +169,7 @@ def measure(asked: Asked, runs: Sequence[Run], folder: Path, *, listener: sweep.
     sweep.check_names(wanted)
     store.check_folder(folder, resume=False)
     with Engine(plugins=wanted.plugin, device=wanted.device) as engine:
-        session, resolutions, _ = sweep.prepare(wanted, engine)
+        session, resolutions, _ = sweep.prepare(wanted, engine, trier=engine)
         known = {
             case for run in runs for case in run.frame.loc[run.frame["machine"] == session["machine"], "case_id"]
         }  # fmt: skip
@@ -158,7 +178,10 @@ def measure(asked: Asked, runs: Sequence[Run], folder: Path, *, listener: sweep.
             return None, session["machine"]
         names = _names(wanted, missing)
         listener.warn(f"measuring {len(missing)} cases that no stored run holds, into {folder}")
-        sweep.run(wanted.model_copy(update={"attention": names}), folder, engine=engine, listener=listener)
+        chosen = {name.partition(":")[0] for name in names}
+        settings = {key: several for key, several in wanted.set.items() if key.partition(".")[0] in chosen}
+        lacking = wanted.model_copy(update={"attention": names, "set": settings})
+        sweep.run(lacking, folder, engine=engine, listener=listener)
     return folder, session["machine"]
 
 
@@ -175,8 +198,12 @@ def _names(wanted: Sweep, missing: Iterable[Any]) -> tuple[str, ...]:
 def _kept(
     found: Sequence[Mapping[str, Any]], name: str, wanted: Sequence[Any], *, asked: str
 ) -> list[Mapping[str, Any]]:
-    held = list(dict.fromkeys(setting[name] for setting in found))
     kept = [setting for setting in found if setting[name] in wanted]
     if found and not kept:
-        raise NothingToCompare(f"no stored row has {name} {asked}; stored: {', '.join(map(str, held))}; add --measure")
+        _none(name, asked, found)
     return kept
+
+
+def _none(name: str, asked: str, found: Sequence[Mapping[str, Any]]) -> NoReturn:
+    held = ", ".join(dict.fromkeys(str(setting[name]) for setting in found))
+    raise NothingToCompare(f"no stored row has {name} {asked}; stored: {held}; add --measure")

@@ -17,7 +17,7 @@ from harness.measuring.requests import PairFailure
 from harness.store.record import Case
 from harness.sweep.conduct import check_names, memory_refusal
 
-SINGLE = ("m", "batch", "heads", "head_dim", "dtype", "phase", "scope")
+SINGLE = ("m", "batch", "heads", "head_dim", "causal", "kv_heads", "kv_tokens", "dtype", "phase", "scope")
 
 
 def measure(
@@ -32,18 +32,28 @@ def measure(
         raise UsageError(f"--low {low} must be below --high {high}")
     if a == b or any("," in name or not name.strip() for name in (a, b)):
         raise UsageError(f"crossover compares two different variants, such as anchor flash, not {a!r} and {b!r}")
-    sweep = Sweep.parse({**given, "attention": [a, b], "n": [first]})
+    sweep = Sweep.parse({**given, "attention": [a, b], "n": [last]})  # which the default m is below
     one_process(sweep.sequence_parallel, "harness crossover")
     for name in SINGLE:
         if len(getattr(sweep, name)) > 1:
             raise UsageError(f"crossover compares one size at a time: give one --{name.replace('_', '-')}")
+    for key, values in sweep.set.items():
+        if len(values) > 1:
+            raise UsageError(f"crossover compares one size at a time: give one --set {key}")
+    if any(sweep.causal) and sweep.kv_tokens:
+        raise UsageError("--causal with --kv-tokens leaves open which token sees which; ask for one of them")
     if sweep.scope == ("model",):
         raise UsageError("crossover varies n, which a model takes from its resolution: give --scope core or layer")
     check_names(sweep)
     with Engine(plugins=sweep.plugin, device=sweep.device) as engine:
         session = engine.open()
-        cases, _ = expand(sweep, session["catalogue"], device=session["device"])
+        cases, warnings = expand(sweep, session["catalogue"], device=session["device"])
+        for text in warnings:
+            say(f"warning: {text}")
         pair = [next(case for case in cases if _names(case, name)) for name in (a, b)]
+        for case in pair:  # who cannot do what is asked at any n has not lost
+            if case.problem.keywords and not _able(case, session["catalogue"]):
+                raise UsageError(f"{case.label} cannot be compared so: {engine.resolve([case])[0].note}")
         threads = ((session.get("environment") or {}).get("torch") or {}).get("threads") or 1
         watch = Watch(
             engine, Shown.open(session["machine"], session["device"]), threads=threads,
@@ -51,6 +61,10 @@ def measure(
         )  # fmt: skip
         answer = find(lambda n: _probe(engine, sweep, pair, n, watch, say), low=first, high=last)
         return answer, session["device"]
+
+
+def _able(case: Case, catalogue: Mapping[str, Any]) -> bool:
+    return {*case.problem.keywords} <= {*catalogue[case.attention]["problems"]}
 
 
 def _size(name: str, text: str) -> int:

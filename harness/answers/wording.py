@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.answers.candidates import Candidate, Failed, Ratio
+from harness.store import problem
 
 FEW_SAMPLES, WIDE_INTERVAL = 10, 0.1
 
@@ -56,6 +57,8 @@ def doubts(choice: Candidate) -> list[str]:
 def holds_for(setting: Mapping[str, Any]) -> str:
     """The machine and the kind of case that an answer holds for."""
     shape = f"b={setting['b']} h={setting['h']} d={setting['d']}"
+    asked = setting.get("problem", problem.DEFAULT)
+    kind = "without causality or masks" if asked == problem.DEFAULT else f"{asked}, without other masks"
     errors = (
         " Errors are of the forward pass of the core."
         if setting["phase"] != "forward" or setting["scope"] != "core"
@@ -63,7 +66,7 @@ def holds_for(setting: Mapping[str, Any]) -> str:
     )
     return (
         f"It holds for {setting['machine']} ({setting['device']}), {setting['phase']}, {setting['dtype']}, {shape}, "
-        f"without causality or masks; other machines may rank otherwise.{errors}"
+        f"{kind}; other machines may rank otherwise.{errors}"
     )
 
 

@@ -21,6 +21,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from harness.cases import foreign, layers
+from harness.cases.plugins import contents, is_package
 from harness.errors import UsageError
 from harness.machine import cache
 from harness.store import opening
@@ -38,9 +40,9 @@ ON_DEVICES = {str: (str, None)}  # why it does not run on each, or what runs the
 SHAPE: dict[str, Any] = {"devices": [str], "attentions": {str: dict}}
 ENTRY: dict[str, Any] = {  # of the cached answer: all of it is there
     "title": str, "paper": str, "exact": bool, "floor": bool, "not_parallel": object, "bottleneck": str,
-    "shares_query_key": bool, "options": {str: {"default": object, "choices": list, "help": str}},
+    "shares_query_key": bool, "problems": [str], "options": {str: {"default": object, "choices": list, "help": str}},
     "exponents": ({str: float}, None), "unavailable": ON_DEVICES, "best": ON_DEVICES,
-    "backends": {str: {"summary": str, "automatic": bool, "unavailable": ON_DEVICES}},
+    "backends": {str: {"summary": str, "automatic": bool, "layer": (str, None), "unavailable": ON_DEVICES}},
 }  # fmt: skip
 DRIVER = Path("/proc/driver/nvidia/version")
 
@@ -83,7 +85,7 @@ def cached(plugins: Sequence[str], *, compute: bool = True) -> dict[str, Any] | 
     plugin that is no file.
     """
     for plugin in plugins:
-        if not Path(plugin).is_file():
+        if not (Path(plugin).is_file() or is_package(Path(plugin))):
             raise UsageError(f"plugin {plugin}: no such file")
     path = cache.folder() / f"catalogue-{_cache_key(plugins)}.json"
     known = _kept(path)
@@ -121,19 +123,23 @@ def resolve(case: Case) -> Resolution:
 
     import attentions
 
+    if case.scope == "model" and models.is_foreign(case.model_options["model"]):
+        case, status, note = foreign.settled(case)
+        return Resolution(case=case, status=status, note=note)
     spec = attentions.spec(case.attention)
     options = spec.parse_options(case.variant_options)
     told = {k: v for k, v in options.items() if v != spec.defaults[k]}
-    case = replace(case, options=canonical_options({**told, **case.model_options}))
+    case = replace(case, options=canonical_options({**told, **case.model_options, **case.problem.options}))
+    problem = case.problem.keywords
+    if reason := spec.why_not(**problem):
+        return Resolution(case=case, status="unsupported", note=reason)
     work = attentions.Work(
-        b=case.b, h=case.h, n=case.n, d=case.d, m=case.m, phase=case.phase,
-        itemsize=getattr(torch, case.dtype).itemsize, options=options,
+        b=case.b, h=case.h, n=case.n, d=case.d, m=case.m, phase=case.core_phase,
+        itemsize=getattr(torch, case.dtype).itemsize, options=options, **problem,
     )  # fmt: skip
-    problem = spec.check(
-        attentions.Size(heads=case.h, head_dim=case.d, tokens=case.n, anchors=case.m), options
-    )  # fmt: skip
-    if problem:
-        return Resolution(case=case, status="unsupported", note=problem)
+    size = attentions.Size(heads=case.h, head_dim=case.d, tokens=case.n, anchors=case.m, **problem)
+    if reason := spec.check(size, options):
+        return Resolution(case=case, status="unsupported", note=reason)
     dtype = getattr(torch, case.dtype)
     missing = attentions.why_unavailable(case.label, device=case.device)
     if missing is None and case.scope == "model":
@@ -145,16 +151,20 @@ def resolve(case: Case) -> Resolution:
     except attentions.Unavailable as reason:
         return Resolution(case=case, status="unsupported", note=str(reason))
     case = replace(case, backend=backend.name)
+    if reason := layers.why_not_here(case, backend):
+        return Resolution(case=case, status="unsupported", note=reason)
     if spec.model is None:
         return Resolution(case=case, note=spec.note(work))
     cost = spec.cost(
-        case.b, case.h, case.n, case.d, case.m, case.phase, itemsize=work.itemsize, backend=backend.name, **options
-    )
+        case.b, case.h, case.n, case.d, case.m, case.core_phase, itemsize=work.itemsize, backend=backend.name,
+        **problem, **options,
+    )  # fmt: skip
     if case.scope == "model":
         peak, flops = _whole(case, spec, backend, cost.flops)
         return Resolution(case=case, note=spec.note(work), peak_bytes=peak, flops=flops)
-    inputs = (3 if case.phase == "forward" else 4) * work.tokens * work.d * work.itemsize
-    return Resolution(case=case, note=spec.note(work), peak_bytes=cost.peak + inputs, flops=cost.flops)
+    vectors = (1 if case.phase == "forward" else 2) * work.tokens + 2 * work.keys  # q, its output's gradient; k and v
+    peak = cost.peak + vectors * work.d * work.itemsize
+    return Resolution(case=case, note=spec.note(work), peak_bytes=peak, flops=cost.flops)
 
 
 def _whole(case: Case, spec: Any, backend: Any, core: int) -> tuple[int, int]:
@@ -162,7 +172,7 @@ def _whole(case: Case, spec: Any, backend: Any, core: int) -> tuple[int, int]:
     import torch
 
     architecture, resolution = models.of_case(case)
-    itemsize = getattr(torch, case.dtype).itemsize
+    itemsize = 4 if case.is_on("amp") else getattr(torch, case.dtype).itemsize  # weights, and what autocast leaves
     costs = [
         spec.cost(
             case.b, case.h, case.n, case.d, case.m, phase, itemsize=itemsize, backend=backend.name,
@@ -212,6 +222,7 @@ def _describe(spec: Any, devices: list[str]) -> dict[str, Any]:
         "not_parallel": parallel.why_not(spec.name),
         "bottleneck": spec.bottleneck,
         "shares_query_key": spec.shares_query_key,
+        "problems": [*spec.problems],
         "options": {
             o.name: {"default": _plain(o.default), "choices": [_plain(c) for c in o.choices], "help": o.help}
             for o in spec.options
@@ -220,7 +231,12 @@ def _describe(spec: Any, devices: list[str]) -> dict[str, Any]:
         "unavailable": refusals(spec.name),
         "best": {device: _best(spec, device) for device in devices},
         "backends": {
-            b.name: {"summary": b.summary, "automatic": b.automatic, "unavailable": refusals(f"{spec.name}:{b.name}")}
+            b.name: {
+                "summary": b.summary,
+                "automatic": b.automatic,
+                "layer": layers.told(b),
+                "unavailable": refusals(f"{spec.name}:{b.name}"),
+            }
             for b in spec.backends
         },
     }
@@ -265,7 +281,7 @@ def _cache_key(plugins: Sequence[str]) -> str:
     sources = sorted((Path(__file__).resolve().parents[2] / "attentions").rglob("*.py"))
     for path in [*sources, Path(__file__), *map(Path, plugins), DRIVER]:
         with suppress(OSError):
-            digest.update(f"{path}\0".encode() + path.read_bytes())
+            digest.update(f"{path}\0".encode() + contents(path))
     for name in PACKAGES:
         with suppress(metadata.PackageNotFoundError):
             digest.update(f"{name}={metadata.version(name)}\0".encode())

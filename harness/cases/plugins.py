@@ -1,4 +1,4 @@
-"""Plugins of a sweep: files of code, run only where this call names them, and one file for the whole of a run.
+"""Plugins of a sweep: code, run only where this call names it, and the same for the whole of a run. No torch.
 
 known = digests(sweep.plugin)                  # {"mine.py": "3f2c…"}, kept in environment.json
 check_same(known, digests(sweep.plugin))       # UsageError where a file was edited since
@@ -18,11 +18,14 @@ DIGITS = 16
 
 
 def digests(paths: Iterable[str]) -> dict[str, str]:
-    """The first digits of each file's SHA-256 by its name. Raises UsageError for one that cannot be read."""
+    """The first digits of the SHA-256 of each file, or of all of a package's, by its name.
+
+    Raises UsageError for one that cannot be read.
+    """
     found: dict[str, str] = {}
     for path in paths:
         try:
-            content = Path(path).read_bytes()
+            content = contents(Path(path))
         except FileNotFoundError:
             raise UsageError(f"plugin {path}: no such file") from None
         except OSError as error:
@@ -30,6 +33,19 @@ def digests(paths: Iterable[str]) -> dict[str, str]:
         name = Path(path).name
         found[name] = found.get(name, "") + hashlib.sha256(content).hexdigest()[:DIGITS]
     return found
+
+
+def contents(path: Path) -> bytes:
+    """What a plugin's code is: the file, or every Python file of a package with its name. Raises OSError."""
+    if not is_package(path):
+        return path.read_bytes()
+    files = sorted(path.rglob("*.py"))
+    return b"\0".join(part for file in files for part in (str(file.relative_to(path)).encode(), file.read_bytes()))
+
+
+def is_package(path: Path) -> bool:
+    """Whether it is a folder that Python imports."""
+    return (path / "__init__.py").is_file()
 
 
 def check_same(known: Mapping[str, str], now: Mapping[str, str]) -> None:

@@ -10,20 +10,22 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from harness.cases.axes import rule, sizes
+from harness.cases import foreign, layers, settings, shapes
+from harness.cases.axes import LARGEST_BATCH, USUAL_M, adapted_m, rule, sizes, usual_m
+from harness.cases.problems import asked_problems, problems_at, truth
 from harness.cases.sharing import MOST_RANKS, chosen_metrics, sharable
 from harness.errors import UsageError, brief, reason, unknown
-from harness.store import opening
+from harness.store import opening, record
 from harness.store.documents import MOST_TOML_BYTES, Damaged, parse_toml
-from harness.store.record import DTYPES, MODEL_KEYS, PHASES, RANK_UNITS, SCOPES, UNITS, Case, canonical_options
-from harness.vision.models import ANCHORS, ARCHITECTURES, PATCH, architecture
+from harness.store.record import PHASES, RANK_UNITS, SCOPES, UNITS, Case, canonical_options
+from harness.vision.models import ANCHORS, ARCHITECTURES, AS_IS, PATCH, check_name, is_foreign
 
 NUMBERS = {
     "seed": "a whole number from 0 to 2147483647", "budget": "seconds, more than 0 and at most 3600",
@@ -31,33 +33,42 @@ NUMBERS = {
     "sequence_parallel": f"a number of processes from 1 to {MOST_RANKS}",
 }  # fmt: skip
 MOST_CASES = 100_000
+DEFAULTED = ("m", "kv_heads", "kv_tokens", "resolution")  # of the sizes: those of which an empty list means something
 
 
 class Sweep(BaseModel):
     """The axes and settings of one sweep; the field names are the keys of sweep.toml and the command line's options.
 
-    attention: empty means every variant; m concerns variants with a bottleneck only; dtype "auto" is bfloat16 on a
-    GPU and float32 on the CPU; set holds variant options, `{"anchor.init": "paper"}`; budget and timeout are seconds
-    a case, patience those that a run may wait in all for a quiet machine (0: nothing is taken again). Scope model takes
-    its n, heads and head_dim from model and resolution (the side of square images, in pixels), and, where it is the
-    only scope, m = 30 by default. sequence_parallel: processes that share each case.
+    attention: empty means every variant; m concerns variants with a bottleneck only, empty means 64, or less where n is
+    no larger; causal, kv_heads (a divisor of heads) and kv_tokens: which problem, empty means the queries' own; dtype
+    "auto" is bfloat16 on a GPU and float32 on the CPU; set holds variant options, `{"anchor.init": "paper,sharp"}`;
+    budget and timeout are seconds a case, patience those that a run may wait in all for a quiet machine (0: nothing is
+    taken again). Scope model takes its n, heads and head_dim from model and resolution (the side of square images, in
+    pixels; of a language model n, its tokens), and, where it is the only scope, m = 30 by default; compile and amp:
+    by torch.compile, and under autocast to dtype with weights in float32. sequence_parallel: processes that share each
+    case.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     attention: tuple[str, ...] = ()
     n: tuple[int, ...] = (4096,)
-    m: tuple[int, ...] = (64,)
+    m: tuple[int, ...] = ()
     batch: tuple[int, ...] = (1,)
     heads: tuple[int, ...] = (6,)
     head_dim: tuple[int, ...] = (64,)
+    causal: tuple[bool, ...] = (False,)
+    kv_heads: tuple[int, ...] = ()
+    kv_tokens: tuple[int, ...] = ()
     dtype: tuple[str, ...] = ("auto",)
     phase: tuple[str, ...] = ("forward",)
     scope: tuple[str, ...] = ("core",)
     model: tuple[str, ...] = ("anchorformer_tiny",)
     resolution: tuple[int, ...] = (224,)
+    compile: tuple[bool, ...] = (False,)
+    amp: tuple[bool, ...] = (False,)
     device: str = "auto"
-    set: dict[str, str] = Field(default_factory=dict)
+    set: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     sequence_parallel: int = Field(default=1, ge=1, le=MOST_RANKS)
     metrics: tuple[str, ...] = tuple(UNITS)
     plugin: tuple[str, ...] = ()
@@ -73,14 +84,15 @@ class Sweep(BaseModel):
             raise ValueError(f"{value!r} is no number")
         return value
 
-    @field_validator("n", "m", "batch", "heads", "head_dim", "resolution", mode="before")
+    @field_validator("n", "m", "batch", "heads", "head_dim", "resolution", "kv_heads", "kv_tokens", mode="before")
     @classmethod
     def _sizes(cls, value: Any, info: Any) -> tuple[int, ...]:
         found = _unique(size for text in _words(value) for size in sizes(text, axis=info.field_name))
-        if not found:
+        if not found and info.field_name not in DEFAULTED:
             raise ValueError(f"an empty list; {rule(info.field_name)}")
+        ours = info.field_name == "resolution" and not all(map(is_foreign, info.data.get("model", ("",))))
         for size in found:
-            if info.field_name == "resolution" and size % PATCH:
+            if ours and size % PATCH:
                 raise ValueError(f"{size} is no multiple of the {PATCH} pixels of a patch")
         return found
 
@@ -88,16 +100,27 @@ class Sweep(BaseModel):
     @classmethod
     def _names(cls, value: Any, info: Any) -> tuple[str, ...]:
         found = _unique(word.strip() for text in _words(value) for word in str(text).split(",") if word.strip())
+        found = _unique(map(record.dtype_named, found)) if info.field_name == "dtype" else found
         _encodable(found)
-        valid = {"metrics": (*UNITS, *RANK_UNITS), "dtype": ("auto", *DTYPES), "phase": PHASES, "scope": SCOPES}
-        valid["model"] = tuple(ARCHITECTURES)
+        valid = {"metrics": (*UNITS, *RANK_UNITS), "dtype": ("auto", *record.DTYPES), "phase": PHASES, "scope": SCOPES}
         for name in found:
+            if info.field_name == "model":
+                check_name(name)
             if info.field_name in valid and name not in valid[info.field_name]:
                 raise ValueError(unknown(info.field_name.removesuffix("s"), name, valid[info.field_name]))
+        valid["model"] = tuple(ARCHITECTURES)
         if not found and info.field_name in valid:
             raise ValueError(f"{info.field_name} is empty; valid: {', '.join(valid[info.field_name])}")
         if not found and value not in ((), []):  # such as a shell's variable that is not set
             raise ValueError(f"{brief(repr(value))} names nothing; leave {info.field_name} out for its default")
+        return found
+
+    @field_validator("causal", "compile", "amp", mode="before")
+    @classmethod
+    def _truths(cls, value: Any, info: Any) -> tuple[bool, ...]:
+        found = _unique(truth(word, axis=info.field_name) for word in _words(value))
+        if not found:
+            raise ValueError(f"an empty list; {info.field_name} takes true, false or both")
         return found
 
     @field_validator("device")
@@ -110,14 +133,10 @@ class Sweep(BaseModel):
 
     @field_validator("set", mode="before")
     @classmethod
-    def _settings(cls, value: Any) -> dict[str, str]:
-        if not isinstance(value, Mapping):
-            raise ValueError(f"set takes variant.option = value pairs, not {brief(repr(value))}")
-        for key in value:
-            if str(key).count(".") != 1 or not all(str(key).split(".")):
-                raise ValueError(f"{brief(repr(key))} is not of the form variant.option, such as anchor.init")
-        _encodable([str(text) for pair in value.items() for text in pair])
-        return {str(key): str(text) for key, text in value.items()}
+    def _settings(cls, value: Any) -> dict[str, tuple[str, ...]]:
+        found = settings.parsed(value)
+        _encodable([text for key, several in found.items() for text in (key, *several)])
+        return found
 
     @classmethod
     def parse(cls, given: Mapping[str, Any], *, source: str = "") -> Sweep:
@@ -127,12 +146,14 @@ class Sweep(BaseModel):
             if key not in cls.model_fields:
                 raise UsageError(place + unknown("key", str(key), cls.model_fields))
         try:
-            sweep = cls.model_validate(dict(given))
+            sweep = cls.model_validate(given := foreign.named(given))
             changes: dict[str, Any] = {
                 "metrics": chosen_metrics(sweep.metrics, ranks=sweep.sequence_parallel, named="metrics" in given)
             }
-            if sweep.scope == ("model",) and "m" not in given:
+            if sweep.scope == ("model",) and not sweep.m:
                 changes["m"] = (ANCHORS,)
+            if sweep.scope == ("model",) and "n" in given and "resolution" not in given:
+                changes["resolution"] = ()  # of models of others, which take token counts, too
             return sweep.model_copy(update=changes)
         except ValidationError as error:
             first = error.errors()[0]
@@ -147,11 +168,21 @@ class Sweep(BaseModel):
         """The sweep as TOML that `from_toml` reads back equal."""
         lines = []
         for name, value in self.model_dump(mode="json", exclude={"set"}).items():
-            lines.append(f"{name} = {_toml(value)}")
+            if name == "batch":
+                value = ["max" if size == LARGEST_BATCH else size for size in value]
+            if name != "resolution" or value:
+                lines.append(f"{name} = {_toml(value)}")
         if self.set:
             lines.append("\n[set]")
-            lines += [f"{_toml(key)} = {_toml(text)}" for key, text in self.set.items()]
+            lines += [f"{_toml(key)} = {_toml(settings.typed(several))}" for key, several in self.set.items()]
         return "\n".join(lines) + "\n"
+
+    def bottlenecks(self, n: int) -> tuple[int, ...]:
+        """The m at n keys: those chosen; by default 64, or the largest power of two below n where that is less."""
+        return self.m or (usual_m(n),)
+
+
+DEFAULTS = {name: field.default for name, field in Sweep.model_fields.items()}
 
 
 def read_toml(path: Path, *, of_run: bool = False) -> dict[str, Any]:
@@ -183,12 +214,12 @@ def read_toml(path: Path, *, of_run: bool = False) -> dict[str, Any]:
 def expand(sweep: Sweep, catalogue: Mapping[str, Any], *, device: str) -> tuple[list[Case], list[str]]:
     """The cases of a sweep, backends still open, and warnings. Raises UsageError for names that do not exist.
 
-    A sweep that names no variants takes all but the floor. Exact variants have one case per n. A bottleneck m ≥ n is
-    none: such pairs are left out with a warning, and are an error when a variant has no other.
+    A sweep that names no variants takes all but the floor. Exact variants have one case per n. Whether a bottleneck
+    m ≥ n can be is for the variant to say, as whether it can do a problem; the default m stays below n.
     """
-    _check_axes(sweep)
+    shapes.check_axes(sweep, DEFAULTS)
     dtypes = _unique(("float32" if device == "cpu" else "bfloat16") if d == "auto" else d for d in sweep.dtype)
-    asked = sweep.attention or tuple(name for name, entry in catalogue.items() if not entry.get("floor"))
+    asked, catalogue = foreign.attention(sweep, catalogue)
     if sweep.sequence_parallel > 1:
         asked = sharable(sweep.attention, catalogue, ranks=sweep.sequence_parallel, scope=sweep.scope, n=sweep.n)
     for name in asked:
@@ -197,79 +228,37 @@ def expand(sweep: Sweep, catalogue: Mapping[str, Any], *, device: str) -> tuple[
             raise UsageError(unknown("attention", variant, catalogue))
         if backend not in ("", *catalogue[variant]["backends"]) or name.endswith(":"):
             raise UsageError(unknown(f"backend of {variant}", backend, catalogue[variant]["backends"]))
-    options = _options(sweep, catalogue, asked)
-    shapes = {scope: _shapes(sweep, scope) for scope in sweep.scope}
-    lengths = map(len, (asked, sweep.m, sweep.phase, dtypes, sweep.batch))
-    count = math.prod(lengths) * sum(map(len, shapes.values()))
+    asked = layers.each(asked, catalogue)
+    options = settings.chosen(sweep.set, catalogue, asked, scope=sweep.scope, most=MOST_CASES)
+    sized = {scope: shapes.of(sweep, scope, DEFAULTS) for scope in sweep.scope}
+    axes = (sweep.m, sweep.phase, dtypes, sweep.batch, sweep.causal, sweep.kv_heads, sweep.kv_tokens)
+    several = sum(len(options[name.partition(":")[0]]) for name in asked)
+    count = several * math.prod(len(axis) or 1 for axis in axes) * sum(map(len, sized.values()))
     if count > MOST_CASES:
         raise UsageError(f"the axes multiply to {count} cases; at most {MOST_CASES}: give fewer values")
-    ns = _unique(n for found in shapes.values() for _, _, n, _ in found)
-    cases, dropped = [], set()
+    found, warnings = problems_at([(h, n) for own in sized.values() for h, _, n, _ in own], asked_problems(sweep))
+    cases: list[Case] = []
+    adapted: set[tuple[int, int]] = set()
     for name in asked:
         variant, _, backend = name.partition(":")
-        bottlenecked = bool(catalogue[variant]["bottleneck"])
-        ms = sweep.m if bottlenecked else (None,)
-        impossible = {(n, m) for n in ns for m in ms if m is not None and m >= n}
-        if len(impossible) == len(ns) * len(ms):
-            raise UsageError(
-                f"m must be below n for {variant}: m = {_list(sweep.m)} against n = {_list(ns)}; "
-                f"choose a smaller --m or a larger --{'resolution' if sweep.scope == ('model',) else 'n'}"
-            )
-        dropped |= impossible
+        bottlenecked = layers.has_bottleneck(catalogue[variant], backend)
         for scope, phase, dtype, b in product(sweep.scope, sweep.phase, dtypes, sweep.batch):
-            for (h, d, n, told), m in product(shapes[scope], ms):
-                if (n, m) not in impossible:
-                    cases.append(
+            for (h, d, n, told), own in product(sized[scope], options[variant]):
+                if variant == AS_IS and not is_foreign(told["model"]):
+                    continue
+                for problem in found[h, n]:
+                    keys = min(n, problem.kv_tokens or n)
+                    ms = sweep.bottlenecks(keys) if bottlenecked else (None,)
+                    adapted |= {(keys, m) for m in ms if m is not None and not sweep.m and m != USUAL_M}
+                    cases += [
                         Case(
                             attention=variant, backend=backend, scope=scope, phase=phase, b=b, h=h, n=n, d=d, m=m,
-                            dtype=dtype, device=device, options=canonical_options({**options[variant], **told}),
-                            seed=sweep.seed,
+                            dtype=shapes.precision(dtype, told, sweep), device=device, seed=sweep.seed,
+                            options=canonical_options({**own, **told, **problem.options}),
                         )
-                    )  # fmt: skip
-    warnings = [f"left out m >= n: {_list(f'n={n} m={m}' for n, m in sorted(dropped))}"] if dropped else []
-    return cases, warnings
-
-
-def _check_axes(sweep: Sweep) -> None:
-    """Raise UsageError for an axis that was set and that no scope of the sweep has."""
-    lacking, instead = ("model", "resolution"), "add --scope model"
-    if sweep.scope == ("model",):
-        lacking, instead = ("n", "heads", "head_dim"), "give --model and --resolution instead"
-    elif "model" in sweep.scope:
-        return
-    for name in lacking:
-        if getattr(sweep, name) != Sweep.model_fields[name].default:
-            option = f"--{name.replace('_', '-')} {_list(getattr(sweep, name))}"
-            raise UsageError(f"{option} means nothing in scope {', '.join(sweep.scope)}; {instead}")
-
-
-def _shapes(sweep: Sweep, scope: str) -> list[tuple[int, int, int, dict[str, Any]]]:
-    """(h, d, n, what options hold beside the variant's) of every size of a scope."""
-    if scope != "model":
-        return [(h, d, n, {}) for h, d, n in product(sweep.heads, sweep.head_dim, sweep.n)]
-    found = [(architecture(name), side) for name, side in product(sweep.model, sweep.resolution)]
-    return [
-        (model.heads, model.head_dim, model.tokens(side), dict(zip(MODEL_KEYS, (model.name, side), strict=True)))
-        for model, side in found
-    ]
-
-
-def _options(sweep: Sweep, catalogue: Mapping[str, Any], asked: Sequence[str]) -> dict[str, dict[str, str]]:
-    chosen: dict[str, dict[str, str]] = {name.partition(":")[0]: {} for name in asked}
-    for key, value in sweep.set.items():
-        variant, option = key.split(".")
-        if variant not in catalogue:
-            raise UsageError(f"--set {key}: " + unknown("attention", variant, catalogue))
-        if option not in catalogue[variant]["options"]:
-            raise UsageError(f"--set {key}: " + unknown(f"option of {variant}", option, catalogue[variant]["options"]))
-        if variant not in chosen:
-            raise UsageError(f"--set {key}: {variant} is not part of this sweep; add it to --attention")
-        if any(c in value for c in ";\n\r"):
-            raise UsageError(f"--set {key}: {value!r} holds a ';' or a line break")
-        if option in MODEL_KEYS and "model" in sweep.scope:
-            raise UsageError(f"--set {key}: {option} is the model's own in scope model; measure it in another scope")
-        chosen[variant][option] = value
-    return chosen
+                        for m in ms
+                    ]  # fmt: skip
+    return list(dict.fromkeys(cases)), [*warnings, *adapted_m(adapted)]
 
 
 def _encodable(texts: Iterable[str]) -> None:
@@ -289,8 +278,3 @@ def _words(value: Any) -> Iterable[Any]:
 
 def _unique(values: Iterable[Any]) -> tuple[Any, ...]:
     return tuple(dict.fromkeys(values))
-
-
-def _list(values: Iterable[Any], most: int = 6) -> str:
-    texts = [str(value) for value in values]
-    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")

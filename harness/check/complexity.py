@@ -15,7 +15,8 @@ from itertools import pairwise
 
 from harness import stats
 from harness.check.verdict import Finding
-from harness.store.record import Case
+from harness.store.problem import Problem
+from harness.store.record import Case, canonical_options
 
 POINTS = 3
 TOLERANCE = 0.15  # the built-in variants are within 0.08; a quadratic one is 1 off
@@ -39,7 +40,8 @@ class Point:
 
 def sizes(case: Case) -> list[Case]:
     """The small cases over n (and m, for a variant with one) whose figures the contract of `case` is fitted on."""
-    small = replace(case, b=1, h=1, d=D, scope="core")
+    own = canonical_options(case.variant_options | Problem(causal=case.problem.causal).options)
+    small = replace(case, b=1, h=1, d=D, scope="core", options=own)  # one head, and keys that grow with the queries
     if case.m is None:
         return [replace(small, n=n) for n in N_EXACT]
     return [replace(small, n=n, m=M_FIXED) for n in N] + [replace(small, n=N_FIXED, m=m) for m in M]

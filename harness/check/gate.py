@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness.check import baseline, deterministic, revisions, suite
+from harness.check import baseline, complexity, deterministic, revisions, suite
 from harness.check.deterministic import Facts
 from harness.check.pairs import SECONDS, THREADS, Rounds
 from harness.check.probing import Prober
@@ -177,11 +177,11 @@ class _Measurement:
 
     def _contracts(self, planned: Sequence[Planned], session: Mapping[str, Any]) -> list[Finding]:
         """The complexity contract of each variant, backend and phase that works at head, once."""
-        done: dict[tuple[str, ...], Case] = {}
+        done: dict[tuple[Any, ...], Case] = {}
         for case in planned:
             if case.head and case.name in self.head_facts and self.head_facts[case.name].status == "ok":
                 found = case.head.case
-                done.setdefault((found.label, found.phase, found.dtype, found.options), found)
+                done.setdefault((found.label, found.phase, found.dtype, *complexity.sizes(found)), found)
         findings = []
         for place, case in enumerate(done.values()):
             self.listener.step(place + 1, len(done), f"complexity contract: {case.label} {case.phase}")

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
+from harness.cases.plugins import is_package
 from harness.check import interpreter
 from harness.errors import Failure, NothingToCompare, UsageError
 from harness.machine.environment import ELSEWHERE
@@ -166,7 +167,7 @@ def _sides(
         there = tree / plugin.relative_to(root) if plugin.is_relative_to(root) else plugin
         if there == plugin:
             notes.append(f"{plugin} lies outside {root}: it is the same file on both sides")
-        if there.is_file():
+        if there.is_file() or is_package(there):
             moved.append(str(there))
         else:
             notes.append(f"{plugin.relative_to(root)} is new: {commit[:12]} does not have it")
@@ -184,7 +185,7 @@ def _head(folder: Path, plugins: Sequence[str]) -> Side:
     files = []
     for plugin in plugins:
         path = Path(plugin).resolve()
-        if not path.is_file():
+        if not (path.is_file() or is_package(path)):
             raise UsageError(f"plugin {plugin}: no such file")
         files.append(str(path))
     own = _attentions()

@@ -15,8 +15,11 @@ from harness.engines.local import Engine
 from harness.errors import UsageError
 from harness.store.record import Case
 
-CASE_AXES = ("attention", "n", "m", "batch", "heads", "head_dim", "dtype", "phase", "scope", "set")
-COMMON: dict[str, Any] = {"n": ["1024"], "m": ["64"], "batch": ["1"], "heads": ["6"], "head_dim": ["64"]}
+CASE_AXES = (
+    "attention", "n", "m", "batch", "heads", "head_dim", "causal", "kv_heads", "kv_tokens", "dtype", "phase", "scope",
+    "set",
+)  # fmt: skip
+COMMON: dict[str, Any] = {"n": ["1024"], "batch": ["1"], "heads": ["6"], "head_dim": ["64"]}
 DEFAULTS: tuple[dict[str, Any], ...] = (
     {"attention": ["full"], "n": ["512"]},
     {"attention": ["flash", "linformer", "anchor"], "phase": ["forward", "train"]},

@@ -11,7 +11,7 @@ from harness.cli._axes import with_axes
 
 
 @with_axes(
-    hidden=("metrics", "budget", "patience", "model", "resolution"),
+    hidden=("metrics", "budget", "patience", "model", "resolution", "compile", "amp"),
     told={
         "attention": "Variants, or variant:backend, by comma. Default: full, flash, linformer, anchor and nystrom, or "
         "those of --plugin, or with --baseline the file's cases.",

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import typer
 
+from harness.cli._rows import with_rows
 
+
+@with_rows
 def command(
+    which: dict[str, Any],
     a: Path = typer.Argument(help="The run folder that figures are compared against."),
     b: Path = typer.Argument(help="The other run folder; ratios are B over A."),
     metrics: str = typer.Option("latency", "--metrics", help="Metrics by comma."),
@@ -20,6 +25,6 @@ def command(
     from harness.errors import NOTHING, OK
     from harness.store.table import write
 
-    found = compare(a, b, metrics=metrics)
+    found = compare(a, b, metrics=metrics, **which)
     write((json.dumps(found.as_json(), indent=2, allow_nan=False) if as_json else repr(found)) + "\n")
     return OK if found.comparable else NOTHING

@@ -10,7 +10,7 @@ from harness.cli._axes import with_axes
 
 
 @with_axes(
-    hidden=("attention", "n", "metrics", "model", "resolution"),
+    hidden=("attention", "n", "metrics", "model", "resolution", "compile", "amp"),
     told={
         "scope": "core (q, k, v in) or layer (with its projections). Default: core.",
         "seed": "Seed of inputs and parameters. Default: 0.",

@@ -8,7 +8,7 @@ import typer
 
 
 def command(
-    plugin: list[str] | None = typer.Option(None, "--plugin", help="A Python file that defines variants; it is run."),
+    plugin: list[str] | None = typer.Option(None, "--plugin", help="A Python file or package of your own; it is run."),
     as_json: bool = typer.Option(False, "--json", help="One JSON document on stdout."),
 ) -> None:
     """List the attention variants: paper, options, backends, and what is missing where one cannot run here."""
@@ -34,7 +34,11 @@ def _text(name: str, entry: dict[str, Any]) -> str:
     kind = "exact" if entry["exact"] else f"approximate{bottleneck}"
     if entry["floor"]:
         kind = "the floor; left out of a sweep that does not name it"
+    if all(facts["layer"] is not None for facts in entry["backends"].values()):
+        kind = f"whole layers, for scope layer{bottleneck}"
     lines = [f"{name}: {entry['title']} ({kind})", f"  {entry['paper']}"]
+    if entry["problems"]:
+        lines.append("  takes " + ", ".join(f"--{key.replace('_', '-')}" for key in entry["problems"]))
     for option, facts in entry["options"].items():
         choices = f" ({', '.join(map(str, facts['choices']))})" if facts["choices"] else ""
         lines.append(f"  --set {name}.{option}={facts['default']}{choices}: {facts['help']}")

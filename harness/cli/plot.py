@@ -1,20 +1,20 @@
 """harness plot results/cpu --figure latency,roofline"""
 
 from pathlib import Path
+from typing import Any
 
 import typer
 
+from harness.cli._rows import with_rows
 
+
+@with_rows
 def command(
+    which: dict[str, Any],
     run: Path | None = typer.Argument(None, help="A run's folder; the newest one under results/ by default."),
     figure: list[str] = typer.Option([], "--figure", help="Figures to draw, comma-separated; all by default."),
     out: Path | None = typer.Option(None, "--out", help="Where to write; the run's own figures/ by default."),
     format: list[str] = typer.Option(["png,svg"], "--format", help="png, svg or both."),
-    attention: list[str] = typer.Option([], "--attention", help="Only these: anchor, anchor:sdpa."),
-    n: list[str] = typer.Option([], "--n", help="Only these token counts: 1024,4k."),
-    m: list[str] = typer.Option([], "--m", help="Only these m, and the exact variants."),
-    phase: list[str] = typer.Option([], "--phase", help="Only these phases."),
-    dtype: list[str] = typer.Option([], "--dtype", help="Only these dtypes."),
     by: str = typer.Option(
         "latency", "--by", help="Whose time: latency (the device's), host, or eager (the longer). One on a CPU."
     ),
@@ -29,9 +29,7 @@ def command(
     from harness.store import runs as store
 
     folder = run if run is not None else store.newest_run(Path("results"))
-    outcome = Run((folder,)).draw(
-        figure, out=out, formats=format, attention=attention, n=n, m=m, phase=phase, dtype=dtype, by=by
-    )  # fmt: skip
+    outcome = Run((folder,)).draw(figure, out=out, formats=format, by=by, **which)
     for name, reason in outcome.skipped.items():
         print(f"harness: skipped {name}: {reason}", file=sys.stderr)
     if not outcome.figures:

@@ -20,12 +20,15 @@ from harness.answers import recommend as recommending
 from harness.answers.crossover import Crossover
 from harness.answers.terminal import as_text
 from harness.cases import catalogue
+from harness.cases.problems import asked_problems
+from harness.cases.space import Sweep
 from harness.door.bar import listening
 from harness.door.defined import named
 from harness.door.measure import Keys, fresh, over_file, split
-from harness.door.stored import Run, read
+from harness.door.stored import Only, Run, kept, read
 from harness.errors import NothingToCompare, UsageError
 from harness.store.contention import banner
+from harness.store.problem import DEFAULT, PROBLEM_KEYS
 from harness.store.table import folded
 from harness.sweep.conduct import Listener
 
@@ -88,6 +91,7 @@ class Crossing:
     b: str
     device: str
     answer: Crossover
+    problem: str = DEFAULT
 
     @property
     def n(self) -> int | None:
@@ -101,7 +105,8 @@ class Crossing:
 
     def as_json(self) -> dict[str, Any]:
         """As `harness crossover --json` prints it."""
-        document = {"a": self.a, "b": self.b, "device": self.device, "answer": self.sentence, **asdict(self.answer)}
+        told = {"a": self.a, "b": self.b, "device": self.device, "problem": self.problem, "answer": self.sentence}
+        document = {**told, **asdict(self.answer)}
         for probe in document["probes"]:
             probe.update({k: None for k in ("ratio", "low", "high") if probe[k] in (0.0, float("inf"))})
         return document
@@ -115,8 +120,9 @@ class Crossing:
             beside = " contended" if probe.contended else ""
             texts.append(f"n={probe.n:<8} {times} {interval}  {probe.winner}{beside}")
         a, b = self.a, self.b
+        where = self.device + ("" if self.problem == DEFAULT else f", {self.problem}")
         return "\n".join(
-            [*texts, "", f"{self.sentence} on {self.device}; times of {a} and {b}, their ratio and who wins above"]
+            [*texts, "", f"{self.sentence} on {where}; times of {a} and {b}, their ratio and who wins above"]
         )
 
 
@@ -158,15 +164,19 @@ class Limits(TypedDict, total=False):
     by: str
 
 
-def compare(a: Stored, b: Stored, *, metrics: str | Sequence[str] = "latency") -> Comparison:
+def compare(
+    a: Stored, b: Stored, *, metrics: str | Sequence[str] = "latency", **which: Unpack[Only]
+) -> Comparison:  # fmt: skip
     """Two stored runs: the ratio b/a of each case with its interval, and what it does not show.
 
-    Raises UsageError for an unknown metric, NothingToCompare when the runs share no case.
+    which: the rows meant, as in Run.table. Raises UsageError for an unknown metric and for what neither run holds,
+    NothingToCompare when the runs share no case.
     """
     texts = [metrics] if isinstance(metrics, str) else metrics
     names = tuple(name.strip() for text in texts for name in text.split(",") if name.strip())
     first, second = _path(a), _path(b)
-    return Comparison(first, second, tuple(comparing.compare(first, second, metrics=names)))
+    lines = comparing.compare(first, second, metrics=names, keep=lambda frame: kept(frame, which))
+    return Comparison(first, second, tuple(lines))
 
 
 def crossover(
@@ -189,7 +199,9 @@ def crossover(
         answer, device = measure_crossover.measure(
             given, *names, low=str(low), high=str(high), say=_say if progress else _nothing
         )  # fmt: skip
-    return Crossing(a=names[0], b=names[1], device=device, answer=answer)
+    sweep = Sweep.parse({key: value for key, value in given.items() if key in (*PROBLEM_KEYS, "heads")})
+    problem = str(asked_problems(sweep)[0].at(h=sweep.heads[0], n=0))
+    return Crossing(a=names[0], b=names[1], device=device, answer=answer, problem=problem)
 
 
 def recommend(

@@ -1,6 +1,6 @@
 """A variant that a script or a notebook defines, as a plugin file that the worker loads: cloudpickle carries it.
 
-    variant = Defined.of(my_attention)               # a function f(q, k, v), or an attentions.Spec
+    variant = Defined.of(my_attention)               # a function f(q, k, v), a layer's class, or an attentions.Spec
     variant.name, variant.digest                     # "my_attention", twelve digits of what its code says
     variant.write(Path("results/mine"))              # results/mine/variants/my_attention.py, a plugin like any other
 
@@ -73,7 +73,7 @@ class Defined:
 
     @classmethod
     def of(cls, given: Any) -> Defined:
-        """A Spec, or a function that maps (q, k, v), each (b, h, n, d), to (b, h, n, d). Raises UsageError."""
+        """A Spec, a function f(q, k, v) of (b, h, n, d) tensors, or the class of a layer. Raises UsageError."""
         from attentions import Spec
 
         spec = given if isinstance(given, Spec) else _spec_of(given)
@@ -136,10 +136,15 @@ def named(given: Any) -> str | Defined:
 
 
 def _spec_of(given: Any) -> Any:
-    from attentions import Backend, Spec
+    from attentions import Backend, Spec, plugins
 
     what = "attention takes names, a Spec or a function f(q, k, v)"
-    if not callable(given) or isinstance(given, type):
+    if isinstance(given, type):
+        if why := plugins.why_no_layer(given):
+            raise UsageError(f"{what}, not {given!r}: as a layer it {why}; {plugins.LAYER}")
+        name = given.__name__
+        return plugins.whole_layers(name.lower(), f"{name}, a layer of the caller's", {name: given})
+    if not callable(given):
         raise UsageError(f"{what}, not {given!r}")
     function: Callable[..., Any] = given
     name = getattr(function, "__name__", "")
@@ -267,7 +272,7 @@ def _names(code: types.CodeType) -> set[str]:
 
 def _source(spec: Any) -> str:
     """The text of its backends as comments, where there is a text: for who reads the run later."""
-    functions: list[Callable[..., Any]] = [backend.compute for backend in spec.backends]
+    functions: list[Callable[..., Any]] = [getattr(b.layer, "made", b.compute) for b in spec.backends]
     lines: list[str] = []
     for function in functions:
         with suppress(OSError, TypeError):

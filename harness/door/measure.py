@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
+from harness.cases import foreign
 from harness.cases.plugins import check_named
 from harness.cases.sharing import torchrun
 from harness.cases.space import Sweep, read_toml
@@ -37,11 +38,16 @@ class Keys(TypedDict, total=False):
     batch: Sizes
     heads: Sizes
     head_dim: Sizes
+    causal: bool | Iterable[bool]
+    kv_heads: Sizes
+    kv_tokens: Sizes
     dtype: Names
     phase: Names
     scope: Names
     model: Names
     resolution: Sizes
+    compile: bool | Iterable[bool]
+    amp: bool | Iterable[bool]
     device: str
     set: Mapping[str, Any]
     sequence_parallel: int
@@ -137,8 +143,8 @@ def over_file(config: Path | None, given: Mapping[str, Any]) -> dict[str, Any]:
     Raises UsageError; for plugins that only the file names, too.
     """
     known = read_toml(config) if config else {}
-    if "plugin" in known:
-        check_named(Sweep.parse({"plugin": known["plugin"]}, source=str(config)).plugin, given, source=str(config))
+    if code := {key: known[key] for key in ("plugin", "model") if key in known}:
+        check_named(Sweep.parse(code, source=str(config)).plugin, foreign.named(given), source=str(config))
     for name, value in given.items():
         if name == "set" and isinstance(value, Mapping):
             below = known.get("set", {})

@@ -42,6 +42,9 @@ class Only(TypedDict, total=False):
     batch: Values
     heads: Values
     head_dim: Values
+    causal: bool | Iterable[bool]
+    kv_heads: Values
+    kv_tokens: Values
     phase: Values
     dtype: Values
     scope: Values
@@ -105,18 +108,17 @@ class Run:
     ) -> Tables:  # fmt: skip
         """Medians with intervals: what `rows` name down, `columns` across, a table for each setting beside these.
 
-        rows: of attention, m, n, phase, dtype, machine, device, scope, b, h, d. Raises UsageError for what this run
-        does not hold, NothingToCompare where nothing is left.
+        rows: of attention, m, n, phase, dtype, machine, device, scope, problem, batch, heads, head_dim (or b, h, d).
+        Raises UsageError for what this run does not hold, NothingToCompare where nothing is left.
         """
-        down = tuple(words(_texts(rows), what="axis", valid=pivot.AXES))
-        across = words([columns], what="axis", valid=pivot.AXES)
+        down, across = (_axes(given) for given in (_texts(rows), [columns]))
         if len(across) != 1 or across[0] in down:
             raise UsageError(f"--columns takes one axis that --rows does not name, not {columns!r}")
         frame = self._drawn.frame
         if frame.empty:
             raise NothingToCompare(f"{self._name} holds no rows yet")
         metrics = words(_texts(metric), what="metric in this run", valid=list(dict.fromkeys(frame["metric"])))
-        frame = _kept(frame, which)
+        frame = kept(frame, which)
         found = [one for name in metrics for one in pivot.pivot(frame, name, rows_by=down, columns_by=across[0])]
         if not found:
             raise NothingToCompare(f"{self._name} holds no case of all that was asked for at once")
@@ -137,7 +139,7 @@ class Run:
             told = ", ".join(sheet.suffix for sheet in sheets) or "none"
             raise UsageError(
                 f"{name} takes {len(sheets)} figures of these rows ({told}): choose one by machine, device, scope, "
-                "batch, heads, head_dim, phase or dtype, or draw() them all into files"
+                "batch, heads, head_dim, causal, kv_heads, kv_tokens, phase or dtype, or draw() them all into files"
             )
         return sheets[0].figure
 
@@ -231,7 +233,7 @@ class Run:
 
     def _only(self, which: Only, by: str) -> figures.Run:
         drawn = self._drawn.by(by)
-        return replace(drawn, frame=_kept(drawn.frame, which))
+        return replace(drawn, frame=kept(drawn.frame, which))
 
     def _single(self, what: str) -> None:
         if len(self.paths) != 1:
@@ -271,11 +273,18 @@ def _paths(path: Path) -> list[Path]:
     return kept
 
 
-def _kept(frame: Any, which: Only) -> Any:
+def kept(frame: Any, which: Only) -> Any:
+    """The rows that are meant. Raises UsageError for an axis that is none and for what the frame does not hold."""
     for name in which:
         if name not in Only.__annotations__:
             raise UsageError(unknown("axis to choose rows by", name, Only.__annotations__))
     return only(frame, **{name: _texts(values) for name, values in which.items()})
+
+
+def _axes(given: Sequence[str]) -> tuple[str, ...]:
+    """Axes of a table by their columns, `heads` and the like by the sweep's names too."""
+    found = words(given, what="axis", valid=(*pivot.AXES, *pivot.WORDS))
+    return tuple(dict.fromkeys(pivot.WORDS.get(name, name) for name in found))
 
 
 def _status(rows: Any) -> str:

@@ -120,6 +120,20 @@ class Engine:
             ceilings=answer.ceilings,
         )  # fmt: skip
 
+    def fits(self, case: Case, *, timeout_s: float) -> str:
+        """Why the case cannot be run, or an empty text: it is called, and a failure ends the worker."""
+        self._ensure()
+        try:
+            answer = self._ask(requests.Try(case=case), timeout_s)
+        except WorkerLost as lost:
+            self.stop(kill=True)
+            return f"{lost.status}: {lost.note}"
+        if answer is None:
+            return ""
+        if not answer.fit:
+            self.stop(kill=True)
+        return f"{answer.status}: {answer.note}"
+
     def _spent(self, seconds: Mapping[str, float]) -> dict[str, float]:
         """A case's seconds, with those that starting workers took since the last one."""
         starting, self._starting_s = self._starting_s, 0.0

@@ -25,6 +25,7 @@ from signal import SIGTERM, getsignal, signal
 from typing import Any
 
 from harness.cases.catalogue import Resolution
+from harness.cases.plugins import is_package
 from harness.engines.local import START_TIMEOUT_S
 from harness.engines.place import Lost, Seat, Task, Visit
 from harness.engines.station import Station
@@ -288,6 +289,8 @@ def _processors(node: Mapping[str, Any]) -> int:
 
 
 def _read(path: str) -> bytes:
+    if is_package(Path(path)):
+        raise UsageError(f"plugin {path} is a package, and --engine ray carries single files: measure it here")
     try:
         return Path(path).read_bytes()
     except OSError as error:

@@ -21,6 +21,7 @@ from matplotlib.lines import Line2D
 
 from harness.figures import Run, Sheet
 from harness.figures._style import FAINT, INK, WIDTH, Looks, device_name
+from harness.store import problem
 from harness.store.clock import RATES, told
 from harness.store.contention import banner, count, reason
 from harness.store.record import DTYPES, PHASES
@@ -29,7 +30,6 @@ from harness.store.selection import FILE, PANEL, Frame, place, printable, settin
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MASKS = "No causal mask, no other mask, no dropout."
 DOUBT = "#c00000"
 CAPTION_POINTS, CAPTION_LETTERS = 8, 148
 MOST_COLUMNS = 10
@@ -63,7 +63,8 @@ class Panel:
 
 
 def sheets(rows: Frame, *, by: Sequence[str] = ()) -> Iterator[tuple[str, dict[str, Any], Any]]:
-    """(suffix, setting, rows) of each file: split by machine, device, scope, b, h, d and `by`, where values exist.
+    """(suffix, setting, rows) of each file: split by machine, device, scope, problem, b, h, d and `by`, where values
+    exist.
 
     The suffix names what several files differ in; it is empty for a single one.
     """
@@ -146,7 +147,8 @@ class Paper:
         """Add the legend and the caption under the panels and hand the sheet over."""
         timed = bool(set(self.rows["metric"]) & {"latency", *RATES})
         clock = told(self.run.clock, self.where["device"]) if timed else ""
-        sentences = " ".join(filter(None, [self._contended(), *notes, clock, MASKS, self._absent()]))
+        masks = problem.sentence(self.where["problem"], h=self.where["h"])
+        sentences = " ".join(filter(None, [self._contended(), *notes, clock, masks, self._absent()]))
         caption = self._caption([self._setting(), sentences])
         dpi = self.figure.dpi
         below = caption.get_window_extent().height / dpi + 0.12
@@ -201,6 +203,7 @@ class Paper:
         where = self.where
         device = device_name(self.run, where["device"], where["machine"])
         shape = f"b={where['b']} h={where['h']} d={where['d']}"
+        shape += "" if where["problem"] == problem.DEFAULT else f" {printable(where['problem'])}"
         return " · ".join([printable(device), f"scope {where['scope']}", ", ".join(phases), ", ".join(dtypes), shape])
 
     def _contended(self) -> str:

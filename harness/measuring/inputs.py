@@ -27,12 +27,16 @@ STEP = 256  # elements: 512 bytes or more, so that every place is aligned as an 
 
 
 class Inputs:
-    """Standard normal values from the seed and the shapes alone, drawn in float32 and then cast."""
+    """Standard normal values from the seed and the shapes alone, drawn in float32 and then cast.
+
+    vocabulary: where it is not 0, whole numbers below it instead, the ids of tokens.
+    """
 
     def __init__(
-        self, shapes: Sequence[tuple[int, ...]], *, dtype: torch.dtype, device: torch.device, seed: int, gradients: bool
-    ) -> None:
-        self.dtype, self.device, self.seed = dtype, device, seed
+        self, shapes: Sequence[tuple[int, ...]], *, dtype: torch.dtype, device: torch.device, seed: int,
+        gradients: bool, vocabulary: int = 0,
+    ) -> None:  # fmt: skip
+        self.dtype, self.device, self.seed, self.vocabulary = dtype, device, seed, vocabulary
         self._lengths = [math.prod(shape) + STEP * (PLACES[at] - 1) for at, shape in enumerate(shapes)]
         self._slabs = self.drawn(0)
         places = [
@@ -49,6 +53,10 @@ class Inputs:
     def drawn(self, draw: int) -> list[Tensor]:
         """Values for every slab, of this draw: 0 are those it begins with."""
         numbered = enumerate(self._lengths)
+        if self.vocabulary:
+            return [
+                whole_numbers((length,), self.vocabulary, self.device, (self.seed, draw, at)) for at, length in numbered
+            ]
         return [normal((length,), self.dtype, self.device, (self.seed, draw, at)) for at, length in numbered]
 
     def fill(self, values: Sequence[Tensor]) -> None:
@@ -60,9 +68,17 @@ class Inputs:
 
 def normal(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, seed: tuple[int, int, int]) -> Tensor:
     """Standard normal values from three numbers: the case's seed, which draw, and which tensor."""
+    return torch.randn(shape, generator=_generator(device, seed), device=device, dtype=torch.float32).to(dtype)
+
+
+def whole_numbers(shape: tuple[int, ...], below: int, device: torch.device, seed: tuple[int, int, int]) -> Tensor:
+    """Whole numbers from 0 on, all equally likely, from the same three numbers."""
+    return torch.randint(below, shape, generator=_generator(device, seed), device=device)
+
+
+def _generator(device: torch.device, seed: tuple[int, int, int]) -> torch.Generator:
     digest = hashlib.sha256(repr(seed).encode()).digest()  # PyTorch's CPU generator reads 32 bits of its seed
-    generator = torch.Generator(device).manual_seed(int.from_bytes(digest[:4]))
-    return torch.randn(shape, generator=generator, device=device, dtype=torch.float32).to(dtype)
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:4]))
 
 
 def _placed(slab: Tensor, shape: tuple[int, ...], place: int, gradients: bool) -> Tensor:

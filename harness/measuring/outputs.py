@@ -26,7 +26,7 @@ def called(subject: Subject) -> Tensor:
     """The output of one forward call without gradients on the current inputs."""
     watch = _Watch(subject)
     with torch.no_grad():
-        out = subject.module(*subject.inputs)
+        out = subject.forward()
     return watch.taken(out)
 
 
@@ -34,9 +34,9 @@ def called_back(subject: Subject, gradient: Tensor) -> tuple[Tensor, list[Tensor
     """The output of one forward and backward call on the current inputs, and the gradients of inputs and parameters."""
     watch = _Watch(subject)
     subject.clear()
-    out = subject.module(*subject.inputs)
+    out = subject.forward()
     taken = watch.taken(out)
-    out.backward(gradient)
+    out.backward(gradient.to(out.dtype))
     found = [t.grad for t in (*subject.inputs, *subject.module.parameters())]
     copies = [None if grad is None else grad.clone() for grad in found]
     watch.inputs_are_as_they_were()
@@ -88,7 +88,8 @@ def _unlike(out: object, subject: Subject) -> str | None:
     if out.layout != torch.strided or out.device.type != subject.device.type:
         return f"the output is {out.layout} on {out.device}, not torch.strided on {subject.device}"
     shape, dtype = tuple(subject.output_shape), subject.dtype
-    if tuple(out.shape) != shape or out.dtype != dtype:
+    dtypes = (dtype, torch.float32) if subject.case.is_on("amp") else (dtype,)  # what autocast leaves in full precision
+    if tuple(out.shape) != shape or out.dtype not in dtypes:
         return f"the output is {out.dtype} of shape {tuple(out.shape)}, not {dtype} of {shape}"
     if _overlaps(out.shape, out.stride()):
         return f"elements of the output share memory: strides {out.stride()} of shape {tuple(out.shape)}"

@@ -43,6 +43,7 @@ from harness.measuring.requests import (
     Turn,
 )
 from harness.measuring.subject import Subject
+from harness.store.problem import Problem
 from harness.store.record import Reading, canonical_options
 
 PROJECTIONS = 4
@@ -128,10 +129,13 @@ def definition(request: Definition) -> Described:
     torch.set_num_threads(1)
     asked = request.case
     sizes = {name: min(getattr(asked, name) or SMALL[name], SMALL[name]) for name in ("n", "h", "d")}
-    m = min(asked.m, SMALL["m"], sizes["n"] // 2) if asked.m is not None else None
-    if asked.scope == "model":
-        asked = replace(asked, scope="core", options=canonical_options(asked.variant_options))
-    case = replace(asked, b=1, m=m, dtype="float64", device="cpu", backend="reference", phase="train", **sizes)
+    m = max(1, min(asked.m, SMALL["m"], sizes["n"] // 2)) if asked.m is not None else None
+    options = {**asked.variant_options, **_small_problem(asked.problem, n=sizes["n"]).options}
+    scope = "core" if asked.scope == "model" else asked.scope
+    asked = replace(asked, scope=scope, options=canonical_options(options))
+    layers = all(backend.layer for backend in attentions.spec(asked.attention).backends)  # each its own reference
+    backend = asked.backend if layers else "reference"
+    case = replace(asked, b=1, m=m, dtype="float64", device="cpu", backend=backend, phase="train", **sizes)
     subject = Subject(case)
     spec = subject.spec
     fields = {
@@ -152,6 +156,14 @@ def definition(request: Definition) -> Described:
     views = [float(values @ _exact(values.shape, generator)) for _ in range(PROJECTIONS)]
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True, default=str).encode()).hexdigest()[:12]
     return Described(fields=digest, size=float(values.norm()), projections=views)
+
+
+def _small_problem(problem: Problem, *, n: int) -> Problem:
+    """The same problem at the small size: one head of keys for all, keys of half as many tokens."""
+    return Problem(
+        causal=problem.causal, kv_heads=None if problem.kv_heads is None else 1,
+        kv_tokens=None if problem.kv_tokens is None else n // 2,
+    )  # fmt: skip
 
 
 def toolchain(request: Toolchain) -> str:

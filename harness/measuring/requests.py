@@ -200,6 +200,13 @@ class Measure(Request[Measured | CaseFailure]):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Try(Request[None | CaseFailure]):
+    """Call a case and check what it gives, or tell why it fails: whether it fits."""
+
+    case: Case
+
+
+@dataclass(frozen=True, kw_only=True)
 class Pair(Request[Turns | PairFailure]):
     """Latency samples of two cases in turns, A B B A, once both are right and warm."""
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import copy
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -18,8 +19,11 @@ import torch
 from torch import Tensor, nn
 
 import attentions
+from attentions import Backend, plugins
 from harness.measuring.inputs import PLACES, Inputs, normal
+from harness.measuring.step import Step
 from harness.store.record import Case
+from harness.vision.models import AS_IS, OWN
 
 
 class Subject:
@@ -27,20 +31,23 @@ class Subject:
 
     def __init__(self, case: Case) -> None:
         self.case = case
-        self.spec = attentions.spec(case.attention)
+        self.spec = spec_of(case)
         self.backend = self.spec.backend(case.backend)
         self.device = torch.device(case.device)
         self.dtype = getattr(torch, case.dtype)
         self.options = self.spec.parse_options(case.variant_options)
         self.work = work_of(case)
         torch.manual_seed(case.seed)
-        self.module = self.build(case.label).to(self.device, self.dtype)
-        shapes, self.output_shape = self._shapes()
+        held = torch.float32 if case.is_on("amp") else self.dtype  # of weights and inputs
+        self.module = self._placed(self.build(case.label), held)
+        shapes, self.output_shape, vocabulary = self._shapes()
         self.needs_graph = case.phase != "forward"
         self._pool = Inputs(
-            shapes, dtype=self.dtype, device=self.device, seed=case.seed,
+            shapes, dtype=held, device=self.device, seed=case.seed, vocabulary=vocabulary,
             gradients=self.needs_graph and case.scope != "model",  # nobody trains images
         )  # fmt: skip
+        self._compiled: Callable[..., Tensor] | None = torch.compile(self.module) if case.is_on("compile") else None
+        self._step = Step(self.module, self.output_shape, case.seed) if case.phase == "step" else None
         self.gradient = self._drawn_gradient(0)
         self._sets = self._pool.sets()
         self.inputs = self._pool.first
@@ -49,18 +56,25 @@ class Subject:
         """The case's module with another backend, on the CPU in float32. Raises Failure where a package lacks."""
         case = self.case
         if case.scope == "model":
-            from harness.vision import models, vit
+            from harness.vision import foreign, models, vit
 
+            if models.is_foreign(case.model_options["model"]):
+                if case.attention == AS_IS:
+                    return foreign.build(foreign.Asked.of(case, AS_IS, {}))
+                options = self.options if attentions.split(name)[0] == case.attention else {}
+                return foreign.build(foreign.Asked.of(case, name, options))
             architecture, resolution = models.of_case(case)
             options = self.options if attentions.split(name)[0] == case.attention else {}
             m = case.m or models.ANCHORS
             return vit.create(architecture.name, attention=name, anchors=m, img_size=resolution, **options)
-        sizes = {"heads": case.h, "tokens": case.n, "anchors": case.m}
+        sizes, problem = {"heads": case.h, "tokens": case.n, "anchors": case.m}, case.problem.keywords
+        if case.scope == "layer" and self.backend.layer is not None:
+            return self.backend.layer(attentions.Size(head_dim=case.d, **sizes))
         if case.scope == "layer":
             from attentions.layer import MultiHeadAttention
 
-            return MultiHeadAttention(case.h * case.d, attention=name, **sizes, **self.options)
-        return attentions.build(name, head_dim=case.d, **sizes, **self.options)
+            return MultiHeadAttention(case.h * case.d, attention=name, **sizes, **problem, **self.options)
+        return attentions.build(name, head_dim=case.d, **sizes, **problem, **self.options)
 
     def prepare(self) -> Tensor | None:
         """What a call needs and its time must not hold: cleared gradients and, for backward, a fresh graph."""
@@ -68,16 +82,36 @@ class Subject:
             return None
         self.clear()
         self.inputs = next(self._sets)
-        return self.module(*self.inputs) if self.case.phase == "backward" else None
+        return self.forward() if self.case.phase == "backward" else None
+
+    def forward(self) -> Tensor:
+        """The module on the current inputs: compiled and under autocast where the case says so."""
+        call = self._compiled or self.module
+        if not self.case.is_on("amp"):
+            return call(*self.inputs)
+        with torch.autocast(self.device.type, self.dtype):
+            return call(*self.inputs)
+
+    @contextmanager
+    def eager(self) -> Iterator[None]:
+        """Not compiled for as long as it lasts: what is inside a graph no dispatcher sees."""
+        compiled, self._compiled = self._compiled, None
+        try:
+            yield
+        finally:
+            self._compiled = compiled
 
     def run(self, state: Tensor | None) -> Tensor:
         """One call of the phase. Returns the output."""
         if not self.needs_graph:
             self.inputs = next(self._sets)
             with torch.no_grad():
-                return self.module(*self.inputs)
-        out = self.module(*self.inputs) if state is None else state
-        out.backward(self.gradient)
+                return self.forward()
+        out = self.forward() if state is None else state
+        if self._step is None:
+            out.backward(self.gradient.to(out.dtype))
+        else:
+            self._step.take(out)
         return out
 
     def call(self) -> Tensor:
@@ -111,12 +145,16 @@ class Subject:
             torch.cuda.synchronize(self.device)
 
     def reference(self, core: nn.Module | None = None) -> nn.Module:
-        """The same module in float64 with the same parameters: its `reference` backend, or with `core` in its place."""
+        """The same module in float64 with the same parameters: its `reference` backend, or with `core` in its place.
+
+        A layer of the user's own is its own reference.
+        """
         whole = self.case.scope == "model"  # of exact attention: by blocks of keys, since n × n in float64 may not fit
         with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.case.seed)  # what a layer draws and keeps out of its state is as it was
             module = self.build(f"{'flash' if whole and self.spec.exact else self.case.attention}:reference")
         module.load_state_dict(self.module.state_dict())
-        module = copy.deepcopy(module).to(self.device, torch.float64)
+        module = self._placed(copy.deepcopy(module), torch.float64)
         if core is None:
             return module
         if self.case.scope == "core":
@@ -129,20 +167,40 @@ class Subject:
         """What one call allocates and launches, by PyTorch's profiler and allocator. The same in every run."""
         return trace(self)
 
-    def _shapes(self) -> tuple[list[tuple[int, ...]], tuple[int, ...]]:
-        """Of the inputs and of the output."""
+    def _placed(self, module: nn.Module, dtype: torch.dtype) -> nn.Module:
+        """On the device, in a precision; models of others know which of their buffers keep their own."""
+        cast: Callable[[torch.device, torch.dtype], nn.Module] | None = getattr(module, "cast", None)
+        return module.to(self.device, dtype) if cast is None else cast(self.device, dtype)
+
+    def _shapes(self) -> tuple[list[tuple[int, ...]], tuple[int, ...], int]:
+        """Of the inputs and of the output, and how many token ids there are, 0 where inputs are no ids."""
         case = self.case
         if case.scope == "model":
-            from harness.vision import models
+            from harness.vision import foreign, models
 
+            if models.is_foreign(case.model_options["model"]):
+                asked = foreign.Asked.of(case, AS_IS, {})
+                found = foreign.facts(asked)
+                shape = (foreign.CHANNELS, asked.side, asked.side) if asked.side else (case.n,)
+                return [(case.b, *shape)], (case.b, *found.out[1:]), found.vocabulary
             _, resolution = models.of_case(case)
-            return [(case.b, models.CHANNELS, resolution, resolution)], (case.b, models.CLASSES)
-        shape = (case.b, case.n, case.h * case.d) if case.scope == "layer" else (case.b, case.h, case.n, case.d)
-        return [shape] * (1 if case.scope == "layer" else 3), shape
+            return [(case.b, models.CHANNELS, resolution, resolution)], (case.b, models.CLASSES), 0
+        if case.scope == "layer":
+            shape = (case.b, case.n, case.h * case.d)
+            context = (case.b, case.key_tokens, case.h * case.d)
+            return [shape, *([context] if case.problem.kv_tokens else [])], shape, 0
+        q, kv = (case.b, case.h, case.n, case.d), (case.b, case.key_heads, case.key_tokens, case.d)
+        return [q, kv, kv], q, 0
 
     def _drawn_gradient(self, draw: int) -> Tensor:
         shape = self.output_shape if self.needs_graph else (0,)
         return normal(shape, self.dtype, self.device, (self.case.seed, draw, len(PLACES)))
+
+
+# What is known of attention that a model of others has: it is not ours, and costs what is counted.
+UNKNOWN = attentions.Spec(
+    name="own", title="The model's own attention", backends=(Backend(OWN, plugins.no_core, layer=plugins.no_core),)
+)  # fmt: skip
 
 
 class Trace:
@@ -155,13 +213,18 @@ class Trace:
         self.peak_bytes, self.launches, self.names, self.output = peak_bytes, launches, names, output
 
 
+def spec_of(case: Case) -> attentions.Spec:
+    """The definition of the case's variant; of a model of others with its own attention one that says no more."""
+    return UNKNOWN if case.attention == AS_IS else attentions.spec(case.attention)
+
+
 def work_of(case: Case) -> attentions.Work:
     """The case as the cost models read it."""
-    spec = attentions.spec(case.attention)
+    spec = spec_of(case)
     return attentions.Work(
-        b=case.b, h=case.h, n=case.n, d=case.d, m=case.m, phase=case.phase,
+        b=case.b, h=case.h, n=case.n, d=case.d, m=case.m, phase=case.core_phase,
         itemsize=getattr(torch, case.dtype).itemsize, options=spec.parse_options(case.variant_options),
-        device=case.device.partition(":")[0],
+        device=case.device.partition(":")[0], **case.problem.keywords,
     )  # fmt: skip
 
 

@@ -89,16 +89,25 @@ KEPT = Kept()
 
 
 class ExactRows(nn.Module):
-    """Softmax attention of the chosen query rows over all keys: (b, h, n, d) each → (b, h, rows, d)."""
+    """Softmax attention of the chosen query rows: q (b, h, n, d), k and v (b, kv_heads, keys, d) → (b, h, rows, d).
 
-    def __init__(self, rows: Tensor) -> None:
+    causal: token i attends to tokens ≤ i. Heads of queries share one of keys in equal groups where there are fewer.
+    """
+
+    def __init__(self, rows: Tensor, *, causal: bool = False) -> None:
         super().__init__()
-        self.rows = rows
+        self.rows, self.causal = rows, causal
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """softmax(q[rows] kᵀ / √d) v, one head at a time and again in backward: a million tokens' scores take 4 GB."""
-        heads = zip(q[:, :, self.rows].unbind(1), k.unbind(1), v.unbind(1), strict=True)
-        return torch.stack([checkpoint(_attend, *head, use_reentrant=False) for head in heads], dim=1)
+        hidden = self.rows[:, None] < torch.arange(k.shape[2], device=k.device) if self.causal else None
+        shared = q.shape[1] // k.shape[1]
+        keys, values = k.unbind(1), v.unbind(1)
+        heads = [
+            checkpoint(_attend, one, keys[at // shared], values[at // shared], hidden, use_reentrant=False)
+            for at, one in enumerate(q[:, :, self.rows].unbind(1))
+        ]
+        return torch.stack(heads, dim=1)
 
 
 def chosen_rows(subject: Subject, rows: int, edge: int, *, draw: int = 0) -> Tensor:
@@ -120,12 +129,13 @@ def truth_of(subject: Subject, rows: Tensor | None, *, samples: int, gradient: T
     """
     spec, case = subject.spec, subject.case
     exact = rows is not None or (case.scope == "model" and spec.exact)
-    what = SOFTMAX if exact else (spec, tuple(sorted(subject.options.items())), case.m)
+    definition = subject.backend if subject.backend.layer else spec  # each layer of a plugin, and a model as it is
+    what = SOFTMAX if exact else (definition, tuple(sorted(subject.options.items())), case.m)
     key = _key(subject, what, case.scope, samples, rows, list(subject.module.state_dict().values()))
     entering = None if gradient is None else _digest(gradient)
     found = KEPT.find(key, entering)
     if found is None:
-        reference = subject.reference(None if rows is None else ExactRows(rows))
+        reference = subject.reference(None if rows is None else ExactRows(rows, causal=case.problem.causal))
         if gradient is None:
             found = Truth(_outputs(reference, subject.inputs, samples))
         else:
@@ -136,11 +146,15 @@ def truth_of(subject: Subject, rows: Tensor | None, *, samples: int, gradient: T
 
 
 def softmax_rows(subject: Subject, rows: Tensor) -> Tensor:
-    """Softmax attention of the chosen rows of a core's own q, k and v, in float64: what it approximates."""
+    """Softmax attention of the chosen rows of a core's own q, k and v, in float64: what it approximates.
+
+    Of the case's own problem: a causal approximation is held against causal attention.
+    """
     key = _key(subject, SOFTMAX, "core", subject.case.b, rows, ())
     found = KEPT.find(key)
     if found is None:
-        found = Truth(_outputs(ExactRows(rows), subject.inputs, subject.case.b))
+        exact = ExactRows(rows, causal=subject.case.problem.causal)
+        found = Truth(_outputs(exact, subject.inputs, subject.case.b))
         KEPT.keep(key, found)
     return found.out
 
@@ -151,7 +165,7 @@ def _key(
     """What a truth depends on: definition, sizes, inputs and parameters bit for bit, and which part of it it is."""
     case = subject.case
     return (
-        what, scope, case.h, tuple(sorted(case.model_options.items())), samples, str(subject.device),
+        what, scope, case.h, case.problem, tuple(sorted(case.model_options.items())), samples, str(subject.device),
         str(subject.dtype), *map(_digest, (*subject.inputs, *parameters)),
         None if rows is None else tuple(rows.tolist()),
     )  # fmt: skip
@@ -159,13 +173,13 @@ def _key(
 
 def _outputs(module: nn.Module, inputs: Sequence[Tensor], samples: int) -> Tensor:
     with torch.no_grad():
-        return torch.cat([module(*(t[at : at + 1].double() for t in inputs)) for at in range(samples)])
+        return torch.cat([module(*(_wide(t[at : at + 1]) for t in inputs)) for at in range(samples)])
 
 
 def _with_gradients(
     subject: Subject, reference: nn.Module, rows: Tensor | None, samples: int, gradient: Tensor
 ) -> tuple[Tensor, tuple[Tensor | None, ...]]:
-    inputs = [t.detach().double().requires_grad_(t.requires_grad) for t in subject.inputs]
+    inputs = [_wide(t.detach()).requires_grad_(t.requires_grad) for t in subject.inputs]
     expected = []
     for sample in range(samples):
         piece = reference(*(t[sample : sample + 1] for t in inputs))
@@ -176,6 +190,11 @@ def _with_gradients(
     return torch.cat(expected), found
 
 
+def _wide(tensor: Tensor) -> Tensor:
+    """In float64; the ids of tokens as they are."""
+    return tensor.double() if tensor.is_floating_point() else tensor
+
+
 def _digest(tensor: Tensor) -> tuple[tuple[int, ...], int]:
     """A tensor's shape and one number of its bits, in which each row has a weight of its own."""
     rows = fingerprint(tensor)
@@ -183,5 +202,6 @@ def _digest(tensor: Tensor) -> tuple[tuple[int, ...], int]:
     return tuple(tensor.shape), int((rows * weights).sum())
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    return torch.softmax(q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1]), dim=-1) @ v
+def _attend(q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None) -> Tensor:
+    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+    return torch.softmax(scores if hidden is None else scores.masked_fill(hidden, -math.inf), dim=-1) @ v

@@ -123,6 +123,22 @@ class _Taken:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
 
 
+def attempt(request: requests.Try) -> requests.CaseFailure | None:
+    """Call a case beside what a call leaves, such as an optimizer's state, and check it, or tell why it fails."""
+    footing = Footing(request.case.device)
+    limit_memory(request.case.device)
+    try:
+        subject = Subject(request.case)
+        subject.call()
+        for metric in metrics.plan(["numeric_error"]):
+            list(metric.measure(subject, {}, metrics.Settings()))
+        subject.synchronise()
+        return None
+    except Exception as error:
+        status, text = classify(error)
+    return requests.CaseFailure(status=status, note=text, fit=footing.holds(status))
+
+
 def pair(request: requests.Pair) -> requests.Turns | requests.PairFailure:
     """Latency samples of two cases in turns, A B B A, once both are right and warm; or whose failure it was, 0 or 1."""
     subjects: list[Subject] = []
@@ -222,7 +238,8 @@ def _ranks() -> Any:
 
 OPERATIONS: dict[type[requests.Request[Any]], Callable[[Any], Any]] = {
     requests.Open: open_session, requests.Reopen: reopen, requests.Resolve: resolve, requests.Free: free,
-    requests.Ceilings: ceilings, requests.Canary: canary, requests.Measure: measure, requests.Pair: pair,
+    requests.Ceilings: ceilings, requests.Canary: canary, requests.Measure: measure, requests.Try: attempt,
+    requests.Pair: pair,
     requests.Threads: threads, requests.Load: probe.load, requests.Hold: hold, requests.Turn: turn,
     requests.Release: probe.release, requests.Probe: probed, requests.Definition: definition,
     requests.LookAtGpu: look_at_gpu, requests.Examine: examine, requests.Toolchain: probe.toolchain,
@@ -263,7 +280,7 @@ def _begin(plugins: Sequence[str], wanted: str) -> str:
 def _resolve(case: Case) -> catalogue.Resolution:
     try:
         return catalogue.resolve(case)
-    except attentions.AttentionError:
+    except (attentions.AttentionError, UsageError):
         raise
     except Exception as error:  # a plugin's own cost model, limits or check failed: that case's fault
         return catalogue.Resolution(case=case, status="error", note=f"in its description: {classify(error)[1]}")

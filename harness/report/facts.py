@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.answers.recommend import drifts
+from harness.cases import settings
 from harness.cases.space import Sweep, read_toml
 from harness.errors import UsageError
 from harness.figures import Run
 from harness.figures._style import device_name
+from harness.store import problem
 from harness.store import runs as store
 from harness.store.contention import banner, reason
 from harness.store.rows import LEFT_OUT
@@ -75,7 +77,10 @@ def contention(run: Run, name: str) -> Contention | None:
     marked = timed[timed["note"].map(lambda note: bool(reason(note)))]
     if marked.empty:
         return None
-    told = [f"{row.label} n={row.n} {row.phase} {row.dtype}: {reason(row.note)}" for row in marked.itertuples()]
+    told = [
+        f"{row.label} n={row.n} {row.phase} {row.dtype}{_asked(row.problem)}: {reason(row.note)}"
+        for row in marked.itertuples()
+    ]
     more = (
         [f"and {len(told) - MOST_REASONS} more: filter the rows by note:contended"] if len(told) > MOST_REASONS else []
     )
@@ -113,7 +118,13 @@ def _sizes(rows: Frame) -> str:
         if held:
             more = f" and {len(held) - MOST_SIZES} more" if len(held) > MOST_SIZES else ""
             texts.append(f"{name} = {', '.join(held[:MOST_SIZES])}{more}")
-    return "; ".join([*texts, ", ".join(dict.fromkeys(rows["phase"])), ", ".join(dict.fromkeys(rows["dtype"]))])
+    problems = [name for name in dict.fromkeys(rows["problem"]) if name != problem.DEFAULT]
+    words = [", ".join(dict.fromkeys(held)) for held in (rows["phase"], rows["dtype"], problems)]
+    return "; ".join([*texts, *filter(None, words)])
+
+
+def _asked(name: str) -> str:
+    return "" if name == problem.DEFAULT else f" {name}"
 
 
 def _pairs(run: Run) -> list[tuple[str, str]]:
@@ -177,7 +188,9 @@ def _commands(run: Run, sweep: str) -> tuple[str, ...]:
             continue
         option = f"--{name.replace('_', '-')}"
         if isinstance(value, dict):
-            words += [word for key, text in value.items() for word in (option, f"{key}={text}")]
+            words += [word for key, text in value.items() for word in (option, f"{key}={settings.written(text)}")]
+        elif name == "causal":
+            words += [option] if value == (True,) else []  # both are an axis that a file alone can ask for
         else:
             words += [option, ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
     return (*lines, shlex.join(words), f"harness run --config {folder}/{store.SWEEP}")

@@ -25,6 +25,7 @@ from harness.figures import Run
 from harness.figures._style import device_name
 from harness.report import accuracies, answers, facts, island, looks
 from harness.report.rows import Rows, Setting, gather
+from harness.store import problem
 from harness.store.selection import FILE, PANEL
 
 ASSETS = Path(__file__).parent / "assets"
@@ -70,7 +71,7 @@ def render(runs: Sequence[Run], *, kinds: Mapping[str, str]) -> str:
         setting=about["settings"][first["setting"]] if first else None,
         doubts=[doubt for run, fact in zip(runs, named, strict=True) if (doubt := facts.contention(run, fact.name))],
         cases=sum(run.frame["case_id"].nunique() for run in runs), rows=rows.listed,
-        clock=runs[0].clock,
+        clock=runs[0].clock, default_alone={s.values["problem"] for s in rows.settings} <= {problem.DEFAULT},
     )  # fmt: skip
 
 

@@ -15,10 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.store import problem
 from harness.store.record import DTYPES, PHASES, cell
 from harness.store.selection import FILE, ORDER, PANEL, Frame, metric_rows, place, printable, settings
 
 AXES = ("attention", "m", "n", *PANEL, *FILE)
+WORDS = {"batch": "b", "heads": "h", "head_dim": "d"}  # axes by the names of a sweep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +134,7 @@ def _order(names: Sequence[str], values: Sequence[Any]) -> tuple[Any, ...]:
     orders = {"phase": PHASES, "dtype": DTYPES}
     return tuple(
         (*place(value[0], ORDER), value[1]) if name == "attention"
+        else problem.order(value) if name == "problem"
         else place(value, orders[name]) if name in orders
         else value
         for name, value in zip(names, values, strict=True)

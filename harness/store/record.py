@@ -15,11 +15,18 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from harness.store.problem import PROBLEM_KEYS, Problem
+
 SCHEMA = 1
-PHASES = ("forward", "backward", "train")
+PHASES = ("forward", "backward", "train", "step")
 SCOPES = ("core", "layer", "model")
 MODEL_KEYS = ("model", "resolution")  # what `options` holds in scope model beside the variant's own
+SWITCHES = ("compile", "amp")  # and these, where they are on
 DTYPES = ("float32", "bfloat16", "float16", "float64")
+DTYPE_WORDS = {  # what people call them
+    "fp32": "float32", "float": "float32", "bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp64": "float64",
+    "double": "float64",
+}  # fmt: skip
 STATUSES = ("ok", "oom", "timeout", "unsupported", "unavailable", "error")
 
 UNITS = {
@@ -79,13 +86,44 @@ class Case:
     def variant_options(self) -> dict[str, str]:
         """The variant's own options, as text."""
         given = parse_options(self.options)
-        return {k: v for k, v in given.items() if self.scope != "model" or k not in MODEL_KEYS}
+        taken = (*PROBLEM_KEYS, *((*MODEL_KEYS, *SWITCHES) if self.scope == "model" else ()))
+        return {k: v for k, v in given.items() if k not in taken}
 
     @property
     def model_options(self) -> dict[str, str]:
-        """The model and resolution of a case of scope model; empty for the others."""
+        """The model and resolution of a case of scope model, and what is switched on; empty for the others."""
         given = parse_options(self.options)
-        return {k: v for k, v in given.items() if self.scope == "model" and k in MODEL_KEYS}
+        return {k: v for k, v in given.items() if self.scope == "model" and k in (*MODEL_KEYS, *SWITCHES)}
+
+    @property
+    def core_phase(self) -> str:
+        """The phase that an attention core of the case is in: a step of training is forward and backward for it."""
+        return "train" if self.phase == "step" else self.phase
+
+    @property
+    def is_of_tokens(self) -> bool:
+        """Whether it takes tokens, as cores, layers and language models do, and no images."""
+        given = self.model_options
+        return self.scope != "model" or ("model" in given and "resolution" not in given)
+
+    def is_on(self, switch: str) -> bool:
+        """Whether a model is measured with one of SWITCHES."""
+        return self.model_options.get(switch) == "true"
+
+    @property
+    def problem(self) -> Problem:
+        """Causal, grouped or cross attention, or none of them."""
+        return Problem.of(parse_options(self.options), h=self.h, n=self.n)
+
+    @property
+    def key_heads(self) -> int:
+        """Heads of k and v."""
+        return self.problem.kv_heads or self.h
+
+    @property
+    def key_tokens(self) -> int:
+        """Tokens of k and v."""
+        return self.problem.kv_tokens or self.n
 
     @property
     def label(self) -> str:
@@ -165,7 +203,7 @@ class Row:
         """The row of one reading of one case."""
         return cls(
             run_id=run_id, case_id=case.case_id, time_utc=time_utc, machine=machine, commit=commit,
-            unit=unit_of(reading.metric, case.scope), **asdict(case), **asdict(reading),
+            unit=unit_of(reading.metric, images=not case.is_of_tokens), **asdict(case), **asdict(reading),
         )  # fmt: skip
 
     def cells(self) -> list[str]:
@@ -177,9 +215,9 @@ COLUMNS = tuple(field.name for field in fields(Row))
 SAMPLE_COLUMNS = ("case_id", "metric", "index", "value")
 
 
-def unit_of(metric: str, scope: str) -> str:
-    """The unit of a metric: UNITS', but a whole model's throughput is in images."""
-    return "img/s" if (metric, scope) == ("throughput", "model") else (UNITS | RANK_UNITS | TASK_UNITS).get(metric, "1")
+def unit_of(metric: str, *, images: bool) -> str:
+    """The unit of a metric: UNITS', but the throughput of a model of images is in those."""
+    return "img/s" if images and metric == "throughput" else (UNITS | RANK_UNITS | TASK_UNITS).get(metric, "1")
 
 
 def cell(value: Any) -> str:
@@ -195,9 +233,15 @@ def cell(value: Any) -> str:
     return f"'{text}" if isinstance(value, str) and text.lstrip().startswith(FORMULA_STARTS) else text
 
 
+def dtype_named(word: str) -> str:
+    """`float16` of fp16 or half; another word as it is."""
+    return DTYPE_WORDS.get(word.lower(), word)
+
+
 def canonical_options(options: Mapping[str, Any]) -> str:
-    """Options as sorted `key=value;key=value`: equal options give equal text."""
-    return ";".join(f"{key}={options[key]}" for key in sorted(options))
+    """Options as sorted `key=value;key=value`, True and False in lower case: equal options give equal text."""
+    told = {key: str(value).lower() if isinstance(value, bool) else value for key, value in options.items()}
+    return ";".join(f"{key}={told[key]}" for key in sorted(told))
 
 
 def parse_options(text: str) -> dict[str, str]:

@@ -13,6 +13,7 @@ import difflib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from harness.store import opening
 from harness.store.contention import mark_suspects
 from harness.store.csvfile import CsvFile, StoreError, StoreFull, StoreLost, cells, check_header, full, locked
 from harness.store.documents import MOST_BYTES, Damaged, misfit, parse_json
+from harness.store.former import is_former, may_hold, names, renamed, today
 from harness.store.record import COLUMNS, SAMPLE_COLUMNS, SCHEMA, STATUSES, Row
 from harness.store.replacing import replacing
 from harness.store.rows import COUNT, MAYBE, REAL, SEED, TEXT, WHOLE, RowsLeftOut, is_there, read_rows
@@ -158,7 +160,11 @@ class Store:
             )
             self._measurements.cut(lines[-len(tail) :])
             rows = rows[: -len(tail)]
+        options_at = COLUMNS.index("options")
         self.done = {row[id_at] for row in rows}
+        for row in {row[id_at]: row for row in rows if is_former(row[options_at])}.values():
+            with suppress(ValueError):  # a cell that is no number: the row stays unread, as everywhere
+                self.done.add(today(dict(zip(COLUMNS, row, strict=True))).case_id)
         orphans = []
         for line in reversed(self._samples.lines()):
             if line.split(b",", 1)[0].decode("utf-8", errors="replace") in self.done:
@@ -227,12 +233,14 @@ def read(folder: Path) -> pandas.DataFrame:
     if whole:
         _check_version(folder)
     frame = read_rows(path, KINDS, links=not whole, check=_fault)
-    return mark_suspects(frame, read_environment(folder)) if whole else frame
+    return renamed(mark_suspects(frame, read_environment(folder)) if whole else frame)
 
 
 def read_samples(folder: Path) -> pandas.DataFrame:
     """The raw samples of a run: case_id, metric, index, value; empty where the run kept none."""
-    return read_rows(folder / SAMPLES, {"case_id": TEXT, "metric": TEXT, "index": WHOLE, "value": REAL})
+    frame = read_rows(folder / SAMPLES, {"case_id": TEXT, "metric": TEXT, "index": WHOLE, "value": REAL})
+    former = names(read_rows(folder / MEASUREMENTS, KINDS, check=_fault)) if may_hold(folder / MEASUREMENTS) else {}
+    return frame.assign(case_id=frame["case_id"].replace(former)) if former else frame
 
 
 def read_sweep(folder: Path) -> bytes | None:

@@ -11,11 +11,12 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from harness.store import problem
 from harness.store.record import DTYPES, MODEL_KEYS, PHASES
 
 Frame = Any  # a pandas.DataFrame: type checkers lose track of one at the first boolean index
 
-FILE = ("machine", "device", "scope", "b", "h", "d")
+FILE = ("machine", "device", "scope", "problem", "b", "h", "d")
 PANEL = ("phase", "dtype")
 ORDER = ("full", "flash", "xformers", "linformer", "nystrom", "anchor")
 MODEL = ("model", "task", "data")  # keys of `options` that say which whole model it is
@@ -27,11 +28,12 @@ SEEDLESS = (
 
 
 def labelled(frame: Frame) -> Frame:
-    """The latest row of every machine, case and metric, with the columns `label` and `series`.
+    """The latest row of every machine, case and metric, with the columns `label`, `series` and `problem`.
 
     label: `anchor:sdpa`, with the options and the seed of which the run holds several for that variant; `anchor` where
     the bare name took several backends, each for other cases;
-    series: the same without the backend unless the run holds a case of the variant by more than one.
+    series: the same without the backend unless the run holds a case of the variant by more than one;
+    problem: `causal kv_heads=2`, or `default` (harness.store.problem): two of these are never ranked or drawn together.
     Scope model is told with the model's name, `model anchorformer_tiny`, or with what it was trained for,
     `model classification digits`: two of these are never in one table or figure.
     """
@@ -40,6 +42,7 @@ def labelled(frame: Frame) -> Frame:
     frame.loc[models, "scope"] = [
         " ".join(filter(None, ["model", *map(_options(text).get, MODEL)])) for text in frame.loc[models, "options"]
     ]
+    frame["problem"] = frame["options"].map({text: problem.told(text) for text in frame["options"].unique()})
     named = frame["attention"].where(frame["backend"] == "", frame["attention"] + ":" + frame["backend"])
     extra = _distinction(frame)
     known = frame[frame["backend"] != ""]
@@ -146,7 +149,10 @@ def printable(text: str, *, limit: int = 120) -> str:
 
 def _in_order(names: Sequence[str], values: Sequence[Any]) -> tuple[Any, ...]:
     orders = {"phase": PHASES, "dtype": DTYPES}
-    return tuple(place(v, orders[n]) if n in orders else v for n, v in zip(names, values, strict=True))
+    return tuple(
+        problem.order(v) if n == "problem" else place(v, orders[n]) if n in orders else v
+        for n, v in zip(names, values, strict=True)
+    )
 
 
 def _distinction(frame: Frame) -> Any:
@@ -158,7 +164,7 @@ def _distinction(frame: Frame) -> Any:
 
     text = pandas.Series("", index=frame.index, dtype=object)
     for (_, scope), group in frame.groupby(["attention", "scope"]):
-        untold = {*MODEL_KEYS, *MODEL} if scope.startswith("model") else set[str]()
+        untold = {*problem.PROBLEM_KEYS, *((*MODEL_KEYS, *MODEL) if scope.startswith("model") else ())}
         if not group.groupby([group["options"].map(_seedless), "seed"])["options"].nunique().gt(1).any():
             untold.add(WEIGHTS)
         parsed = {

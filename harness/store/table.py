@@ -17,6 +17,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from harness.store import problem
 from harness.store.contention import banner, count, reason
 from harness.store.pivot import Cell, Table, pivot
 from harness.store.selection import Frame, labelled, printable
@@ -145,6 +146,7 @@ def heading(table: Table, unit: str) -> str:
     parts += [str(setting.pop(name)) for name in ("attention", "phase", "dtype") if name in setting]
     parts += [f"scope {setting.pop('scope')}"] if "scope" in setting else []
     parts.append(" ".join(f"{name}={setting[name]}" for name in "bhdnm" if setting.get(name) is not None))
+    parts.append("" if setting.get("problem", problem.DEFAULT) == problem.DEFAULT else str(setting["problem"]))
     parts.append(" on ".join(str(setting[name]) for name in ("device", "machine") if name in setting))
     return " · ".join(printable(part) for part in parts if part)
 

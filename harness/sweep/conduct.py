@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from harness.cases import settings
+from harness.cases.axes import LARGEST_BATCH
 from harness.cases.catalogue import Resolution, cached
 from harness.cases.plugins import check_named, check_same, digests
 from harness.cases.space import Sweep, expand, read_toml
@@ -21,6 +23,7 @@ from harness.engines.place import Engine, Task, memory_refusal
 from harness.errors import UsageError
 from harness.store.record import Case, Reading
 from harness.store.runs import SWEEP, Store, StoreFull, StoreLost, read_environment
+from harness.sweep import largest
 from harness.sweep.crew import Alone, Crew
 from harness.sweep.journal import Journal
 
@@ -65,11 +68,17 @@ class Result:
     measuring_s: float = 0.0
 
 
-def prepare(sweep: Sweep, engine: Resolver) -> tuple[dict[str, Any], list[Resolution], list[str]]:
-    """Open the engine and resolve the sweep's cases: the session, each case once, and warnings."""
+def prepare(
+    sweep: Sweep, engine: Resolver, *, trier: Any = None
+) -> tuple[dict[str, Any], list[Resolution], list[str]]:  # fmt: skip
+    """Open the engine and resolve the sweep's cases: the session, each case once, and warnings.
+
+    trier: the engine by which a batch that is to be as large as fits is found; without one it is only predicted.
+    """
     session = engine.open()
     cases, warnings = expand(sweep, session["catalogue"], device=session["device"])
-    unique = {resolution.case.case_id: resolution for resolution in engine.resolve(cases)}
+    resolutions = largest.settled(cases, engine, trier, timeout_s=sweep.timeout)
+    unique = {resolution.case.case_id: resolution for resolution in resolutions}
     return session, list(unique.values()), warnings
 
 
@@ -89,7 +98,9 @@ def run(
     """
     started, plugins = time.monotonic(), digests(sweep.plugin)
     crew = engine if isinstance(engine, Crew) else Alone(engine)
-    session, resolutions, warnings = prepare(sweep, crew)
+    if resume and LARGEST_BATCH in sweep.batch:
+        raise UsageError("--batch max is found anew each time, so that its run cannot be resumed: give the batch found")
+    session, resolutions, warnings = prepare(sweep, crew, trier=engine)
     with Store.open(folder, metrics=sweep.metrics, resume=resume, sweep=sweep.to_toml()) as store:
         for text in (*warnings, *store.warnings):
             listener.warn(text)
@@ -172,5 +183,6 @@ def _task(sweep: Sweep, todo: Sequence[Resolution]) -> Task:
 def _text(value: Any) -> str:
     """A key's value as it would be typed."""
     if isinstance(value, Mapping):
-        return ",".join(f"{key}={value[key]}" for key in sorted(value))
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        return ",".join(f"{key}={settings.written(value[key])}" for key in sorted(value))
+    words = value if isinstance(value, tuple) else (value,)
+    return ",".join(str(word).lower() if isinstance(word, bool) else str(word) for word in words)

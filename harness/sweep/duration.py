@@ -27,7 +27,7 @@ REFERENCE = {"cpu": 8.0, "cuda": 4.0}  # the float64 reference over its FLOPs at
 REFERENCE_OF_MODEL = 3.0  # most of which are large products
 ROWS, ROWS_AGAIN = 512, 128  # of harness.measuring.metrics.error
 UNKNOWN_CALL_S = 0.02  # of a case without a cost model
-SHARE_OF_PHASE = {"forward": 1.0, "backward": 2.0, "train": 3.0}
+SHARE_OF_PHASE = {"forward": 1.0, "backward": 2.0, "train": 3.0, "step": 3.0}
 FEWEST, MIN_SAMPLES, OVERDRAWN = 3, 10, 5  # of harness.measuring.metrics.latency
 SAMPLE_S = {"cpu": 2e-4, "cuda": 4e-4}  # the shortest sample; a flush, and what holds the stream
 ENOUGH = {"cpu": 150, "cuda": 40}  # samples until the median is certain to 1 %, the median over committed runs
@@ -88,8 +88,8 @@ class Duration:
         if resolution.flops is None:
             return 0.0
         forward = resolution.flops / SHARE_OF_PHASE[case.phase] / (case.b if case.scope == "model" else 1)
-        problem = (case.scope, case.b, case.h, case.n, case.d, case.dtype, case.seed)
-        rows = 4 * case.b * case.h * case.n * min(case.n, ROWS) * case.d
+        problem = (case.scope, case.b, case.h, case.n, case.d, case.dtype, case.seed, case.problem)
+        rows = 4 * case.b * case.h * case.key_tokens * min(case.n, ROWS) * case.d
         exact = case.attention in self.exact
         mine = ("exact",) if exact else (case.attention, case.m, case.options)
         by_rows = exact and case.scope != "model"

@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass
 
-from harness.errors import UsageError, unknown
+from harness.errors import UsageError, brief, unknown
 from harness.store.record import Case
 
 ANCHORS = 30  # m of the released models, at every size and resolution
@@ -57,7 +57,7 @@ class Architecture:
         linear = 2 * b * self.tokens(resolution, distilled=distilled) * self.depth * self.block_weights(shared=shared)
         patches = 2 * b * (resolution // PATCH) ** 2 * CHANNELS * PATCH**2 * self.width
         heads = 2 * b * self.width * CLASSES * (2 if distilled else 1)
-        once, again = {"forward": (1, 0), "backward": (0, 1), "train": (1, 1)}[phase]
+        once, again = {"forward": (1, 0), "backward": (0, 1), "train": (1, 1), "step": (1, 1)}[phase]
         return self.depth * core + (once + 2 * again) * (linear + heads) + (once + again) * patches
 
     def peak_bytes(
@@ -78,7 +78,32 @@ class Architecture:
         if phase == "forward":
             return weights + images + max(attending + core[0], mixing)
         kept = projected + (5 + 2 * MLP_RATIO) * token + max(0, core[1] - core[0])
-        return weights + images + max(self.depth * kept, weights) + mixing
+        state = 2 * weights if phase == "step" else 0  # of AdamW: two moments of every gradient
+        return weights + state + images + max(self.depth * kept, weights) + mixing
+
+
+AS_IS = "as-is"  # in the place of a variant: a model of others with the attention that it has
+OWN = "own"  # its backend
+SOURCES = ("timm", "hf")  # what comes before the colon, or else a plugin's name
+VALID = (
+    "{own}, timm:NAME, hf:NAME of a configuration or hf:FOLDER with a config.json, FILE.py:FUNCTION that makes a model"
+)
+
+
+def is_foreign(name: str) -> bool:
+    """Whether a model is another library's or the user's own: `timm:…`, `hf:…`, `my:tiny`."""
+    return ":" in name
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError for what names no model here; whether a foreign one exists, only its library can tell."""
+    source, colon, rest = name.partition(":")
+    if any(c in name for c in ";\n\r\0"):
+        raise ValueError(f"{brief(repr(name))} holds a ';' or a line break")
+    if colon and not (rest and (source in SOURCES or source.isidentifier())):
+        raise ValueError(f"unknown model {brief(repr(name))}; valid: {VALID.format(own=', '.join(ARCHITECTURES))}")
+    if not colon and name not in ARCHITECTURES:
+        raise ValueError(f"{unknown('model', name, ARCHITECTURES)}; of others: timm:NAME, hf:NAME, FILE.py:FUNCTION")
 
 
 ARCHITECTURES = {

@@ -8,9 +8,10 @@ references, whose code the CPU's tests have gone through. What torch.compile bui
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -48,19 +49,27 @@ class Implementation:
         core = attentions.build(self.name, heads=h, head_dim=d, tokens=n, anchors=m, **options)
         return core.to(self.device, dtype)
 
-    def inputs(self, b: int, h: int, n: int, d: int, *, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
+    def inputs(
+        self, b: int, h: int, n: int, d: int, *, dtype: torch.dtype = torch.float32, kv_heads: int | None = None,
+        kv_tokens: int | None = None,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
         """q, k and v: standard normal, the same for every implementation, with gradients."""
         source = torch.Generator().manual_seed(1)
-        drawn = (torch.randn(b, h, n, d, generator=source) for _ in range(3))
+        keys = (b, kv_heads or h, kv_tokens or n, d)
+        drawn = (torch.randn(*shape, generator=source) for shape in ((b, h, n, d), keys, keys))
         return tuple(x.to(self.device, dtype).requires_grad_() for x in drawn)
 
     def refusal(
-        self, b: int, h: int, n: int, d: int, m: int = 8, *, dtype: torch.dtype, phase: str = "train", **options: Any
-    ) -> str | None:
+        self, b: int, h: int, n: int, d: int, m: int = 8, *, dtype: torch.dtype, phase: str = "train",
+        problem: Mapping[str, Any] = MappingProxyType({}), **options: Any,
+    ) -> str | None:  # fmt: skip
         """Why it declares that it cannot run this case, in its own words, or None."""
+        if reason := self.spec.why_not(**problem):
+            return reason
         work = attentions.Work(
-            b=b, h=h, n=n, d=d, m=m, phase=phase, itemsize=dtype.itemsize, options=self.spec.parse_options(options)
-        )
+            b=b, h=h, n=n, d=d, m=m, phase=phase, itemsize=dtype.itemsize, options=self.spec.parse_options(options),
+            **problem,
+        )  # fmt: skip
         return attentions.why_unavailable(self.name, device=self.device, dtype=dtype, work=work)
 
     def skip_unless_runs(self, *size: int, dtype: torch.dtype, phase: str = "train", **options: Any) -> None:

@@ -125,3 +125,76 @@ def test_a_backend_may_take_the_projection_as_it_is(
 
 def test_is_offered_at_the_top() -> None:
     assert attentions.MultiHeadAttention is MultiHeadAttention
+
+
+def problem_layer(**problem: Any) -> Any:
+    torch.manual_seed(0)
+    return MultiHeadAttention(24, 4, attention="full", tokens=10, **problem).double()
+
+
+def apart(x: torch.Tensor, heads: int) -> torch.Tensor:
+    """(b, n, heads · 6) → (b, heads, n, 6)."""
+    return x.unflatten(-1, (heads, 6)).transpose(1, 2)
+
+
+def test_a_causal_layer_does_not_look_ahead() -> None:
+    layer, x = problem_layer(causal=True), torch.randn(2, 10, 24, dtype=torch.float64)
+    before = layer(x)
+    x[:, 6:] += 1
+    after = layer(x)
+    torch.testing.assert_close(after[:, :6], before[:, :6])
+    assert (after[:, 6:] - before[:, 6:]).abs().amin() > 0
+    assert layer.state_dict().keys() == problem_layer().state_dict().keys()
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2])
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_grouped_layer_projects_fewer_keys_and_values(kv_heads: int, causal: bool) -> None:
+    layer, x = problem_layer(kv_heads=kv_heads, causal=causal), torch.randn(2, 10, 24, dtype=torch.float64)
+    assert layer.projection.weight.shape == (24 + 2 * 6 * kv_heads, 24)
+    q, k, v = layer.projection(x).split((24, 6 * kv_heads, 6 * kv_heads), dim=-1)
+    repeated = (apart(y, kv_heads).repeat_interleave(4 // kv_heads, dim=1) for y in (k, v))
+    out = nn.functional.scaled_dot_product_attention(apart(q, 4), *repeated, is_causal=causal)
+    torch.testing.assert_close(layer(x), layer.output(out.transpose(1, 2).flatten(2)))
+
+
+@pytest.mark.parametrize("kv_heads", [None, 2])
+@pytest.mark.parametrize("length", [7, 10])
+def test_a_crossing_layer_takes_keys_and_values_from_its_context(kv_heads: int | None, length: int) -> None:
+    layer = problem_layer(kv_tokens=length, kv_heads=kv_heads)
+    groups = kv_heads or 4
+    x, context = torch.randn(2, 10, 24, dtype=torch.float64), torch.randn(2, length, 24, dtype=torch.float64)
+    k, v = layer.context_projection(context).chunk(2, dim=-1)
+    repeated = (apart(y, groups).repeat_interleave(4 // groups, dim=1) for y in (k, v))
+    out = nn.functional.scaled_dot_product_attention(apart(layer.projection(x), 4), *repeated)
+    torch.testing.assert_close(layer(x, context), layer.output(out.transpose(1, 2).flatten(2)))
+    layer(x, context).square().sum().backward()
+    assert all(p.grad.abs().sum() > 0 for p in layer.parameters())
+
+
+def test_a_context_is_for_a_layer_that_crosses() -> None:
+    x = torch.randn(1, 10, 24, dtype=torch.float64)
+    with pytest.raises(attentions.AttentionError, match=r"built with kv_tokens, .* layer\(x, context\)"):
+        problem_layer(kv_tokens=7)(x)
+    with pytest.raises(attentions.AttentionError, match="is self-attention: build it with kv_tokens"):
+        problem_layer()(x, x)
+
+
+@pytest.mark.parametrize("kv_tokens", [7, 10])
+def test_anchor_has_no_crossing_layer(kv_tokens: int) -> None:
+    with pytest.raises(attentions.AttentionError, match="other keys have no meaning"):
+        MultiHeadAttention(24, 4, attention="anchor", tokens=10, anchors=4, kv_tokens=kv_tokens)
+
+
+@pytest.mark.parametrize("problem", [{"causal": True}, {"kv_heads": 2}])
+def test_a_swap_leaves_a_layer_that_it_would_change(problem: dict[str, Any]) -> None:
+    model = nn.Sequential(problem_layer(**problem))
+    with pytest.raises(attentions.AttentionError, match="is causal, grouped or cross attention"):
+        attentions.swap(model, "full", tokens=10)
+
+
+def test_a_causal_anchor_layer_by_its_bare_name() -> None:
+    torch.manual_seed(0)
+    layer, x = MultiHeadAttention(24, 4, tokens=70, anchors=5, causal=True), torch.randn(2, 70, 24)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x)[:, :30], layer(x[:, :30]))

@@ -77,6 +77,33 @@ def test_each_phase_and_precision_is_tried_for_itself() -> None:
     assert "support FP16" in str(cannot(forward_only, FORWARD, torch.float16, CPU))
 
 
+def plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v)
+
+
+def able(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False) -> Tensor:
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=True)
+
+
+def deaf(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False) -> Tensor:
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+
+
+@pytest.mark.parametrize("phase", ["forward", "train"])
+def test_each_problem_is_tried_for_itself(phase: str) -> None:
+    def said(compute: Any, **problem: Any) -> str:
+        work = attentions.Work(b=1, h=4, n=64, d=64, phase=phase, **problem)
+        return str(cannot(compute, work, torch.float32, CPU))
+
+    for problem in ({}, {"causal": True}, {"kv_heads": 2}, {"kv_tokens": 9}, {"causal": True, "kv_heads": 1}):
+        assert said(able, **problem) == "None"
+    assert said(plain, kv_tokens=9) == "None"
+    assert "in float32 on cpu causal: TypeError: " in said(plain, causal=True)
+    assert "in float32 on cpu with grouped heads: RuntimeError: " in said(plain, kv_heads=2)
+    assert said(deaf, kv_heads=2) == "None"
+    assert "gives wrong results" in said(deaf, causal=True)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_what_a_device_that_is_not_here_can_do_is_untold() -> None:
     assert cannot(broken, TRAIN, torch.bfloat16, torch.device("cuda")) is None

@@ -101,7 +101,8 @@ def _compared_on(subject: Subject, rows: Tensor) -> str:
     """What part of the result was compared, where it was not all."""
     case = subject.case
     if case.scope == "model":
-        return f"compared on the first of {case.b} images" if case.b > 1 else ""
+        kind = "sequences" if case.is_of_tokens else "images"
+        return f"compared on the first of {case.b} {kind}" if case.b > 1 else ""
     partial = subject.spec.exact and len(rows) < case.n
     return f"compared on {len(rows)} of {case.n} query rows" if partial else ""
 

@@ -22,9 +22,16 @@ NEEDS = ("latency",)
 
 def measure(subject: Subject, readings: dict[str, Reading], settings: Settings) -> Iterator[Reading]:
     """Declared and counted FLOPs, then the rate of the definition's FLOPs."""
-    counted = None if subject.backend.opaque else count(subject)
+    with subject.eager():  # what is inside a compiled graph no dispatcher sees
+        counted = None if subject.backend.opaque else count(subject)
     declared = declared_flops(subject, executed=True)
     value, note = declared, ""
+    if declared is None and counted is None:
+        note = f"no cost model, and {subject.case.label} is opaque to the dispatcher; the same with "
+        note += f"{subject.case.attention}:reference is counted"
+        yield Reading(metric="flops", status="unsupported", note=note)
+        yield Reading(metric="flops_rate", status="unsupported", note=note)
+        return
     if declared is None:
         value, note = counted, "counted by dispatch; the variant declares no cost model"
     elif counted is None:
@@ -46,7 +53,7 @@ def measure(subject: Subject, readings: dict[str, Reading], settings: Settings) 
 def declared_flops(subject: Subject, *, executed: bool) -> int | None:
     """The cost model's FLOPs of one call: what this backend executes, or what the definition needs."""
     model, work, case = subject.spec.model, subject.work, subject.case
-    if model is None:
+    if model is None or models.is_foreign(case.model_options.get("model", "")):
         return None
     own = subject.backend.flops if executed else None
     core = own(work) if own else model(work).flops
@@ -57,8 +64,10 @@ def declared_flops(subject: Subject, *, executed: bool) -> int | None:
         shared = subject.spec.shares_query_key
         return architecture.flops(resolution, b=case.b, phase=case.phase, core=core, shared=shared)
     layer: Any = subject.module
-    weights = layer.projection.weight.numel() + layer.output.weight.numel()
-    return core + matmuls(work, 2 * case.b * case.n * weights)
+    products = case.n * (layer.projection.weight.numel() + layer.output.weight.numel())
+    if case.problem.kv_tokens:
+        products += case.key_tokens * layer.context_projection.weight.numel()
+    return core + matmuls(work, 2 * case.b * products)
 
 
 def count(subject: Subject) -> int:

@@ -17,6 +17,6 @@ def measure(subject: Subject, readings: dict[str, Reading], settings: Settings) 
     """Count from the same recorded call as peak_memory."""
     sequence = hashlib.sha256("\n".join(subject.trace.names).encode()).hexdigest()[:12]
     note = f"sequence={sequence}; output={subject.trace.output}"
-    if subject.backend.opaque and subject.device.type == "cpu":
+    if (subject.backend.opaque or subject.case.is_on("compile")) and subject.device.type == "cpu":
         note += "; a compiled graph: the kernels inside it are not operators and are not counted"
     yield Reading(metric="kernels", value=subject.trace.launches, samples=1, note=note)

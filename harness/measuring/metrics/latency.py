@@ -1,7 +1,7 @@
 """latency (ms): the median of one call; host (ms): what the host takes to enqueue it; throughput from latency.
 
 CPU: the wall clock around calls. CUDA: the device's own time, by harness.measuring.held. Throughput is tokens/s, img/s
-of a whole model. Sampling stops on evidence: after `min_samples`, when the relative half-width of the median's 95 %
+of a model of images. Sampling stops on evidence: after `min_samples`, when the relative half-width of the median's 95 %
 interval is under `precision` (converged), or no longer shrinks (stable), or the case's time budget is spent (budget).
 """
 
@@ -227,7 +227,7 @@ class DeviceWatch:
 
 
 def _items(subject: Subject) -> int:
-    return 1 if subject.case.scope == "model" else subject.case.n
+    return subject.case.n if subject.case.is_of_tokens else 1
 
 
 def _reading(metric: str, summary: stats.Summary, note: str) -> Reading:

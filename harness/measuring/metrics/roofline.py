@@ -18,6 +18,7 @@ from harness.store.record import Reading
 
 PROVIDES = ("bytes_moved", "roofline_fraction")
 NEEDS = ("latency",)
+UPDATE = 5  # of AdamW, for each weight: both moments read and written, the weight written
 
 
 def measure(subject: Subject, readings: dict[str, Reading], settings: Settings) -> Iterator[Reading]:
@@ -50,8 +51,9 @@ def minimal_bytes(subject: Subject) -> int | None:
         return None
     if subject.case.scope == "core":
         return subject.spec.model(subject.work).bytes
-    x, out = subject.inputs[0].numel(), math.prod(subject.output_shape)
+    x, out = sum(t.numel() for t in subject.inputs), math.prod(subject.output_shape)
     known = x + out + sum(p.numel() for p in subject.module.parameters())
     found = (x if subject.inputs[0].requires_grad else 0) + sum(p.numel() for p in subject.module.parameters())
     elements = {"forward": known, "backward": known + found, "train": known + out + found}
+    elements["step"] = elements["train"] + UPDATE * sum(p.numel() for p in subject.module.parameters())
     return elements[subject.case.phase] * subject.dtype.itemsize

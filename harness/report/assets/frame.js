@@ -142,7 +142,8 @@ function layoutOf(view, more) {
 /** Where and how it was measured: what a caption must say. */
 function whereOf(view) {
   const { place, shape, values } = view.setting;
-  return `${place} · scope ${values.scope} · ${values.phase} · ${values.dtype} · ${shape}`;
+  const problem = values.problem === "default" ? "" : ` · ${values.problem}`;
+  return `${place} · scope ${values.scope} · ${values.phase} · ${values.dtype} · ${shape}${problem}`;
 }
 
 /** Draw one chart, or say why there is nothing to draw. */

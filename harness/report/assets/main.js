@@ -1,6 +1,6 @@
 // The page's state: what is chosen, and what follows from it.
 
-const FACETS = [["run", "run"], ["place", "device"], ["scope", "scope"], ["shape", "shape"], ["phase", "phase"], ["dtype", "dtype"]];
+const FACETS = [["run", "run"], ["place", "device"], ["scope", "scope"], ["problem", "problem"], ["shape", "shape"], ["phase", "phase"], ["dtype", "dtype"]];
 
 function facet(setting, name) {
   return name === "place" ? `${setting.place} · ${setting.values.machine}` : name in setting ? setting[name] : setting.values[name];

@@ -186,6 +186,23 @@ def test_packages_are_called_in_their_layout(returns_tuple: bool, installed: Cal
     assert shapes == [(2, 5, 3, 4)]
 
 
+def test_packages_are_asked_for_causal_and_grouped_heads_as_they_take_them(installed: Callable[..., None]) -> None:
+    """`causal=True`, given only where it is asked, and fewer heads of keys as they are."""
+    given = []
+
+    def flash_attn_func(q: Any, k: Any, v: Any, **keywords: Any) -> Any:
+        given.append((k.shape[2], keywords))
+        return flash.reference(*(x.transpose(1, 2) for x in (q, k, v)), **keywords).transpose(1, 2)
+
+    installed("flash_attn", flash_attn_func)
+    q, (k, v) = torch.randn(2, 4, 5, 8), torch.randn(2, 2, 2, 5, 8)
+    for causal in (False, True):
+        asked = {"causal": True} if causal else {}
+        expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=True)
+        torch.testing.assert_close(flash.packaged(q, k, v, name="fa2", **asked), expected)
+    assert given == [(2, {}), (2, {"causal": True})]
+
+
 def test_a_package_is_part_of_one_graph(installed: Callable[..., None]) -> None:
     """Found and imported before, by the trial; torch.compile traces neither."""
     installed("flash_attn", lambda q, k, v: 2 * v)

@@ -74,6 +74,39 @@ def test_the_package_is_called_in_its_layout(monkeypatch: pytest.MonkeyPatch) ->
     torch.testing.assert_close(xformers.package(q, k, v), xformers.reference(q, k, v))
 
 
+@pytest.mark.parametrize("kv_heads", [2, 4])
+@pytest.mark.parametrize("causal", [False, True])
+def test_the_package_is_asked_for_masks_and_groups_as_it_takes_them(
+    kv_heads: int, causal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A LowerTriangularMask, and grouped heads as (b, n, g, r, d), keys expanded along r: by stride, not by a copy."""
+
+    class LowerTriangularMask:
+        pass
+
+    def attend(q: Any, k: Any, v: Any, attn_bias: Any = None) -> Any:
+        assert isinstance(attn_bias, LowerTriangularMask if causal else type(None))
+        if kv_heads < 4:
+            assert q.shape == k.shape == (2, 5, kv_heads, 4 // kv_heads, 8)
+            assert k.stride(3) == v.stride(3) == 0
+        flat = [x.flatten(2, -2).transpose(1, 2) for x in (q, k, v)]
+        out = torch.nn.functional.scaled_dot_product_attention(*flat, is_causal=causal)
+        return out.transpose(1, 2).reshape(q.shape)
+
+    operators = SimpleNamespace(memory_efficient_attention=attend, LowerTriangularMask=LowerTriangularMask)
+    monkeypatch.setattr(xformers, "_operators", lambda: operators)
+    q, (k, v) = torch.randn(2, 4, 5, 8), torch.randn(2, 2, kv_heads, 5, 8)
+    asked = {"causal": True} if causal else {}
+    torch.testing.assert_close(xformers.package(q, k, v, **asked), xformers.reference(q, k, v, **asked))
+
+
+def test_the_kernel_without_grouped_heads_says_so() -> None:
+    limits = xformers.SPEC.backend("torch").limits
+    work = attentions.Work(b=1, h=4, n=8, d=64, kv_heads=2)
+    assert "has no grouped heads" in str(limits(work, torch.float32, CUDA))
+    assert xformers.SPEC.backend("xformers").limits(work, torch.float32, CUDA) is None
+
+
 @pytest.mark.parametrize(("cuda", "loads"), [("13.0", True), ("12.8", False)])
 def test_loads_the_runtime_its_wheel_was_built_for(
     cuda: str, loads: bool, tmp_path: Any, monkeypatch: pytest.MonkeyPatch

@@ -37,6 +37,17 @@ def write(
     return folder
 
 
+def test_rows_are_chosen_in_the_words_of_a_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cases = [making.case(n=64), making.case(n=64, options="causal=true"), making.case(n=128, h=4)]
+    a, b = (str(write(tmp_path / name, cases=cases)) for name in "ab")
+    for words, found in ((["--causal"], [1]), (["--heads", "4"], [2]), (["--n", "64", "--kv-heads", "2"], [0, 1])):
+        assert cli.main(["compare", a, b, "--json", *words]) == 0
+        lines = json.loads(capsys.readouterr().out)["lines"]
+        assert {line["case_id"] for line in lines} == {cases[at].case_id for at in found}
+    assert cli.main(["compare", a, b, "--head-dim", "64"]) == 2
+    assert "--head-dim 64 is not in this run; it holds 16" in capsys.readouterr().err
+
+
 def verdicts(lines: list[Line]) -> list[str]:
     return [line.verdict for line in lines]
 

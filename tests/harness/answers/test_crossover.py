@@ -166,7 +166,10 @@ def test_a_probe_is_the_median_of_the_pairs(b_ms: list[float], factor: float) ->
         (["anchor", "full", "--attention", "x"], "crossover chooses attention itself"),
         (["anchor", "full", "--m", "16,32"], "crossover compares one size at a time: give one --m"),
         (["anchor", "full", "--phase", "train,forward"], "give one --phase"),
-        (["anchor", "full", "--m", "128"], "m must be below n for anchor: m = 128 against n = 128"),
+        (["anchor", "full", "--kv-heads", "1,2"], "give one --kv-heads"),
+        (["anchor", "full", "--set", "anchor.init=paper,sharp"], "give one --set anchor.init"),
+        (["linear", "full", "--causal", "--kv-tokens", "64"], "--causal with --kv-tokens leaves open which token sees"),
+        (["linear", "full", "--kv-heads", "4"], "--kv-heads 4 must divide --heads, which is 6"),
         (["anchor"], "Missing argument 'b'."),
     ],
 )

@@ -100,7 +100,14 @@ def test_an_endless_list_is_refused() -> None:
     ("given", "message"),
     [
         ({"n": []}, "n: an empty list; n takes whole numbers"),
-        ({"dtype": "float"}, "did you mean 'float64'? valid: auto, " + ", ".join(DTYPES)),
+        ({"dtype": "flaot64"}, "did you mean 'float64'? valid: auto, " + ", ".join(DTYPES)),
+        ({"dtype": "fp8"}, "unknown dtype 'fp8'; valid: auto, " + ", ".join(DTYPES)),
+        ({"causal": "maybe"}, "causal: 'maybe' is not valid: causal takes true, false or both"),
+        ({"causal": []}, "causal: an empty list; causal takes true, false or both"),
+        ({"kv_heads": "0"}, "kv_heads takes whole numbers from 1 to 4096, such as 1, 1..8"),
+        ({"set": {"anchor.init": []}}, "set: anchor.init is an empty list; leave it out for its default"),
+        ({"set": {"anchor.init": {"a": 1}}}, "anchor.init takes a value or a list of values"),
+        ({"set": {"anchor.init": '"paper'}}, "set: '\"paper' cannot be read"),
         ({"phase": "fwd"}, "phase: unknown phase 'fwd'; did you mean 'forward'? valid: " + ", ".join(PHASES)),
         ({"scope": "modle"}, "scope: unknown scope 'modle'; did you mean 'model'? valid: " + ", ".join(SCOPES)),
         ({"model": "anchorformer_tny"}, "model: unknown model 'anchorformer_tny'; did you mean 'anchorformer_tiny'?"),
@@ -145,6 +152,7 @@ def test_what_is_wrong_is_said_in_one_sentence(given: dict[str, Any], message: s
 
 
 UTF8 = st.characters(exclude_characters=",", exclude_categories=["Cs"])
+VALUES = st.text(st.characters(exclude_categories=["Cs"]))
 SWEEPS = st.fixed_dictionaries(
     {},
     optional={
@@ -159,7 +167,10 @@ SWEEPS = st.fixed_dictionaries(
         "scope": st.lists(st.sampled_from(SCOPES), min_size=1),
         "metrics": st.lists(st.sampled_from(list(UNITS)), min_size=1),
         "device": st.sampled_from(["auto", "cpu", "cuda", "cuda:11"]),
-        "set": st.dictionaries(st.from_regex(r"[a-z_]+\.[a-z_]+", fullmatch=True), st.text(UTF8), max_size=3),
+        "set": st.dictionaries(
+            st.from_regex(r"[a-z_]+\.[a-z_]+", fullmatch=True), st.lists(VALUES, min_size=1, max_size=3), max_size=3
+        ),
+        "causal": st.lists(st.booleans(), min_size=1),
         "plugin": st.lists(st.text(UTF8, min_size=1)),
         "seed": st.integers(0, (1 << 31) - 1),
         "budget": st.floats(0, 3600, exclude_min=True),
@@ -179,10 +190,21 @@ def test_a_sweep_reads_back_from_its_file(tmp_path_factory: pytest.TempPathFacto
 
 def test_a_file_may_nest_options_and_spell_axes_as_the_command_line_does(tmp_path: Path) -> None:
     path = tmp_path / "sweep.toml"
-    path.write_text('n = ["1k..2k", 64]\nm = 16\nset.anchor.init = "paper"\nset."anchor.scale" = 2.5\nbudget = 1\n')
+    path.write_text(
+        'n = ["1k..2k", 64]\nm = 16\nset.anchor.init = ["paper", "sharp"]\nset."anchor.scale" = 2.5\nbudget = 1\n'
+        "causal = [false, true]\nkv_heads = [1, 2]\nset.performer.orthogonal = [true, false]\n"
+    )
     sweep = Sweep.parse(read_toml(path))
     assert (sweep.n, sweep.m, sweep.budget) == ((1024, 2048, 64), (16,), 1.0)
-    assert sweep.set == {"anchor.init": "paper", "anchor.scale": "2.5"}
+    assert (sweep.causal, sweep.kv_heads, sweep.kv_tokens) == ((False, True), (1, 2), ())
+    assert sweep.set == {
+        "anchor.init": ("paper", "sharp"), "anchor.scale": ("2.5",), "performer.orthogonal": ("true", "false")
+    }  # fmt: skip
+
+
+def test_a_dtype_is_what_people_call_it() -> None:
+    asked = {"dtype": "fp32,bf16,FP16,half,float,double,fp64,float32"}
+    assert Sweep.parse(asked).dtype == ("float32", "bfloat16", "float16", "float64")
 
 
 @pytest.mark.parametrize(
@@ -234,13 +256,19 @@ def test_auto_is_the_devices_own_dtype_once() -> None:
     assert [c.dtype for c in expand(sweep, CATALOGUE, device="cpu")[0]] == ["float32", "bfloat16"]
 
 
-def test_a_bottleneck_is_narrower_than_n() -> None:
-    cases, warnings = expand(Sweep.parse({"n": "64,128", "m": "32,64"}), CATALOGUE, device="cpu")
-    assert {(c.n, c.m) for c in cases if c.attention == "anchor"} == {(64, 32), (128, 32), (128, 64)}
-    assert warnings == ["left out m >= n: n=64 m=64"]
-    with pytest.raises(UsageError, match=r"m must be below n for anchor: m = 64 against n = 64; choose a smaller --m"):
-        expand(Sweep.parse({"n": 64, "m": 64}), CATALOGUE, device="cpu")
-    assert expand(Sweep.parse({"n": 64, "m": 64, "attention": "full"}), CATALOGUE, device="cpu")[1] == []
+def test_the_usual_m_stays_below_n_and_a_chosen_one_stays() -> None:
+    cases, warnings = expand(Sweep.parse({"n": "1,2,50,64,65,4096"}), CATALOGUE, device="cpu")
+    assert [(c.n, c.m) for c in cases if c.attention == "anchor"] == [
+        (1, 1), (2, 1), (50, 32), (64, 32), (65, 64), (4096, 64)
+    ]  # fmt: skip
+    assert warnings == [
+        "m is 64 by default, which is not below the number of tokens: m=1 for 1 tokens, m=1 for 2 tokens, "
+        "m=32 for 50 tokens, m=32 for 64 tokens; --m chooses another"
+    ]
+    cases, warnings = expand(Sweep.parse({"n": 64, "m": "64,128"}), CATALOGUE, device="cpu")
+    assert {c.m for c in cases if c.attention == "linformer"} == {64, 128}  # whether that can be, the variant says
+    assert warnings == []
+    assert expand(Sweep.parse({"n": 64, "attention": "full"}), CATALOGUE, device="cpu")[1] == []
 
 
 def test_options_go_to_their_variant_in_one_spelling() -> None:
@@ -266,6 +294,15 @@ def test_names_that_do_not_exist_are_answered_with_those_that_do(given: dict[str
     with pytest.raises(UsageError) as caught:
         expand(Sweep.parse(given), CATALOGUE, device="cpu")
     assert message in str(caught.value)
+
+
+def test_several_values_of_an_option_are_an_axis() -> None:
+    given = {"attention": "anchor,full", "set": {"anchor.scale": "2,3", "anchor.init": ["paper", "1,2"]}}
+    cases, _ = expand(Sweep.parse(given), CATALOGUE, device="cpu")
+    assert [c.options for c in cases if c.attention == "anchor"] == [
+        "init=paper;scale=2", "init=1,2;scale=2", "init=paper;scale=3", "init=1,2;scale=3"
+    ]  # fmt: skip
+    assert [c.options for c in cases if c.attention == "full"] == [""]
 
 
 def cases_of(given: dict[str, Any]) -> list[tuple[Any, ...]]:
@@ -305,7 +342,8 @@ def test_core_and_model_in_one_sweep_have_each_their_own_sizes() -> None:
         ({"scope": "model", "head_dim": 32}, "--head-dim 32 means nothing in scope model"),
         ({"resolution": 448}, "--resolution 448 means nothing in scope core; add --scope model"),
         ({"model": "anchorformer_base", "scope": "layer"}, "--model anchorformer_base means nothing in scope layer"),
-        ({"scope": "model", "attention": "anchor", "m": 200}, "choose a smaller --m or a larger --resolution"),
+        ({"scope": "model", "causal": True}, "--causal means nothing in scope model: a model has its own attention"),
+        ({"scope": "core,model", "kv_heads": 3}, "--kv-heads means nothing in scope model"),
     ],
 )
 def test_an_axis_that_no_scope_has_is_answered(given: dict[str, Any], message: str) -> None:

@@ -128,6 +128,14 @@ def test_growth_is_held_against_what_is_declared(cost, wrong):
     assert {f.check for f in found if f.verdict == "regressed"} == wrong
 
 
+def test_the_contract_keeps_the_mask_and_one_head_of_keys():
+    """Growth with n is declared for keys that grow with it."""
+    grouped = replace(CASE, h=6, options="causal=true;init=paper;kv_heads=2")
+    assert {case.options for case in complexity.sizes(grouped)} == {"causal=true;init=paper"}
+    cross = replace(CASE, options="init=paper;kv_tokens=77")
+    assert complexity.sizes(cross) == complexity.sizes(replace(CASE, options="init=paper"))
+
+
 def test_a_size_without_a_figure_fails_the_contract_and_none_declared_is_said():
     broken = [Point(n=2048, m=32, flops=0, peak=1, note="0 FLOPs were counted")]
     assert complexity.judge("mine", LINEAR, broken)[0].verdict == "failed"

@@ -91,11 +91,11 @@ WRONG = [
     (["--m", "0"], "m: '0' is out of range"),
     (["--m", "9" * 30], "is out of range: m takes whole numbers"),
     (["--m", "few"], "m: 'few' is not valid"),
-    (
-        ["--n", "64", "--m", "64"],
-        "m must be below n for agent: m = 64 against n = 64; choose a smaller --m or a larger",
-    ),
-    (["--n", "64", "--m", "128"], "m must be below n for agent: m = 128 against n = 64"),
+    (["--kv-heads", "4"], "--kv-heads 4 must divide --heads, which is 6"),
+    (["--kv-heads", "none"], "kv_heads: 'none' is not valid: kv_heads takes whole numbers from 1 to 4096"),
+    (["--kv-tokens", "-1"], "kv_tokens: '-1' is not valid"),
+    (["--causal", "--n", "64", "--kv-tokens", "32"], "--causal with --kv-tokens 32 at n=64 leaves open which token"),
+    (["--causal", "--scope", "model"], "--causal means nothing in scope model"),
     (["--heads", "0"], "heads: '0' is out of range"),
     (["--head-dim", "x"], "head_dim: 'x' is not valid"),
     (["--batch", "1.5"], "batch: '1.5' is not valid"),
@@ -108,6 +108,8 @@ WRONG = [
     ),
     (["--set", "anchor.init"], "--set takes variant.option=value, such as anchor.init=paper, not 'anchor.init'"),
     (["--set", "init=paper"], "set: 'init' is not of the form variant.option"),
+    (["--set", 'anchor.init="paper'], "--set anchor.init: '\"paper' cannot be read"),
+    (["--set", "anchor.causal=true"], "--set anchor.causal: causal is asked of every variant; give --causal"),
     (["--set", "nope.init=paper"], "unknown attention 'nope'"),
     (["--set", "anchor.init=paper", "--attention", "full"], "anchor is not part of this sweep"),
     (["--metrics", "speed"], "unknown metric 'speed'; valid: latency, host, first_call"),
@@ -251,6 +253,10 @@ def plugins(folder: Path) -> None:
     [
         (["--plugin", "several.py"], "plugin several.py: ImportError: no such thing and it says so on lines"),
         (["--set", "anchor.init=nope"], "anchor: option init='nope' is not valid; it takes one of paper, orthogonal"),
+        (
+            ["--set", "anchor.init=paper,nope"],
+            "anchor: option init='nope' is not valid; it takes one of paper, orthogonal",
+        ),
         (["--device", "cuda:31"], "device 'cuda:31' is not there: torch sees 0 CUDA devices; valid here: cpu"),
     ],
 )

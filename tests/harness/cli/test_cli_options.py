@@ -50,6 +50,13 @@ def test_help_fits_80_columns(name: str, monkeypatch: pytest.MonkeyPatch, capsys
     assert max(map(len, out.splitlines())) <= 80
 
 
+def test_the_help_of_run_fits_two_screens(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of 50 lines by 100 columns."""
+    monkeypatch.setenv("COLUMNS", "100")
+    assert cli.main(["run", "--help"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) <= 100
+
+
 @pytest.mark.parametrize(
     ("name", "refused", "told"),
     [
@@ -140,6 +147,8 @@ def test_a_shell_completes(surroundings: dict[str, str]) -> None:
 
     assert ask("harness ru", 1) == ["run"]
     assert "--attention" in ask("harness run --a", 2)
+    assert ask("harness run --kv", 2) == ["--kv-heads", "--kv-tokens"]
+    assert "--causal" in ask("harness show --c", 2)
     assert {"linear", "linformer"} <= set(ask("harness run --attention li", 3))
 
 

@@ -196,6 +196,60 @@ def test_each_setting_has_a_table_of_its_own(tmp_path: Path) -> None:
         assert said in heads
 
 
+@pytest.fixture
+def problems(tmp_path: Path) -> Path:
+    """Two variants, causal, grouped and neither."""
+    changes = ({}, {"options": "causal=true"}, {"options": "kv_heads=2"}, {"options": "kv_heads=1"})
+    return write_run(
+        tmp_path / "problems", variants=("flash", "anchor"), sizes=(1024, 4096), anchors=(16,), phases=("forward",),
+        dtypes=("float32",), changes=changes,
+    )  # fmt: skip
+
+
+def test_problems_have_tables_of_their_own_or_stand_beside_each_other(harness: Any, problems: Path) -> None:
+    _, out, _ = harness("show", problems, "--csv")
+    table = pandas.read_csv(io.StringIO(out), keep_default_na=False)
+    assert list(table["problem"].unique()) == ["default", "kv_heads=1", "kv_heads=2", "causal"]
+    assert len(table) == 8
+    _, out, _ = harness("show", problems, "--columns", "problem", "--n", "4k", "--csv")
+    table = pandas.read_csv(io.StringIO(out))
+    assert [name for name in table if name.startswith("problem=")] == [
+        f"problem={name}" for name in ("default", "kv_heads=1", "kv_heads=2", "causal")
+    ]
+    assert table["problem=causal"].tolist() == [
+        latency(problems, attention=name, n=4096, options="causal=true") for name in table["attention"]
+    ]
+    headings = [line for line in harness("show", problems, "--causal")[1].splitlines() if "latency (ms)" in line]
+    assert len(headings) == 1
+    assert "b=1 h=6 d=64 · cpu" in " ".join(harness("show", problems, "--kv-heads", "6", "--n", "4k")[1].split())
+    assert " · causal" in " ".join(harness("show", problems, "--causal")[1].split())
+
+
+def test_the_axes_have_the_names_of_a_sweep(harness: Any, problems: Path) -> None:
+    assert (
+        harness("show", problems, "--rows", "heads", "--csv")[1] == harness("show", problems, "--rows", "h", "--csv")[1]
+    )
+    for words in (["--heads", "6"], ["--head-dim", "64"], ["--batch", "1"], ["--dtype", "fp32"]):
+        assert harness("show", problems, *words)[1] == harness("show", problems)[1]
+
+
+def test_a_figure_is_of_one_problem_and_says_which(harness: Any, problems: Path, tmp_path: Path) -> None:
+    code, out, _ = harness("plot", problems, "--figure", "latency", "--format", "svg", "--out", tmp_path / "figures")
+    assert code == 0
+    assert sorted(Path(line).stem for line in out.split()) == [
+        "latency-causal", "latency-default", "latency-kv_heads_1", "latency-kv_heads_2"
+    ]  # fmt: skip
+    words = ["--figure", "latency", "--format", "svg", "--causal", "--heads", "6", "--out", tmp_path / "one"]
+    _, out, _ = harness("plot", problems, *words)
+    assert [Path(line).stem for line in out.split()] == ["latency"]
+    from harness import figures as drawing
+
+    run = drawing.load(problems)
+    (sheet,) = [sheet for sheet in drawing.draw(run, "latency") if sheet.suffix == "causal"]
+    said = " ".join(text.get_text() for text in sheet.figure.texts)
+    assert "Causal: token i attends to tokens up to i; no other mask, no dropout." in " ".join(said.split())
+
+
 def test_options_and_seeds_of_a_variant_are_rows_of_their_own(tmp_path: Path) -> None:
     changes = ({"options": "init=paper;scale=1"}, {"options": "init=wide;scale=1"}, {"seed": 3})
     folder = write_run(

@@ -88,6 +88,42 @@ def test_an_axis_that_cannot_be_guessed_is_asked_for(harness: Any, tmp_path: Pat
     assert harness("--n", "64", "--dtype", "float16", run)[0] == 0
 
 
+def test_problems_are_never_ranked_together(harness: Any, tmp_path: Path) -> None:
+    """The quick causal row is no answer to who asks for none, nor the other way round."""
+    told = [
+        Told("flash", n=64, ms=4.0), Told("anchor", n=64, m=8, ms=3.0),
+        Told("flash", n=64, ms=1.0, options="causal=true"), Told("linear", n=64, ms=2.0, options="causal=true"),
+        Told("flash", n=64, ms=0.5, options="kv_heads=1"),
+    ]  # fmt: skip
+    run = tmp_path / "r"
+    stored(run, told)
+
+    def ranking(*words: str) -> tuple[str, list[tuple[str, float]]]:
+        code, out, err = harness("--n", "64", run, *LINE, *words, "--json")
+        assert (code, err) == (0, "")
+        (answer,) = json.loads(out)["answers"]
+        return answer["setting"]["problem"], [(c["attention"], c["latency_ms"]) for c in answer["ranking"]]
+
+    assert ranking() == ("default", [("anchor", 3.0), ("flash", 4.0)])
+    assert ranking("--causal") == ("causal", [("flash", 1.0), ("linear", 2.0)])
+    assert ranking("--kv-heads", "1") == ("kv_heads=1", [("flash", 0.5)])
+    assert ranking("--kv-heads", "2") == ("default", [("anchor", 3.0), ("flash", 4.0)])  # as many as there are heads
+    code, out, err = harness("--n", "64", run, *LINE, "--kv-tokens", "32", "--no-measure")
+    assert (code, out) == (4, "")
+    assert "no stored row has problem kv_tokens=32; stored: default, kv_heads=1, causal; add --measure" in err
+    assert "causal, without other masks; other machines" in " ".join(
+        harness("--n", "64", run, *LINE, "--causal")[1].split()
+    )
+
+
+def test_a_problem_that_cannot_be_guessed_is_asked_for(harness: Any, tmp_path: Path) -> None:
+    run = tmp_path / "r"
+    stored(run, [Told("flash", n=64, options="causal=true"), Told("flash", n=64, options="kv_heads=1")])
+    code, out, err = harness("--n", "64", run, *LINE)
+    assert (code, out) == (2, "")
+    assert "are of kv_heads=1, causal: choose one with --causal, --kv-heads or --kv-tokens" in err
+
+
 def test_two_machines_get_an_answer_each(harness: Any, tmp_path: Path) -> None:
     run = tmp_path / "r"
     stored(run, [Told("flash", n=64, machine="a-2c-000000"), Told("full", n=64, ms=9, machine="b-2c-000000")])

@@ -23,7 +23,7 @@ from harness.store import runs as store
 from harness.store.runs import StoreError
 
 ALL = ["error", "heatmap", "latency", "memory", "roofline", "scaling", "speedup"]
-OTHERS = {"curves", "pareto", "resolution"}  # of trained and of whole models, which this run does not hold
+OTHERS = {"curves", "keys", "pareto", "resolution"}  # of models, and of keys of other numbers: not in this run
 ONE = {"phases": ("forward",), "dtypes": ("float32",)}
 HOSTILE = "$x_{\\frac <b>&\x1b[31m\x00 _ %s \u202e漢字😀 " + "long " * 60
 
@@ -184,6 +184,29 @@ def test_unlike_settings_get_files_of_their_own(tmp_path: Path) -> None:
     for sheet in draw(folder, "latency"):
         lines = [line for line in sheet.figure.axes[0].lines if len(line.get_xdata()) == 2]
         assert len(lines) == 1 + 3  # flash, and anchor with three m: nothing of another setting
+
+
+def test_keys_are_an_axis_beside_the_queries_own(tmp_path: Path) -> None:
+    options = ("", "kv_heads=1", "kv_heads=2", "causal=true", "causal=true;kv_heads=1", "kv_tokens=4096")
+    changes = [{"options": text} for text in options]
+    folder = write_run(
+        tmp_path / "r", variants=("flash", "anchor"), sizes=(1024, 2048), anchors=(16,), changes=changes, **ONE
+    )
+    sheets = {sheet.suffix: sheet.figure for sheet in draw(folder, "keys")}
+    assert sorted(sheets) == ["kv_heads-causal", "kv_heads-default", "kv_tokens"]
+
+    def along(suffix: str) -> list[list[float]]:
+        return [sorted({float(x) for line in axes.lines for x in line.get_xdata()}) for axes in sheets[suffix].axes]
+
+    assert along("kv_heads-default") == [[1, 2, 6]] * 2  # at n = 1024 and 2048; 6 is plain attention
+    assert along("kv_heads-causal") == [[1, 6]] * 2
+    assert along("kv_tokens") == [[1024, 4096], [2048, 4096]]
+    assert "Causal: token i attends" in " ".join(texts(sheets["kv_heads-causal"]).split())
+
+
+def test_a_run_without_other_keys_has_no_such_figure(small_run: Path) -> None:
+    with pytest.raises(figures.Skip, match="no two numbers of heads of keys"):
+        draw(small_run, "keys")
 
 
 def test_two_machines_are_never_drawn_together(tmp_path: Path) -> None:

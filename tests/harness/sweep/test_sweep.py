@@ -23,7 +23,7 @@ from harness.store.record import Case, Reading
 from harness.store.runs import StoreError, StoreFull
 from harness.sweep import conduct as sweep
 
-VARIANT = {"bottleneck": "", "options": {}, "backends": {"reference": {}}, "exponents": {"flops_n": 2}}
+VARIANT = {"bottleneck": "", "options": {"init": {}}, "backends": {"reference": {}}, "exponents": {"flops_n": 2}}
 METRICS = ("latency", "flops")
 WANTED = Sweep.parse({"attention": "one,two", "n": "64,128,256", "metrics": METRICS, "seed": 7})
 
@@ -301,6 +301,44 @@ def test_a_drifting_machine_is_told(tmp_path: Path, canary: list[float], warned:
     assert (abs(session["canary_drift"]) > 0.05) == warned
 
 
+AXES = Sweep.parse(
+    {
+        "attention": "one", "n": "64,128", "metrics": METRICS, "causal": [False, True], "kv_heads": "1,6",
+        "set": {"one.init": [True, "sharp"]},
+    }
+)  # fmt: skip
+
+
+def test_problems_and_options_are_axes_that_are_measured_once(tmp_path: Path) -> None:
+    run(tmp_path / "run", Script(), AXES)
+    found = store.read(tmp_path / "run")
+    assert found["case_id"].nunique() == 2 * 2 * 2 * 2
+    assert set(found["options"]) == {
+        f"{causal}init={init}{heads}"
+        for causal in ("", "causal=true;") for init in ("true", "sharp") for heads in ("", ";kv_heads=1")
+    }  # fmt: skip
+    assert sweep.stored_sweep(tmp_path / "run") == AXES
+    engine = Script()
+    _, heard = run(tmp_path / "run", engine, sweep.resumed(tmp_path / "run", {}), resume=True)
+    assert (heard.begun, engine.measured) == ((16, 16), [])
+
+
+def test_rows_of_an_earlier_version_are_not_measured_again(tmp_path: Path) -> None:
+    """It wrote init=True where today's is init=true."""
+    from dataclasses import replace
+
+    wanted = Sweep.parse({"attention": "one", "n": "64,128", "metrics": METRICS, "set": {"one.init": "true"}})
+
+    class Earlier(Script):
+        def resolve(self, cases: Sequence[Case]) -> list[Resolution]:
+            return [resolution(replace(case, options="init=True")) for case in cases]
+
+    run(tmp_path / "run", Earlier(), wanted)
+    engine = Script()
+    _, heard = run(tmp_path / "run", engine, wanted, resume=True)
+    assert (heard.begun, engine.measured) == ((2, 2), [])
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -311,6 +349,9 @@ def test_a_drifting_machine_is_told(tmp_path: Path, canary: list[float], warned:
         ({"head_dim": 32}, "--head-dim 32 differs from the run being resumed, which has 64;"),
         ({"set": {"one.a": "b"}}, "--set one.a=b differs from the run being resumed, which has none;"),
         ({"metrics": "latency"}, "--metrics latency differs from the run being resumed, which has latency,flops;"),
+        ({"set": {"one.a": "b,c"}}, "--set one.a=b,c differs from the run being resumed, which has none;"),
+        ({"causal": True}, "--causal true differs from the run being resumed, which has false;"),
+        ({"kv_heads": 2}, "--kv-heads 2 differs from the run being resumed, which has none;"),
         ({"seed": 8}, "--seed 8 differs"),
     ],
 )
