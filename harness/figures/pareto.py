@@ -31,7 +31,13 @@ COSTS = {"flops": ("GMAC of one call", 2e9), "latency": ("latency, ms", 1.0)}
 FLOOR = "none"
 SETTINGS = ("model.", "recipe.")  # keys of `options` that are not the variant's own
 ORIGINS = ("trained.start", "trained.data", "trained.step", "judged.data")  # the same, told only where they differ
-LOAD = ("colours", "items", "shapes", "steps")  # the same, of recall models, which write them without a prefix
+LOAD = (
+    "colours",
+    "items",
+    "questions",
+    "shapes",
+    "steps",
+)  # the same, of recall models, which write them without a prefix
 # Student's t at 97.5 % by degrees of freedom, from 0; beyond, 1.96·(1 + 2/n) is up to 4 % above it
 STUDENT = (math.inf, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 

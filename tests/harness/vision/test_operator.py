@@ -65,7 +65,7 @@ def test_darcy_converges_to_the_analytic_solution_in_second_order() -> None:
 
 @pytest.mark.parametrize("jump", [4.0, 1000.0])
 def test_the_flow_over_a_jump_of_the_permeability_is_right(jump: float) -> None:
-    """u = sin 2πx sin πy / a for a = 1 on the left and `jump` on the right: a ∇u goes on over the middle, ∇u does not."""
+    """u = sin 2πx sin πy / a for a = 1 on the left and `jump` on the right: a ∇u is continuous, ∇u is not."""
     errors = {}
     for side in (8, 16, 32, 64):
         x, y = grid(side)
