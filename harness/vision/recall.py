@@ -129,7 +129,7 @@ class RecallModel(nn.Module):
 
     def forward(
         self, symbols: Int[Tensor, "b n 2"], noise: Float[Tensor, "b n noise"]
-    ) -> Float[Tensor, "b *questions"]:
+    ) -> Float[Tensor, "b *questions colours"]:
         """Logits over the colours, (b, colours), or (b, questions, colours) of more questions than one."""
         x = self.shape(symbols[..., 0]) + self.colour(symbols[..., 1]) + self.noise(noise) + self.position
         *inner, last = self.blocks

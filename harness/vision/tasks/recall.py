@@ -23,7 +23,7 @@ from harness.vision.task import Mechanism, Options, Task
 
 
 class RecallOptions(Options):
-    """The load (shapes, colours, items among tokens, questions), the model's size, and how many samples an epoch has."""
+    """The load (shapes, colours, items among tokens, questions), the model's size, and the samples of an epoch."""
 
     shapes: int = Field(default=24, ge=1, le=1 << 16)
     colours: int = Field(default=8, ge=2, le=1 << 16)
