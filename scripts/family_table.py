@@ -1,0 +1,108 @@
+"""The table of a family study: a line a problem and member, the mean over the seeds and each seed, what it costs.
+
+python scripts/family_table.py results/cpu/family        # Markdown on stdout; scripts/family_study.py writes the CSV
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harness.figures.pareto import own_options
+from harness.store.record import LESS_IS_BETTER, merit, parse_options
+from harness.store.runs import MEASUREMENTS, read
+
+JUDGED = ("top1", "miou", "relative_l2")
+KEYS = ["problem", "attention", "options", "m"]
+BASE = "anchor init=sharp"  # what a member has to beat
+
+
+def summary(out: Path) -> pd.DataFrame:
+    """Columns: problem, attention, options, m, metric, seeds, mean, sd, lowest, highest, values, params, flops,
+    latency_ms and its interval; within a problem the best first. Raises UsageError where there is no run."""
+    rows = _labelled(read(out))
+    costs = rows[rows["metric"].isin(["params", "flops"])].pivot_table(index=KEYS, columns="metric", values="value")
+    lines = []
+    for key, group in rows[rows["metric"].isin(JUDGED)].groupby([*KEYS, "metric"], sort=False):
+        judged = group.drop_duplicates("seed", keep="last").sort_values("seed")["value"]
+        lines.append({
+            **dict(zip([*KEYS, "metric"], key, strict=True)), "seeds": len(judged), "mean": judged.mean(),
+            "sd": judged.std(), "lowest": judged.min(), "highest": judged.max(),
+            "values": " ".join(f"{value:.4f}" for value in judged),
+        })  # fmt: skip
+    found = pd.DataFrame(lines).join(costs.astype(int), on=KEYS)
+    found = found.join(_latencies(out / "latency"), on=KEYS)
+    order = {problem: place for place, problem in enumerate(dict.fromkeys(found["problem"]))}
+    found["merit"] = [merit(metric, mean) for metric, mean in zip(found["metric"], found["mean"], strict=True)]
+    found["place"] = found["problem"].map(order)
+    found = found.sort_values(["place", "m", "merit"], ascending=[True, True, False])
+    return found.drop(columns=["merit", "place"]).assign(m=found["m"].replace(0, pd.NA)).reset_index(drop=True)
+
+
+def table(lines: pd.DataFrame) -> str:
+    """Markdown; `ahead` tells whether all seeds of a member are better than all of `anchor init=sharp`, or worse."""
+    heads = (
+        "problem",
+        "attention",
+        "m",
+        "seeds",
+        "mean",
+        "sd",
+        "lowest",
+        "highest",
+        "than sharp",
+        "params",
+        "MFLOP",
+        "ms",
+    )
+    written = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    for line in lines.itertuples():
+        m = "" if pd.isna(line.m) else f"{line.m:.0f}"
+        taken = "" if pd.isna(line.latency_ms) else f"{line.latency_ms:.2f}"
+        cells = (
+            f"{line.problem} ({line.metric})", f"{line.attention}{line.options}", m, f"{line.seeds}",
+            f"{line.mean:.4f}", "" if pd.isna(line.sd) else f"{line.sd:.4f}", f"{line.lowest:.4f}",
+            f"{line.highest:.4f}", _beside(line, lines), f"{line.params:,}", f"{line.flops / 1e6:.2f}", taken,
+        )  # fmt: skip
+        written.append(f"| {' | '.join(cells)} |")
+    return "\n".join(written)
+
+
+def _beside(line: Any, lines: pd.DataFrame) -> str:
+    """better or worse where the seeds of a line and of the base do not overlap; within where they do."""
+    base = lines[(lines["problem"] == line.problem) & (lines["attention"] + lines["options"] == BASE)]
+    base = base[(base["m"] == line.m) | pd.isna(line.m)] if len(base) else base
+    if len(base) != 1 or line.attention + line.options == BASE:
+        return ""
+    one, less = base.iloc[0], line.metric in LESS_IS_BETTER
+    above, below = line.lowest > one.highest, line.highest < one.lowest
+    return "within" if not (above or below) else "better" if above != less else "worse"
+
+
+def _labelled(rows: Any) -> pd.DataFrame:
+    """Rows that are ok with the keys of a line."""
+    parsed = rows["options"].map(parse_options)
+    rows = rows.assign(problem=parsed.map(_problem), own=parsed.map(own_options), m=rows["m"].fillna(0).astype(int))
+    rows = rows[rows["status"] == "ok"].drop(columns="options").rename(columns={"own": "options"})
+    return rows
+
+
+def _problem(options: dict[str, str]) -> str:
+    named = {"classification": "digits", "segmentation": "legend", "operator": options.get("model.equation", "darcy")}
+    return named.get(options["task"], options["task"])
+
+
+def _latencies(folder: Path) -> pd.DataFrame:
+    """latency_ms, latency_low and latency_high by key; empty columns where nothing was measured."""
+    names = {"value": "latency_ms", "ci_low": "latency_low", "ci_high": "latency_high"}
+    if not (folder / MEASUREMENTS).exists():
+        return pd.DataFrame(columns=[*KEYS, *names.values()]).set_index(KEYS)
+    rows = _labelled(read(folder))
+    return rows[rows["metric"] == "latency"].set_index(KEYS)[[*names]].rename(columns=names)
+
+
+if __name__ == "__main__":
+    print(table(summary(Path(sys.argv[1]))))
