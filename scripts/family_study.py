@@ -9,7 +9,8 @@
 Problems: recall at the hard load (56 of 96 shapes among 64 tokens, by the loop of harness/vision/recall.py) with m = 8,
 4 and 16; Darcy flow and Poisson's equation (harness train operator) at 256 points; scikit-learn's digits and, if asked
 for, segmentation with a legend (the recipes of scripts/vision_study.py). Their order is the order of training: problem
-by problem, seed by seed, so that what there is at any moment compares all members at as many seeds.
+by problem, seed by seed, so that what there is at any moment compares all members at as many seeds. Recall models that
+results/cpu/recall holds are the same models and are not trained again.
 
 Rows in the columns of measurements.csv are appended and synced a model at a time; family.csv has a line a problem and
 member. Training is on one thread and deterministic, so a busy machine changes how long it takes and not what comes out.
@@ -37,7 +38,7 @@ import torch
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
-from family_table import summary, table  # noqa: E402
+from family_table import recalled, summary, table  # noqa: E402
 from vision_study import STUDIES, Quiet  # noqa: E402
 
 import attentions  # noqa: E402
@@ -175,6 +176,7 @@ def main() -> None:
     """Train what the folder lacks, or measure what a call takes, then write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--beside", type=Path, default=Path("results/cpu/recall"), help="of scripts/recall_study.py")
     parser.add_argument("--work", type=Path, default=Path("runs/family"), help="generated scenes, of problem legend")
     parser.add_argument("--problem", nargs="+", choices=list(PROBLEMS), default=USUAL)
     parser.add_argument("--member", nargs="+", choices=sorted({x.attention for x in MEMBERS}), help="all by default")
@@ -199,7 +201,7 @@ def main() -> None:
             measure_latency(wanted, given.out / "latency", budget_s=given.budget)
         elif wanted:
             study(wanted, given.out, jobs=given.jobs, minutes=given.minutes)
-        lines = summary(given.out)
+        lines = summary(given.out, beside=given.beside)
     except (UsageError, Failure) as error:
         sys.exit(f"family_study: {error}")
     lines.to_csv(given.out / "family.csv", index=False)
@@ -220,22 +222,28 @@ def models(given: argparse.Namespace) -> list[Model]:
             scenes.write(
                 given.work / problem.theme, images=SCENES, validation=200, size=64, seed=0, theme=problem.theme
             )
+    known = recalled(given.beside)
+    held = set(zip(known["attention"], known["options"], known["m"], known["seed"], strict=True))
     return [
         Model(problem=name, member=member, seed=seed, work=str(given.work))
         for name in given.problem
         for seed in range(given.seeds)
         for member in chosen
-        if _stands(member, PROBLEMS[name], seed)
+        if given.latency or _stands(member, name, seed, held)
     ]
 
 
-def _stands(member: Member, problem: Problem, seed: int) -> bool:
-    """Not what is known already: exact kernels equal `full`, and recall of what has no m is one at every m."""
-    spec = attentions.spec(member.attention)
-    if spec.exact and member.attention != "full" and seed:
+def _stands(member: Member, name: str, seed: int, held: set[Any]) -> bool:
+    """Not what is known already: `flash` is `full`, and recall of what has no m is the same at every m."""
+    bottleneck = attentions.spec(member.attention).bottleneck
+    if member.attention == "flash" and seed:
         return False
-    again = problem.task == "recall" and problem is not PROBLEMS["recall-8"]
-    return not (again and not spec.bottleneck and member.attention != "window")
+    if PROBLEMS[name].task != "recall":
+        return True
+    if name != "recall-8" and not bottleneck and member.attention != "window":
+        return False
+    told = "".join(f" {key}={member.options[key]}" for key in sorted(member.options))
+    return (member.attention, told, PROBLEMS[name].anchors if bottleneck else 0, seed) not in held
 
 
 def study(wanted: Sequence[Model], out: Path, *, jobs: int = 1, minutes: float = float("inf")) -> None:

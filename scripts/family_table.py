@@ -1,11 +1,14 @@
 """The table of a family study: a line a problem and member, the mean over the seeds and each seed, what it costs.
 
-python scripts/family_table.py results/cpu/family        # Markdown on stdout; scripts/family_study.py writes the CSV
+    lines = summary(Path("results/cpu/family"), beside=Path("results/cpu/recall"))     # family.csv
+    print(table(lines))                                                                # Markdown
+
+Models of a recall study (scripts/recall_study.py) at the same load and length of training are the same models: they
+stand in the table too, and are not trained again.
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +21,13 @@ from harness.store.runs import MEASUREMENTS, read
 JUDGED = ("top1", "miou", "relative_l2")
 KEYS = ["problem", "attention", "options", "m"]
 BASE = "anchor init=sharp"  # what a member has to beat
+RECALL = {"task": "recall", "shapes": "96", "items": "56", "colours": "8", "steps": "500"}  # of a recall study
 
 
-def summary(out: Path) -> pd.DataFrame:
+def summary(out: Path, *, beside: Path) -> pd.DataFrame:
     """Columns: problem, attention, options, m, metric, seeds, mean, sd, lowest, highest, values, params, flops,
     latency_ms and its interval; within a problem the best first. Raises UsageError where there is no run."""
-    rows = _labelled(read(out))
+    rows = pd.concat([labelled(read(out)), recalled(beside)], ignore_index=True)
     costs = rows[rows["metric"].isin(["params", "flops"])].pivot_table(index=KEYS, columns="metric", values="value")
     lines = []
     for key, group in rows[rows["metric"].isin(JUDGED)].groupby([*KEYS, "metric"], sort=False):
@@ -39,11 +43,12 @@ def summary(out: Path) -> pd.DataFrame:
     found["merit"] = [merit(metric, mean) for metric, mean in zip(found["metric"], found["mean"], strict=True)]
     found["place"] = found["problem"].map(order)
     found = found.sort_values(["place", "m", "merit"], ascending=[True, True, False])
-    return found.drop(columns=["merit", "place"]).assign(m=found["m"].replace(0, pd.NA)).reset_index(drop=True)
+    sizes = found["m"].astype("Int64").replace(0, pd.NA)
+    return found.drop(columns=["merit", "place"]).assign(m=sizes).reset_index(drop=True)
 
 
 def table(lines: pd.DataFrame) -> str:
-    """Markdown; `ahead` tells whether all seeds of a member are better than all of `anchor init=sharp`, or worse."""
+    """Markdown; `sharp` tells whether all seeds are better than all of `anchor init=sharp`, worse, or neither."""
     heads = (
         "problem",
         "attention",
@@ -53,7 +58,7 @@ def table(lines: pd.DataFrame) -> str:
         "sd",
         "lowest",
         "highest",
-        "than sharp",
+        "sharp",
         "params",
         "MFLOP",
         "ms",
@@ -74,7 +79,7 @@ def table(lines: pd.DataFrame) -> str:
 def _beside(line: Any, lines: pd.DataFrame) -> str:
     """better or worse where the seeds of a line and of the base do not overlap; within where they do."""
     base = lines[(lines["problem"] == line.problem) & (lines["attention"] + lines["options"] == BASE)]
-    base = base[(base["m"] == line.m) | pd.isna(line.m)] if len(base) else base
+    base = base if pd.isna(line.m) else base[base["m"] == line.m]
     if len(base) != 1 or line.attention + line.options == BASE:
         return ""
     one, less = base.iloc[0], line.metric in LESS_IS_BETTER
@@ -82,12 +87,19 @@ def _beside(line: Any, lines: pd.DataFrame) -> str:
     return "within" if not (above or below) else "better" if above != less else "worse"
 
 
-def _labelled(rows: Any) -> pd.DataFrame:
-    """Rows that are ok with the keys of a line."""
+def labelled(rows: Any) -> pd.DataFrame:
+    """Rows that are ok with the keys of a line; m is 0 for what has none."""
     parsed = rows["options"].map(parse_options)
     rows = rows.assign(problem=parsed.map(_problem), own=parsed.map(own_options), m=rows["m"].fillna(0).astype(int))
-    rows = rows[rows["status"] == "ok"].drop(columns="options").rename(columns={"own": "options"})
-    return rows
+    return rows[rows["status"] == "ok"].drop(columns="options").rename(columns={"own": "options"})
+
+
+def recalled(folder: Path) -> pd.DataFrame:
+    """The same of a recall study's models at the hard load, or no rows where there is none."""
+    if not (folder / MEASUREMENTS).exists():
+        return pd.DataFrame(columns=[*KEYS, "seed", "metric", "value"])
+    rows = read(folder)
+    return labelled(rows[rows["options"].map(lambda text: parse_options(text).items() >= RECALL.items())])
 
 
 def _problem(options: dict[str, str]) -> str:
@@ -100,9 +112,5 @@ def _latencies(folder: Path) -> pd.DataFrame:
     names = {"value": "latency_ms", "ci_low": "latency_low", "ci_high": "latency_high"}
     if not (folder / MEASUREMENTS).exists():
         return pd.DataFrame(columns=[*KEYS, *names.values()]).set_index(KEYS)
-    rows = _labelled(read(folder))
+    rows = labelled(read(folder))
     return rows[rows["metric"] == "latency"].set_index(KEYS)[[*names]].rename(columns=names)
-
-
-if __name__ == "__main__":
-    print(table(summary(Path(sys.argv[1]))))
