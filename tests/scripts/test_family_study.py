@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,10 +24,10 @@ def study(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The script with problems that take a moment."""
     module = load("family_study")
     recipe = {"steps": 1, "batch": 2}
+    sizes = {"recall-8": (2, TINY_RECALL), "recall-4": (1, TINY_RECALL), "darcy": (2, TINY_DARCY)}
     problems = {
-        "recall-8": module.Problem(task="recall", anchors=2, options=TINY_RECALL, recipe=recipe),
-        "recall-4": module.Problem(task="recall", anchors=1, options=TINY_RECALL, recipe=recipe),
-        "darcy": module.Problem(task="operator", anchors=2, options=TINY_DARCY, recipe=recipe),
+        name: replace(module.PROBLEMS[name], anchors=anchors, options=options, recipe=recipe)
+        for name, (anchors, options) in sizes.items()
     }
     monkeypatch.setattr(module, "PROBLEMS", problems)
     monkeypatch.setattr(module, "USUAL", list(problems))
