@@ -73,8 +73,8 @@ def reference(
     """
     a = assignment(k, weight, bias, temperature)
     wide = torch.promote_types(a.dtype, torch.float32)
-    total = (a.sum(dim=-2, dtype=wide) + epsilon).clamp_min(torch.finfo(wide).tiny).unsqueeze(-1)
-    slices = ((a.transpose(-2, -1) @ v).to(wide) / total).to(v.dtype)
+    total = (a.sum(dim=-2, dtype=wide) + epsilon).unsqueeze(-1)
+    slices = ((a.transpose(-2, -1) @ v).to(wide) / total.where(total > 0, 1)).to(v.dtype)
     if query is not None and key is not None and value is not None:
         q, k, v = (slices @ each.to(slices.dtype).t() for each in (query, key, value))
         slices = softmax_weights(q, k) @ v
