@@ -227,7 +227,7 @@ class Spec:
         return parsed
 
     def cost(
-        self, b: int, h: int, n: int, d: int, m: int | None = None, phase: str = "forward", *,
+        self, /, b: int, h: int, n: int, d: int, m: int | None = None, phase: str = "forward", *,
         itemsize: int = 4, backend: str = "reference", device: str = "cpu", **options: Any,
     ) -> Cost:  # fmt: skip
         """The cost of one call of one phase, in FLOP and bytes; `backend` corrects flops and peak to that backend's."""

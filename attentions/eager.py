@@ -2,6 +2,7 @@
 
 weights = softmax_weights(q, k)                      # (b, h, i, d), (b, h, j, d) → (b, h, i, j), rows sum to one
 means = segment_means(x, 2)                          # (b, h, 5, d) → (b, h, 2, d): tokens 0, 1 and tokens 2, 3, 4
+near = depthwise(v, weight)                          # (b, h, n, d), (h, 1, 3, 1) → (b, h, n, d): a filter a head
 """
 
 from __future__ import annotations
@@ -9,8 +10,11 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+
+PARTS = 8  # of the head dimension, whose float32 copies are held one after the other
 
 
 def softmax_weights(q: Float[Tensor, "b h i d"], k: Float[Tensor, "b h j d"]) -> Float[Tensor, "b h i j"]:
@@ -41,3 +45,18 @@ def segment_means(x: Float[Tensor, "b h n d"], m: int) -> Float[Tensor, "b h m d
     first, rest = x.split((short * length, n - short * length), dim=-2)
     parts = (first.unflatten(-2, (short, length)), rest.unflatten(-2, (m - short, length + 1)))
     return torch.cat([part.mean(dim=-2) for part in parts], dim=-2)
+
+
+def depthwise(v: Float[Tensor, "b h n d"], weight: Float[Tensor, "h 1 kernel 1"]) -> Float[Tensor, "b h n d"]:
+    """Each head's filter over its tokens, centred, zeros beyond the ends."""
+    h, d, padding = v.shape[1], v.shape[3], (weight.shape[-2] // 2, 0)
+    weight = weight.to(v.dtype)
+    if v.device.type != "cpu":
+        return F.conv2d(v, weight, padding=padding, groups=h)
+    if v.dtype == torch.float16:  # most CPUs convolve it by a matrix of all shifts, `kernel` times as large as a head
+        parts = (depthwise(part.float(), weight.float()).half() for part in v.split(max(1, d // PARTS), dim=-1))
+        return torch.cat(list(parts), dim=-1)
+    if h == 1:  # with one channel and a filter longer than the input, oneDNN's weight gradient writes out of bounds
+        return F.conv2d(v.transpose(1, 3), weight.expand(d, -1, -1, -1), padding=padding, groups=d).transpose(1, 3)
+    # In any other order oneDNN would copy v to blocks of 16 heads, whatever h is.
+    return F.conv2d(v.contiguous(memory_format=torch.channels_last), weight, padding=padding, groups=h)

@@ -32,7 +32,7 @@ class BlockAttention(MultiHeadAttention):
     rows × columns tokens) or "rows" (each row a sequence of its own). The rest as in MultiHeadAttention.
     """
 
-    def __init__(self, dim: int, heads: int, *, proj_drop: float = 0.0, grid: str = "refused", **layer: Any) -> None:
+    def __init__(self, /, dim: int, heads: int, *, proj_drop: float = 0.0, grid: str = "refused", **layer: Any) -> None:
         if grid not in GRIDS:
             raise AttentionError(unknown("grid", grid, GRIDS))
         super().__init__(dim, heads, **layer)
@@ -63,7 +63,7 @@ class EncoderAttention(MultiHeadAttention):
     # MultiheadAttention keeps; widths that differ are one of its reasons to call the module instead.
     _qkv_same_embed_dim = False
 
-    def __init__(self, dim: int, heads: int, *, batch_first: bool = True, **layer: Any) -> None:
+    def __init__(self, /, dim: int, heads: int, *, batch_first: bool = True, **layer: Any) -> None:
         super().__init__(dim, heads, **layer)
         self.batch_first, self.num_heads = batch_first, heads
 

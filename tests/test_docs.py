@@ -124,7 +124,7 @@ def test_backward_flops_are_as_the_page_says() -> None:
         for factor, names, _ in table(text_of("metrics.md"), "## FLOPs of a backward pass")
         for name in re.findall(r"[a-z0-9:]+", names)
     }
-    assert len(told) == 9
+    assert len(told) == 10
     for spec in map(attentions.spec, attentions.names()):
         for backend in spec.backends:
             if (spec.name, backend.name) in KERNELS and importlib.util.find_spec("triton") is None:

@@ -23,6 +23,8 @@ EVEN, UNEVEN, SHORT = {2: (20, 20), 4: (10,) * 4}, {2: (31, 6), 4: (3, 17, 1, 16
 VARIANTS: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...] = (
     ("anchor", ()),
     ("anchor", (("logits", "cosine"),)),
+    ("anchor", (("scatter", "separate"), ("bias", True), ("self", "excluded"))),
+    ("anchor", (("per_head", True), ("self", "learned"))),
     ("linformer", ()),
     ("linformer", (("sharing", "none"),)),
     ("linformer", (("sharing", "key_value"),)),
