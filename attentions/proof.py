@@ -3,10 +3,10 @@
     source = proven(module, read(module), tokens=197)       # the source, or a sentence why the module is refused
 
 Softmax attention is held against `full`, Physics-Attention against `transolver`. Names of parts do not tell what a
-module computes with them: timm's ChannelAttention has the qkv, proj and num_heads of softmax attention, and attends over
-channels. So a copy in float64 with random weights (its own may be zero, which would prove nothing) sees small random
-inputs of two lengths, in train and in eval mode, with dropout off. Both outputs agree to 1e-13 or so where the module is
-what it looks like, and differ by some per cent where it is anything else.
+module computes with them: timm's ChannelAttention has the qkv, proj and num_heads of softmax attention, and attends
+over channels. So a copy in float64 with random weights (its own may be zero, which would prove nothing) sees small
+random inputs of two lengths, in train and in eval mode, with dropout off. Both outputs agree to 1e-13 or so where the
+module is what it looks like, and differ by some per cent where it is anything else.
 
 Not seen here: what a module does only with inputs longer than 49 tokens, and what its parents read from it.
 """

@@ -15,8 +15,8 @@ DIM, HEADS, SLICES, N = 24, 3, 5, 40
 class Physics(nn.Module):
     """Transolver's attention by its description (Wu et al. 2024, arXiv 2402.02366, section 3.2) in its release's names.
 
-    Slice weights are a softmax over the slices of a linear map of the projected point, over a temperature a head; slices
-    are weighted means; they attend to each other; points take back what their weights give.
+    Slice weights are a softmax over the slices of a linear map of the projected point over a temperature a head; slices
+    are weighted means, they attend to each other, and points take back what their weights give.
     """
 
     def __init__(self, *, drop: float = 0.0, wrong: str = "") -> None:
@@ -34,10 +34,7 @@ class Physics(nn.Module):
         )
         weights = torch.softmax(self.in_project_slice(points) / self.temperature, dim=-1)
         slices = torch.einsum("bhnm,bhnd->bhmd", weights, values) / (weights.sum(dim=2)[..., None] + 1e-5)
-        if self.wrong == "residual":
-            mixed = slices + self._among(slices)
-        else:
-            mixed = self._among(slices)
+        mixed = self._among(slices) + (slices if self.wrong == "residual" else 0)
         return self.to_out((weights @ mixed).transpose(1, 2).flatten(2))
 
     def _among(self, slices: Tensor) -> Tensor:
