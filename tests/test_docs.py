@@ -327,6 +327,36 @@ def test_the_command_of_extending(
     sys.modules.pop("harness.cli.rows", None)
 
 
+ORDERED = ("linformer", "nystrom", "agent", "pvt", "window")  # of docs/operators.md: what reads the order of tokens
+
+
+def test_the_point_cloud_of_operators() -> None:
+    """Its lines run, and the order of the points is no matter."""
+    scope: dict[str, Any] = {}
+    exec(compile(dict(blocks(text_of("operators.md")))["cloud.py"], "cloud.py", "exec"), scope)
+    x, answer = scope["x"], scope["answer"]
+    assert answer.shape == (2, 5000, 1)
+    order = torch.randperm(5000, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        moved = scope["value"](x[:, order] + scope["mix"](x[:, order]))
+    torch.testing.assert_close(moved, answer[:, order], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", attentions.names())
+def test_operators_says_which_attentions_read_the_order_of_points(name: str) -> None:
+    if reason := attentions.why_unavailable(name, device="cpu"):
+        pytest.skip(reason)
+    torch.manual_seed(0)
+    layer = attentions.MultiHeadAttention(
+        16, 2, attention=name, tokens=64, anchors=4, **({"reach": 8} if name == "window" else {})
+    )
+    x, order = torch.randn(1, 64, 16), torch.randperm(64)
+    with torch.no_grad():
+        off = (layer(x[:, order]) - layer(x)[:, order]).abs().max().item()
+    assert (off > 1e-4) == (name in ORDERED), off
+    assert all(f"`{each}`" in text_of("operators.md") for each in ORDERED)
+
+
 def test_every_room_is_in_the_page_and_in_its_drawing() -> None:
     rooms = {path.name for path in (ROOT / "harness").iterdir() if (path / "__init__.py").exists()}
     told = {
