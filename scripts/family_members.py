@@ -27,7 +27,9 @@ class Problem:
 
 
 def _recall(anchors: int) -> Problem:
-    return Problem(task="recall", anchors=anchors, options={"shapes": 96, "items": 56}, recipe={"steps": 500})
+    return Problem(
+        task="recall", anchors=anchors, options={"shapes": 96, "items": 56}, recipe={"steps": 500, "lr": 3e-3}
+    )
 
 
 def _operator(equation: str) -> Problem:

@@ -70,7 +70,7 @@ class Model:
 
     @property
     def plan(self) -> Plan:
-        """As harness train would have it; recall's own recipe is that of its quicker loop."""
+        """As harness train would have it; of recall's recipe its quicker loop takes steps, batch and rate."""
         problem = PROBLEMS[self.problem]
         own = {} if problem.task == "recall" else {"evaluate": problem.recipe["steps"], "log": 50}
         return Plan(
@@ -212,9 +212,11 @@ def trained(model: Model) -> tuple[list[Reading], float]:
 
 def _recalled(model: Model) -> list[Reading]:
     plan = model.plan
+    options, mechanism, recipe = tasks.get("recall").parse(plan.options), plan.mechanism, plan.recipe
     trial = recall.Trial(
-        load=tasks.get("recall").parse(plan.options).load, attention=plan.mechanism.attention,
-        anchors=plan.mechanism.anchors, options=plan.mechanism.options, seed=model.seed, steps=plan.recipe.steps or 0,
+        load=options.load, attention=mechanism.attention, anchors=mechanism.anchors, options=mechanism.options,
+        seed=recipe.seed, steps=recipe.steps or 0, batch=recipe.batch, learning_rate=recipe.lr, width=options.width,
+        heads=options.heads, depth=options.depth,
     )  # fmt: skip
     return list(recall.run(trial))
 

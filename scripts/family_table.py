@@ -9,6 +9,7 @@ stand in the table too, and are not trained again.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ RECALL = {"task": "recall", "shapes": "96", "items": "56", "colours": "8", "step
 def summary(out: Path, *, beside: Path) -> pd.DataFrame:
     """Columns: problem, attention, options, m, metric, seeds, mean, sd, lowest, highest, values, params, flops,
     latency_ms and its interval; within a problem the best first. Raises UsageError where there is no run."""
-    rows = pd.concat([labelled(read(out)), recalled(beside)], ignore_index=True)
+    rows = pd.concat([part for part in (labelled(read(out)), recalled(beside)) if len(part)], ignore_index=True)
     costs = rows[rows["metric"].isin(["params", "flops"])].pivot_table(index=KEYS, columns="metric", values="value")
     lines = []
     for key, group in rows[rows["metric"].isin(JUDGED)].groupby([*KEYS, "metric"], sort=False):
@@ -38,7 +39,7 @@ def summary(out: Path, *, beside: Path) -> pd.DataFrame:
             "values": " ".join(f"{value:.4f}" for value in judged),
         })  # fmt: skip
     found = pd.DataFrame(lines).join(costs.astype(int), on=KEYS)
-    found = found.join(_latencies(out / "latency"), on=KEYS)
+    found = _with_latency(found, out / "latency")
     order = {problem: place for place, problem in enumerate(dict.fromkeys(found["problem"]))}
     found["merit"] = [merit(metric, mean) for metric, mean in zip(found["metric"], found["mean"], strict=True)]
     found["place"] = found["problem"].map(order)
@@ -107,10 +108,10 @@ def _problem(options: dict[str, str]) -> str:
     return named.get(options["task"], options["task"])
 
 
-def _latencies(folder: Path) -> pd.DataFrame:
-    """latency_ms, latency_low and latency_high by key; empty columns where nothing was measured."""
+def _with_latency(lines: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """The lines with latency_ms, latency_low and latency_high, empty where nothing was measured."""
     names = {"value": "latency_ms", "ci_low": "latency_low", "ci_high": "latency_high"}
     if not (folder / MEASUREMENTS).exists():
-        return pd.DataFrame(columns=[*KEYS, *names.values()]).set_index(KEYS)
+        return lines.assign(**dict.fromkeys(names.values(), math.nan))
     rows = labelled(read(folder))
-    return rows[rows["metric"] == "latency"].set_index(KEYS)[[*names]].rename(columns=names)
+    return lines.join(rows[rows["metric"] == "latency"].set_index(KEYS)[[*names]].rename(columns=names), on=KEYS)
