@@ -52,7 +52,7 @@ def two_softmax(
     the anchors. Cost: 10·b·h·n·m·d FLOPs, since the logits are formed three times.
     """
     if words or any(x is not None for x in further):
-        raise _refusal("sdpa", "bias=true and self=excluded")
+        raise _refusal("sdpa", "bias=true, self=excluded")
     b, h, _, d = k.shape
     u = anchors.to(k.dtype).expand(b, h, -1, d)
     logits = k @ u.transpose(-2, -1) / math.sqrt(d)
@@ -80,12 +80,13 @@ def compiled(reference: Callable[..., Tensor]) -> Backend:
     )
 
 
-def _plain(name: str, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def _plain(name: str, function: Callable[..., Tensor], *, per_head: bool = False) -> Callable[..., Tensor]:
     """A function of (k, v, anchors) as a core calls it; a core with other options in it is refused, never ignored."""
 
     def compute(k: Tensor, v: Tensor, anchors: Tensor, *further: Tensor | None, **words: Any) -> Tensor:
-        if further or words or anchors.dim() != 2:
-            raise _refusal(name, "scatter=separate, bias=true, per_head=true and self=excluded")
+        if further or words or (anchors.dim() != 2 and not per_head):
+            heads = "" if per_head else "per_head=true, "
+            raise _refusal(name, f"scatter=separate, bias=true, {heads}self=excluded")
         return function(k, v, anchors)
 
     return compute
@@ -124,7 +125,7 @@ def _kernels(name: str, summary: str, schedule: str | None, *, automatic: bool) 
     def limits(work: Work, dtype: torch.dtype, device: torch.device) -> str | None:
         choices = _module("choices")
         size = {"n": work.n, "d": work.d, "m": work.m or 0, "dtype": dtype}
-        reason = untaken(work) or choices.limits(**size)
+        reason = untaken(work, "per_head=true") or choices.limits(**size)
         if reason or schedule in (None, "split"):
             return reason
         passes = ("forward", "backward")[: 1 + (work.phase != "forward")]
@@ -135,8 +136,8 @@ def _kernels(name: str, summary: str, schedule: str | None, *, automatic: bool) 
         return _module("cost").peak(**size, dtype=_dtype(work), phase=work.phase, schedule=schedule)
 
     return Backend(
-        name, _plain(name, compute), summary, missing=_no_triton, limits=limits, automatic=automatic, packed=packed,
-        flops=_kernel_flops, peak=peak,
+        name, _plain(name, compute, per_head=True), summary, missing=_no_triton, limits=limits, automatic=automatic,
+        packed=packed, flops=_kernel_flops, peak=peak,
     )  # fmt: skip
 
 

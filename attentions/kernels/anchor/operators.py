@@ -33,7 +33,7 @@ from attentions.kernels.anchor.passes import check, inner, views
 
 
 def anchor_attention(
-    k: Float[Tensor, "b h n d"], v: Float[Tensor, "b h n d"], anchors: Float[Tensor, "m d"], *,
+    k: Float[Tensor, "b h n d"], v: Float[Tensor, "b h n d"], anchors: Float[Tensor, "*heads m d"], *,
     schedule: str | None = None, precision: str | None = None,
 ) -> Float[Tensor, "b h n d"]:  # fmt: skip
     """O = A (Δ⁻¹ (Aᵀ v)).
@@ -41,7 +41,7 @@ def anchor_attention(
     Args:
         k, v: one dtype, float16, bfloat16 or float32; any batch, head and token strides. Under autocast they are cast
             to its dtype.
-        anchors: any floating dtype; rounded to k's inside, its gradient summed in float32.
+        anchors: of all heads or of each; any floating dtype; rounded to k's inside, its gradient summed in float32.
         schedule: `split`, `single`, or None for what tuning or the heuristic says. A schedule that the
             shape does not allow runs split.
         precision: of float32 products: `ieee`, `tf32`, `tf32x3`; None: tf32 if PyTorch was told to allow it
@@ -62,7 +62,7 @@ def anchor_attention(
 
 
 def anchor_attention_fused(
-    kv: Float[Tensor, "b n 2 h d"], anchors: Float[Tensor, "m d"], *,
+    kv: Float[Tensor, "b n 2 h d"], anchors: Float[Tensor, "*heads m d"], *,
     schedule: str | None = None, precision: str | None = None,
 ) -> Float[Tensor, "b n h d"]:  # fmt: skip
     """The same on the output of one projection to 2·width: k = kv[:, :, 0], v = kv[:, :, 1].
@@ -172,7 +172,7 @@ def _(g: Tensor, kv: Tensor, anchors: Tensor, *rest: Any, out_val: Any = None, *
 
 def _flops(k: Tensor, anchors: Tensor, phase: str) -> int:
     b, h, n, d = k.shape
-    return cost.flops(tokens=b * h * n, d=d, m=anchors.shape[0], dtype=k.dtype, phase=phase)
+    return cost.flops(tokens=b * h * n, d=d, m=anchors.shape[-2], dtype=k.dtype, phase=phase)
 
 
 def _autocast(tensor: Tensor) -> Tensor:

@@ -250,7 +250,7 @@ def test_other_backends_take_an_option_or_refuse_it(backend: str, options: dict[
 
 
 def test_what_backends_refuse() -> None:
-    """The kernels and the blocks know what stands around them alone; on a GPU the bare name then runs eagerly."""
+    """The blocks know what stands around them alone, the kernels each head's anchors too; the bare name takes another."""
     definition = attentions.spec("anchor")
 
     def refused(backend: str, **options: Any) -> str | None:
@@ -258,15 +258,17 @@ def test_what_backends_refuse() -> None:
         return definition.backend(backend).limits(work, torch.float32, torch.device("cuda"))
 
     for backend in ("triton", "split", "chunked"):
-        for options in ({"scatter": "separate"}, {"bias": True}, {"per_head": True}, {"self": "excluded"}):
+        for options in ({"scatter": "separate"}, {"bias": True}, {"self": "excluded"}):
             name, value = next(iter(options.items()))
             said = refused(backend, **options)
             assert said == f"does not take {name}={str(value).lower()}; anchor:reference does"
         for options in ({"tempered": "token"}, {"self": "learned"}, {"local": 3}, {"gate": True}, {"logits": "cosine"}):
             assert refused(backend, **options) is None
-    assert refused("triton", bias=True, per_head=True) == (
-        "does not take bias=true and per_head=true; anchor:reference does"
+    assert refused("triton", bias=True, scatter="separate", per_head=True) == (
+        "does not take scatter=separate and bias=true; anchor:reference does"
     )
+    assert refused("triton", per_head=True) is None
+    assert refused("chunked", per_head=True) == "does not take per_head=true; anchor:reference does"
     assert refused("sdpa", scatter="separate", per_head=True) is None
     assert all(refused("reference", **options) is None for options in EACH + TOGETHER)
 
