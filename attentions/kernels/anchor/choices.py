@@ -86,8 +86,8 @@ def unsupported(k: Tensor, v: Tensor, anchors: Tensor) -> str | None:
     reason = limits(n=k.shape[-2], d=d, m=m, dtype=k.dtype)
     if reason:
         return reason
-    a_head = anchors.dim() == 2 or (anchors.dim() == 3 and k.dim() == 4 and anchors.shape[0] == k.shape[1])
-    if k.dim() != 4 or k.shape != v.shape or k.shape[-1] != d or not a_head:
+    fitting = anchors.dim() == 2 or (anchors.dim() == 3 and k.dim() == 4 and anchors.shape[0] == k.shape[1])
+    if k.dim() != 4 or k.shape != v.shape or k.shape[-1] != d or not fitting:
         shapes = [tuple(t.shape) for t in (k, v, anchors)]
         return f"needs k and v (b, h, n, d) and anchors (m, d) or (h, m, d), not {shapes}"
     if v.dtype != k.dtype:

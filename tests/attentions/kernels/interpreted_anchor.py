@@ -153,7 +153,7 @@ def test_anchors_of_each_head_in_splits_agree_with_float64(cut: Any, splits: int
 
 
 def test_anchors_of_each_head_in_a_layer_are_read_packed() -> None:
-    """From the projection's output to the kernels and back, with a learned own share after them, as by the reference."""
+    """From the projection's output to the kernels and back, a learned own share after them, as by the reference."""
 
     def used(attention: str, dtype: torch.dtype, **options: Any) -> list[Tensor]:
         torch.manual_seed(0)
