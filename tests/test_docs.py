@@ -25,7 +25,7 @@ from harness.store import record
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-KERNELS = {("anchor", name) for name in ("triton", "split", "persistent")}
+KERNELS = {("transolver", "triton"), *(("anchor", name) for name in ("triton", "split", "single"))}
 PAGES = sorted([ROOT / "README.md", *DOCS.glob("*.md")])
 
 
@@ -124,17 +124,17 @@ def test_backward_flops_are_as_the_page_says() -> None:
         for factor, names, _ in table(text_of("metrics.md"), "## FLOPs of a backward pass")
         for name in re.findall(r"[a-z0-9:]+", names)
     }
-    assert len(told) == 10
+    assert len(told) == 11
     for spec in map(attentions.spec, attentions.names()):
         for backend in spec.backends:
             if (spec.name, backend.name) in KERNELS and importlib.util.find_spec("triton") is None:
                 continue  # how they go through the anchors is told by their package
             forward, backward = (
-                spec.cost(2, 3, 4096, 64, None if spec.exact else 64, phase, backend=backend.name).flops
+                spec.cost(2, 3, 2**24, 64, None if spec.exact else 64, phase, backend=backend.name).flops
                 for phase in ("forward", "backward")
             )
             expected = told.get(f"{spec.name}:{backend.name}", told.get(spec.name, 2))
-            assert backward / forward == pytest.approx(expected, rel=1e-6), (spec.name, backend.name)
+            assert backward / forward == pytest.approx(expected, rel=1e-5), (spec.name, backend.name)
 
 
 @pytest.mark.parametrize("name", attentions.names())

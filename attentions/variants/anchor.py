@@ -45,11 +45,11 @@ from attentions.eager import depthwise, softmax
 from attentions.kernels.anchor import options
 from attentions.kernels.anchor.backends import CHUNKED, KERNELS, SDPA, compiled, rank
 from attentions.kernels.anchor.keys import sharpened, tempered
+from attentions.kernels.anchor.options import LEAST_OTHERS
 
 INITIALISATIONS = ("paper", "orthogonal", "sharp")
 SHARP = 4.0  # standard deviation of the logits of init=sharp for a key of independent entries of variance 1
 LOGITS = ("dot", "cosine")
-LEAST_OTHERS = 2.0**-10  # of a token's weight on others, what self=excluded divides by: below it rounding would speak
 REFERENCE = "eager PyTorch: three matrix products and a softmax"
 
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from attentions.base import Backend, Compute, Cost, Exponents, Option, Size, Spec, Work, matmuls, traffic
 from attentions.eager import softmax, softmax_weights
+from attentions.kernels.anchor.backends import staged
 
 
 class Transolver(nn.Module):
@@ -75,10 +76,46 @@ def reference(
     wide = torch.promote_types(a.dtype, torch.float32)
     total = (a.sum(dim=-2, dtype=wide) + epsilon).unsqueeze(-1)
     slices = ((a.transpose(-2, -1) @ v).to(wide) / total.where(total > 0, 1)).to(v.dtype)
-    if query is not None and key is not None and value is not None:
-        q, k, v = (slices @ each.to(slices.dtype).t() for each in (query, key, value))
-        slices = softmax_weights(q, k) @ v
-    return a @ slices
+    return a @ mixed(slices, query, key, value)
+
+
+def fused(
+    k: Float[Tensor, "b h n d"],
+    v: Float[Tensor, "b h n d"],
+    weight: Float[Tensor, "m d"],
+    bias: Float[Tensor, " m"],
+    temperature: Float[Tensor, " h"],
+    query: Float[Tensor, "d d"] | None,
+    key: Float[Tensor, "d d"] | None,
+    value: Float[Tensor, "d d"] | None,
+    *,
+    epsilon: float,
+) -> Float[Tensor, "b h n d"]:
+    """The same by anchor attention's kernels for gather and scatter, with the slices of each head as its anchors.
+
+    Cost: b·h·(8·n·m·d + 6·m·d² + 4·m²·d) FLOPs, nothing of size n × m. The slices are kept in float32.
+    """
+    from attentions.kernels.anchor.staged import gather, scatter
+
+    tau = temperature.view(-1, 1, 1)
+    anchors, biases = math.sqrt(k.shape[-1]) * weight / tau, bias / tau.squeeze(-1)
+    sums, degree = gather(k, v, anchors, biases)
+    total = (degree + epsilon).unsqueeze(-1)
+    slices = mixed(sums / total.where(total > 0, 1), query, key, value)
+    return scatter(k, slices, anchors, biases)[0]
+
+
+def mixed(
+    slices: Float[Tensor, "b h m d"],
+    query: Float[Tensor, "d d"] | None,
+    key: Float[Tensor, "d d"] | None,
+    value: Float[Tensor, "d d"] | None,
+) -> Float[Tensor, "b h m d"]:
+    """s': attention among the slices, or without maps the slices as they are."""
+    if query is None or key is None or value is None:
+        return slices
+    q, k, v = (slices @ each.to(slices.dtype).t() for each in (query, key, value))
+    return softmax_weights(q, k) @ v
 
 
 def assignment(
@@ -98,16 +135,39 @@ def cost(work: Work) -> Cost:
 
     Beside them the slices, their maps and their scores, none of which grow with n.
     """
-    m, d, heads, narrow = work.m or 0, work.d, work.b * work.h, work.itemsize
-    weights, tensor, mixing = work.tokens * m, work.tokens * d * narrow, work.options.get("mixing", True)
-    small = heads * m * ((7 * d + 3 * m) if mixing else 3 * d) * narrow
+    m, d, narrow = work.m or 0, work.d, work.itemsize
+    weights, tensor, small = work.tokens * m, work.tokens * d * narrow, _slice_bytes(work)
     if work.phase == "forward":
         peak = max(weights * (narrow + max(narrow, 4)), weights * narrow + tensor + small)
     else:
         peak = max(4 * weights * narrow + 2 * tensor, weights * narrow + 3 * tensor) + small
-    products = 6 * weights * d + (heads * m * d * (6 * d + 4 * m) if mixing else 0)
-    parameters = m * (d + 1) + work.h + (3 * d * d if mixing else 0)
-    return Cost(flops=matmuls(work, products), bytes=traffic(work, inputs=2, parameters=parameters), peak=peak)
+    parameters = m * (d + 1) + work.h + (3 * d * d if _mixing(work) else 0)
+    return Cost(
+        flops=matmuls(work, 6 * weights * d) + _slice_flops(work),
+        bytes=traffic(work, inputs=2, parameters=parameters),
+        peak=peak,
+    )
+
+
+def _mixing(work: Work) -> bool:
+    return work.options.get("mixing", True)
+
+
+def _slice_flops(work: Work) -> int:
+    """Of the attention among the slices."""
+    m, d = work.m or 0, work.d
+    return matmuls(work, work.b * work.h * m * d * (6 * d + 4 * m)) if _mixing(work) else 0
+
+
+def _slice_bytes(work: Work) -> int:
+    """Of the slices, their maps and their scores."""
+    m, d = work.m or 0, work.d
+    return work.b * work.h * m * ((7 * d + 3 * m) if _mixing(work) else 3 * d) * work.itemsize
+
+
+def rank(work: Work, dtype: torch.dtype, device: torch.device) -> tuple[str, ...]:
+    """The bare name's backends: on a GPU the kernels, where they take the size."""
+    return ("triton", "reference") if device.type == "cuda" else ("reference",)
 
 
 SPEC = Spec(
@@ -122,7 +182,11 @@ SPEC = Spec(
         Option("mixing", True, "attention among the slices; false hands them back as gathered"),
     ),
     module=Transolver,
-    backends=(Backend("reference", reference, "eager PyTorch: three products with A, attention among the slices"),),
+    rank=rank,
+    backends=(
+        staged(fused, flops=_slice_flops, peak=_slice_bytes),
+        Backend("reference", reference, "eager PyTorch: three products with A, attention among the slices"),
+    ),
     model=cost,
     exponents=Exponents(flops_n=1, flops_m=1, peak_n=1, peak_m=1),
 )

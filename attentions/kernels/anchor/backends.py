@@ -21,7 +21,7 @@ from torch import Tensor
 
 from attentions.base import Backend, Unavailable, Work, matmuls
 from attentions.kernels.anchor.chunked import BLOCK_BYTES, chunked
-from attentions.kernels.anchor.options import untaken
+from attentions.kernels.anchor.options import inside, untaken
 
 OUTGROWN = 24 * 2**20  # elements of A, from which `chunked` is quicker on a CPU with 32 MiB of last-level cache
 
@@ -52,7 +52,7 @@ def two_softmax(
     the anchors. Cost: 10·b·h·n·m·d FLOPs, since the logits are formed three times.
     """
     if words or any(x is not None for x in further):
-        raise _refusal("sdpa", "bias=true and self=excluded")
+        raise _refusal("sdpa", "bias=true, self=excluded")
     b, h, _, d = k.shape
     u = anchors.to(k.dtype).expand(b, h, -1, d)
     logits = k @ u.transpose(-2, -1) / math.sqrt(d)
@@ -80,12 +80,13 @@ def compiled(reference: Callable[..., Tensor]) -> Backend:
     )
 
 
-def _plain(name: str, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def _plain(name: str, function: Callable[..., Tensor], *, per_head: bool = False) -> Callable[..., Tensor]:
     """A function of (k, v, anchors) as a core calls it; a core with other options in it is refused, never ignored."""
 
     def compute(k: Tensor, v: Tensor, anchors: Tensor, *further: Tensor | None, **words: Any) -> Tensor:
-        if further or words or anchors.dim() != 2:
-            raise _refusal(name, "scatter=separate, bias=true, per_head=true and self=excluded")
+        if further or words or (anchors.dim() != 2 and not per_head):
+            heads = "" if per_head else "per_head=true, "
+            raise _refusal(name, f"scatter=separate, bias=true, {heads}self=excluded")
         return function(k, v, anchors)
 
     return compute
@@ -111,10 +112,17 @@ def _chunked_peak(work: Work) -> int:
 def _kernels(name: str, summary: str, schedule: str | None, *, automatic: bool) -> Backend:
     """The Triton kernels; schedule: `split`, `single`, or None for what tuning or the heuristic says."""
 
-    def compute(k: Tensor, v: Tensor, anchors: Tensor) -> Tensor:
+    def fused(k: Tensor, v: Tensor, anchors: Tensor) -> Tensor:
         from attentions.kernels.anchor.operators import anchor_attention
 
         return anchor_attention(k, v, anchors, schedule=schedule)
+
+    def either(k: Tensor, v: Tensor, anchors: Tensor, *further: Tensor | None, **words: Any) -> Tensor:
+        if not further and not words:
+            return fused(k, v, anchors)
+        from attentions.kernels.anchor.staged import attend
+
+        return attend(k, v, anchors, *further, **words)
 
     def packed(kv: Tensor, anchors: Tensor) -> Tensor:
         from attentions.kernels.anchor.operators import anchor_attention_fused
@@ -124,7 +132,9 @@ def _kernels(name: str, summary: str, schedule: str | None, *, automatic: bool) 
     def limits(work: Work, dtype: torch.dtype, device: torch.device) -> str | None:
         choices = _module("choices")
         size = {"n": work.n, "d": work.d, "m": work.m or 0, "dtype": dtype}
-        reason = untaken(work) or choices.limits(**size)
+        if schedule is None and _apart(work):
+            return _never_both(work) or _module("plan_staged").limits(**size)
+        reason = untaken(work, "per_head=true") or choices.limits(**size)
         if reason or schedule in (None, "split"):
             return reason
         passes = ("forward", "backward")[: 1 + (work.phase != "forward")]
@@ -132,15 +142,62 @@ def _kernels(name: str, summary: str, schedule: str | None, *, automatic: bool) 
 
     def peak(work: Work) -> int:
         size = {"b": work.b, "h": work.h, "n": work.n, "d": work.d, "m": work.m or 0}
-        return _module("cost").peak(**size, dtype=_dtype(work), phase=work.phase, schedule=schedule)
+        fused = _module("cost").peak(**size, dtype=_dtype(work), phase=work.phase, schedule=schedule)
+        return fused + (_apart_bytes(work) if _apart(work) else 0)
 
     return Backend(
-        name, _plain(name, compute), summary, missing=_no_triton, limits=limits, automatic=automatic, packed=packed,
-        flops=_kernel_flops, peak=peak,
+        name, either if schedule is None else _plain(name, fused, per_head=True), summary, missing=_no_triton,
+        limits=limits, automatic=automatic, packed=packed, flops=_kernel_flops, peak=peak,
     )  # fmt: skip
 
 
+def _apart(work: Work) -> bool:
+    """Whether gather and scatter go through staged.py."""
+    return any(wanted for option, wanted in inside(work).items() if option != "per_head=true")
+
+
+def _apart_bytes(work: Work) -> int:
+    """At most what staged.py holds beside the fused passes: the gradient of k from either stage; with self=excluded
+    output, own part and quotient in float32."""
+    tensor, wide = work.tokens * work.d * work.itemsize, work.tokens * work.d * 4
+    backward = 2 * tensor if work.phase != "forward" else 0
+    return backward + (3 * wide if inside(work)["self=excluded"] else 0)
+
+
+def _never_both(work: Work) -> str | None:
+    asked = inside(work)
+    if asked["scatter=separate"] and asked["self=excluded"]:
+        return "does not take scatter=separate and self=excluded together; anchor:reference does"
+    return None
+
+
+def staged(
+    compute: Callable[..., Tensor], *, flops: Callable[[Work], int], peak: Callable[[Work], int]
+) -> Backend:  # fmt: skip
+    """The backend `triton` of a variant made of staged.gather and staged.scatter; both figures are without them."""
+
+    def limits(work: Work, dtype: torch.dtype, device: torch.device) -> str | None:
+        return _module("plan_staged").limits(n=work.n, d=work.d, m=work.m or 0, dtype=dtype)
+
+    def whole_peak(work: Work) -> int:
+        size = {"b": work.b, "h": work.h, "n": work.n, "d": work.d, "m": work.m or 0}
+        fused = _module("cost").peak(**size, dtype=_dtype(work), phase=work.phase, schedule="split")
+        return fused + peak(work) + (2 * work.tokens * work.d * work.itemsize if work.phase != "forward" else 0)
+
+    return Backend(
+        "triton", compute, "Triton kernels for gather and scatter, nothing of size n × m stored", missing=_no_triton,
+        limits=limits, flops=lambda work: _staged_flops(work) + flops(work), peak=whole_peak,
+    )  # fmt: skip
+
+
+def _staged_flops(work: Work) -> int:
+    """Of 4 products forward and 11 backward."""
+    return matmuls(work, 8 * work.tokens * (work.m or 0) * work.d, backward=11 / 4)
+
+
 def _kernel_flops(work: Work) -> int:
+    if _apart(work):
+        return _staged_flops(work)
     phases, flops = ("forward", "backward") if work.phase == "train" else (work.phase,), _module("cost").flops
     return sum(flops(tokens=work.tokens, d=work.d, m=work.m or 0, dtype=_dtype(work), phase=x) for x in phases)
 

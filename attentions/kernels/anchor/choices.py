@@ -70,7 +70,7 @@ class ShapeClass:
 
 def shape_class(k: Tensor, anchors: Tensor, phase: str) -> ShapeClass:
     """The class of a problem; phase is `forward` or `backward`."""
-    m, d = anchors.shape
+    m, d = anchors.shape[-2:]
     return class_of(d=d, m=m, dtype=k.dtype, phase=phase)
 
 
@@ -82,12 +82,14 @@ def class_of(*, d: int, m: int, dtype: torch.dtype, phase: str) -> ShapeClass:
 
 def unsupported(k: Tensor, v: Tensor, anchors: Tensor) -> str | None:
     """Why these kernels do not take the tensors, or None."""
-    m, d = anchors.shape
+    m, d = anchors.shape[-2:]
     reason = limits(n=k.shape[-2], d=d, m=m, dtype=k.dtype)
     if reason:
         return reason
-    if k.dim() != 4 or k.shape != v.shape or k.shape[-1] != d:
-        return f"needs k and v (b, h, n, d) and anchors (m, d), not {[tuple(t.shape) for t in (k, v, anchors)]}"
+    fitting = anchors.dim() == 2 or (anchors.dim() == 3 and k.dim() == 4 and anchors.shape[0] == k.shape[1])
+    if k.dim() != 4 or k.shape != v.shape or k.shape[-1] != d or not fitting:
+        shapes = [tuple(t.shape) for t in (k, v, anchors)]
+        return f"needs k and v (b, h, n, d) and anchors (m, d) or (h, m, d), not {shapes}"
     if v.dtype != k.dtype:
         return f"needs k and v of one dtype, not {k.dtype} and {v.dtype}"
     return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from attentions.base import Work
 
+LEAST_OTHERS = 2.0**-10  # of a token's weight on others, what self=excluded divides by: below it rounding would speak
 TEMPERED = ("none", "head", "token")
 OWN = ("kept", "excluded", "learned")
 

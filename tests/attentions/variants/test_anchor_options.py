@@ -11,7 +11,7 @@ from torch.func import functional_call
 
 import attentions
 from attentions import parallel
-from attentions.variants.anchor import LEAST_OTHERS
+from attentions.kernels.anchor.options import LEAST_OTHERS
 
 B, H, N, D, M = 2, 3, 20, 8, 5
 EACH: list[dict[str, Any]] = [
@@ -250,22 +250,29 @@ def test_other_backends_take_an_option_or_refuse_it(backend: str, options: dict[
 
 
 def test_what_backends_refuse() -> None:
-    """The kernels and the blocks know what stands around them alone; on a GPU the bare name then runs eagerly."""
+    """The blocks know what stands around them alone, the kernels more; the bare name then takes another."""
     definition = attentions.spec("anchor")
 
-    def refused(backend: str, **options: Any) -> str | None:
-        work = attentions.Work(b=1, h=2, n=64, d=32, m=16, options=definition.parse_options(options))
+    def refused(backend: str, *, d: int = 32, **options: Any) -> str | None:
+        work = attentions.Work(b=1, h=2, n=64, d=d, m=16, options=definition.parse_options(options))
         return definition.backend(backend).limits(work, torch.float32, torch.device("cuda"))
 
-    for backend in ("triton", "split", "chunked"):
-        for options in ({"scatter": "separate"}, {"bias": True}, {"per_head": True}, {"self": "excluded"}):
-            name, value = next(iter(options.items()))
-            said = refused(backend, **options)
-            assert said == f"does not take {name}={str(value).lower()}; anchor:reference does"
-        for options in ({"tempered": "token"}, {"self": "learned"}, {"local": 3}, {"gate": True}, {"logits": "cosine"}):
-            assert refused(backend, **options) is None
-    assert refused("triton", bias=True, per_head=True) == (
-        "does not take bias=true and per_head=true; anchor:reference does"
+    inside: list[dict[str, Any]] = [{"scatter": "separate"}, {"bias": True}, {"self": "excluded"}]
+    for options in inside:
+        name, value = next(iter(options.items()))
+        said = f"does not take {name}={str(value).lower()}; anchor:reference does"
+        assert refused("split", **options) == refused("single", **options) == refused("chunked", **options) == said
+        assert refused("triton", **options) is None
+        assert "head_dim that is a multiple of 16" in (refused("triton", d=33, **options) or "")
+    for options in ({"tempered": "token"}, {"self": "learned"}, {"local": 3}, {"gate": True}, {"logits": "cosine"}):
+        assert refused("triton", **options) is refused("split", **options) is refused("chunked", **options) is None
+    assert refused("split", bias=True, scatter="separate", per_head=True) == (
+        "does not take scatter=separate and bias=true; anchor:reference does"
+    )
+    assert refused("split", per_head=True) is refused("triton", per_head=True) is None
+    assert refused("chunked", per_head=True) == "does not take per_head=true; anchor:reference does"
+    assert "scatter=separate and self=excluded together" in (
+        refused("triton", scatter="separate", self="excluded") or ""
     )
     assert refused("sdpa", scatter="separate", per_head=True) is None
     assert all(refused("reference", **options) is None for options in EACH + TOGETHER)
