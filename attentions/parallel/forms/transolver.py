@@ -1,7 +1,7 @@
 """Physics-Attention: one all-reduce of b·h·m·(d+1) floats forward and one backward, whatever n is.
 
-The slices' sums and totals are sums over the tokens, as anchor attention's are; every rank computes the slices' attention
-to each other.
+The slices' sums and totals are sums over the tokens, as anchor attention's are; the attention among the slices is
+computed by every rank.
 """
 
 from __future__ import annotations
