@@ -102,7 +102,7 @@ class Anchor(nn.Module):
         if self.local is not None:
             out = out + depthwise(v, self.local)
         if self.gate is not None:
-            out = 2 * out * torch.sigmoid(k @ self.gate.to(k.dtype))
+            out = 2 * (out * torch.sigmoid(k @ self.gate.to(k.dtype)))
         return out
 
     def packed(self, kv: Tensor) -> Tensor | None:

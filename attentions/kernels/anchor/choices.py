@@ -173,7 +173,7 @@ def span_of(n: int, splits: int, tile: int) -> tuple[int, int]:
 
 def _cut(n: int, parts: int, *, slots: int, least: int) -> int:
     """Splits a head so that parts · splits programs fill the device's slots evenly; at least `least` tokens each."""
-    most = max(1, n // least)
+    most, parts = max(1, n // least), max(1, parts)  # an empty batch has no part, and launches nothing
     best, best_filled = 1, 0.0
     for splits in range(1, min(most, max(1, 4 * slots // parts)) + 1):
         waves = -(-parts * splits // slots)

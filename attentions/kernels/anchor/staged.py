@@ -76,7 +76,7 @@ def scatter(
     bias: Float[Tensor, "*heads m"] | None, inverse: Float[Tensor, "b h m"] | None = None,
 ) -> tuple[Float[Tensor, "b h n d"], Tensor]:  # fmt: skip
     """A W in k's dtype, and nothing; with `inverse` in float32, and each token's own share (b, h, n)."""
-    k = autocast(k)
+    k, means = autocast(k), means.to(torch.float32)  # which autocast may have cut
     r = means.new_empty(0) if inverse is None else inverse
     return torch.ops.attentions.anchor_scatter(k, means, r, anchors, _offsets(k, bias), default_precision(k))
 

@@ -135,6 +135,17 @@ def test_an_anchor_of_zero_degree_contributes_zero() -> None:
     assert torch.isfinite(k.grad).all()
 
 
+@pytest.mark.parametrize("options", [{}, {"per_head": True}, {"bias": True}, {"self": "excluded"}], ids=str)
+def test_an_empty_batch_is_an_empty_result(options: dict[str, Any]) -> None:
+    core = attentions.build("anchor:split" if "per_head" in options else "anchor:triton", heads=2, head_dim=32,
+                            tokens=2000, anchors=5, **options)  # fmt: skip
+    k = torch.zeros(0, 2, 2000, 32, requires_grad=True)
+    out = core(k, k, k)
+    out.sum().backward()
+    assert out.shape == k.shape
+    assert all(not p.grad.any() for p in core.parameters() if p.grad is not None)
+
+
 def test_operators_are_registered_correctly() -> None:
     """PyTorch's own checks: schema, gradient registration, fake tensors, ahead-of-time dispatch."""
     torch.manual_seed(0)
