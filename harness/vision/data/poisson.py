@@ -27,7 +27,7 @@ RIM = 12  # points at least on the rim of a hole
 CLEAR = 0.6  # of a spacing: inner points nearer to a rim than half of one would break its edges out of the mesh
 JITTER = 0.15  # of a spacing
 STRENGTH = 10.0  # of the source: a field of order one
-TYPICAL = 0.02  # a solution's size; see harness.vision.data.darcy
+TYPICAL = 0.01  # a solution's size; see harness.vision.data.darcy
 FEATURES = 2  # given at a point
 STEP = np.array([0.7548776662466927, 0.5698402909980532])  # 1/p and 1/p², p³ = p + 1: the plane's golden ratio
 
