@@ -199,7 +199,7 @@ class Spec:
         return None
 
     def cost(
-        self, b: int, h: int, n: int, d: int, m: int | None = None, phase: str = "forward", *,
+        self, /, b: int, h: int, n: int, d: int, m: int | None = None, phase: str = "forward", *,
         itemsize: int = 4, backend: str = "reference", device: str = "cpu", causal: bool = False,
         kv_heads: int | None = None, kv_tokens: int | None = None, **options: Any,
     ) -> Cost:  # fmt: skip

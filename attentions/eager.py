@@ -3,6 +3,7 @@
 weights = softmax_weights(q, k)                      # (b, h, i, d), (b, h, j, d) → (b, h, i, j), rows sum to one
 means = segment_means(x, 2)                          # (b, h, 5, d) → (b, h, 2, d): tokens 0, 1 and tokens 2, 3, 4
 out = heads_apart(softmax_weights(heads_together(q, k), k) @ v, q)    # grouped: no head of k or v is repeated
+near = depthwise(v, weight)                          # (b, h, n, d), (h, 1, 3, 1) → (b, h, n, d): a filter a head
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+
+PARTS = 8  # of the head dimension, whose float32 copies are held one after the other
 
 
 def softmax_weights(
@@ -98,3 +101,18 @@ def blocks_apart(out: Float[Tensor, "b g c rs e"], q: Float[Tensor, "b h n d"]) 
     if h != g:
         out = out.unflatten(3, (h // g, out.shape[3] // (h // g))).transpose(2, 3).flatten(1, 2)
     return out.flatten(2, 3)[..., : q.shape[-2], :]
+
+
+def depthwise(v: Float[Tensor, "b h n d"], weight: Float[Tensor, "h 1 kernel 1"]) -> Float[Tensor, "b h n d"]:
+    """Each head's filter over its tokens, centred, zeros beyond the ends."""
+    h, d, padding = v.shape[1], v.shape[3], (weight.shape[-2] // 2, 0)
+    weight = weight.to(v.dtype)
+    if v.device.type != "cpu":
+        return F.conv2d(v, weight, padding=padding, groups=h)
+    if v.dtype == torch.float16:  # most CPUs convolve it by a matrix of all shifts, `kernel` times as large as a head
+        parts = (depthwise(part.float(), weight.float()).half() for part in v.split(max(1, d // PARTS), dim=-1))
+        return torch.cat(list(parts), dim=-1)
+    if h == 1:  # with one channel and a filter longer than the input, oneDNN's weight gradient writes out of bounds
+        return F.conv2d(v.transpose(1, 3), weight.expand(d, -1, -1, -1), padding=padding, groups=d).transpose(1, 3)
+    # In any other order oneDNN would copy v to blocks of 16 heads, whatever h is.
+    return F.conv2d(v.contiguous(memory_format=torch.channels_last), weight, padding=padding, groups=h)

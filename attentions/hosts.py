@@ -4,17 +4,19 @@
     EncoderAttention(192, 3, attention="flash", tokens=197)             # what torch.nn.TransformerEncoderLayer calls
     source = read(model.blocks[0].attn)                                 # its weights, or a sentence why not, or None
 
-No library is imported: timm's attention is recognised by its parts. A mask is refused, never ignored: no variant here
-takes one.
+No library is imported: timm's attention and Transolver's Physics-Attention are recognised by their parts. A mask is
+refused, never ignored: no variant here takes one.
 """
 
 from __future__ import annotations
 
 import inspect
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -23,6 +25,7 @@ from attentions.base import AttentionError, unknown
 from attentions.layer import MultiHeadAttention
 
 ANSWERED = {"attn_mask", "is_causal"}  # what BlockAttention can be asked beside x
+PHYSICS = ("in_project_x", "in_project_fx", "in_project_slice", "to_q", "to_k", "to_v")  # Transolver's linear layers
 GRIDS = ("refused", "joined", "rows")  # what BlockAttention makes of four dimensions
 
 
@@ -33,7 +36,7 @@ class BlockAttention(MultiHeadAttention):
     rows × columns tokens) or "rows" (each row a sequence of its own). The rest as in MultiHeadAttention.
     """
 
-    def __init__(self, dim: int, heads: int, *, proj_drop: float = 0.0, grid: str = "refused", **layer: Any) -> None:
+    def __init__(self, /, dim: int, heads: int, *, proj_drop: float = 0.0, grid: str = "refused", **layer: Any) -> None:
         if grid not in GRIDS:
             raise AttentionError(unknown("grid", grid, GRIDS))
         super().__init__(dim, heads, **layer)
@@ -64,7 +67,7 @@ class EncoderAttention(MultiHeadAttention):
     # MultiheadAttention keeps; widths that differ are one of its reasons to call the module instead.
     _qkv_same_embed_dim = False
 
-    def __init__(self, dim: int, heads: int, *, batch_first: bool = True, **layer: Any) -> None:
+    def __init__(self, /, dim: int, heads: int, *, batch_first: bool = True, **layer: Any) -> None:
         super().__init__(dim, heads, **layer)
         self.batch_first, self.num_heads = batch_first, heads
 
@@ -113,6 +116,7 @@ class Source:
     projection: the rows for query, key and value one below the other, 3·dim of them (2·dim where query and key are
     one already: shared); output: the layer after the heads are joined. host: the class that stands in, called with
     `keywords` beside a MultiHeadAttention's. lost: what it does in training that no variant here does.
+    attention, anchors: what it computes, as a variant here with its m; core: that variant's own parameters by name.
     """
 
     heads: int
@@ -122,6 +126,9 @@ class Source:
     host: type[MultiHeadAttention]
     keywords: dict[str, Any]
     lost: tuple[str, ...]
+    attention: str = "full"
+    anchors: int | None = None
+    core: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def dim(self) -> int:
@@ -145,6 +152,8 @@ def read(module: nn.Module) -> Source | str | None:
             heads=parts.heads, projection=parts.projection, output=parts.output, shared=False,
             host=separate.SeparateAttention, keywords={}, lost=parts.lost,
         )  # fmt: skip
+    if all(isinstance(getattr(module, name, None), nn.Linear) for name in PHYSICS) and hasattr(module, "to_out"):
+        return _of_transolver(module)
     if parts is not None or "attention" in type(module).__name__.lower():
         return parts or "has no linear layers `qkv` and `proj`"
     return None
@@ -215,6 +224,37 @@ def _of_timm(module: Any) -> Source | str:
         heads=heads, projection=_linear(module.qkv), output=_linear(module.proj), shared=False, host=BlockAttention,
         keywords={"proj_drop": getattr(getattr(module, "proj_drop", None), "p", 0.0)},
         lost=_dropout(getattr(getattr(module, "attn_drop", None), "p", 0.0)),
+    )  # fmt: skip
+
+
+def _of_transolver(module: Any) -> Source | str:
+    """Physics-Attention for irregular meshes (Wu et al. 2024, arXiv 2402.02366), by the parts of its release."""
+    heads, dim = getattr(module, "heads", None), module.in_project_x.in_features
+    if not isinstance(heads, int):
+        return "does not tell its heads as `heads`"
+    out = module.to_out[0] if isinstance(getattr(module, "to_out", None), nn.Sequential) else module.to_out
+    layers = (*PHYSICS, "to_out.0", "to_out")
+    further = _further(module, {"temperature", *(f"{layer}.{name}" for layer in layers for name in ("weight", "bias"))})
+    if further:
+        return further
+    sizes = {(layer.in_features, layer.out_features) for layer in (module.in_project_x, module.in_project_fx, out)}
+    if sizes != {(dim, dim)}:
+        return f"projects tokens of width {dim} to heads of another total width"
+    slices = module.in_project_slice
+    projected = (module.in_project_x, module.in_project_fx)
+    biases = [layer.bias for layer in projected if layer.bias is not None]
+    if len(biases) == 1 or slices.bias is None:
+        return "has a bias in some of its projections alone"
+    core = {
+        "weight": slices.weight, "bias": slices.bias, "temperature": module.temperature.reshape(-1),
+        "query": module.to_q.weight, "key": module.to_k.weight, "value": module.to_v.weight,
+    }  # fmt: skip
+    after = module.to_out[1] if isinstance(module.to_out, nn.Sequential) and len(module.to_out) > 1 else None
+    return Source(
+        heads=heads, projection=(torch.cat([x.weight for x in projected]), torch.cat(biases) if biases else None),
+        output=_linear(out), shared=True, host=BlockAttention, keywords={"proj_drop": getattr(after, "p", 0.0)},
+        lost=_dropout(getattr(getattr(module, "dropout", None), "p", 0.0)), attention="transolver",
+        anchors=slices.out_features, core=core,
     )  # fmt: skip
 
 

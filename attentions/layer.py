@@ -40,6 +40,7 @@ class MultiHeadAttention(nn.Module):
 
     def __init__(
         self,
+        /,  # an option may be called self
         dim: int,
         heads: int,
         *,

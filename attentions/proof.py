@@ -1,11 +1,12 @@
-"""Whether a module really is softmax attention: it is run beside a `full` layer with its weights, and must agree.
+"""Whether a module is the attention that it looks like: run beside a layer of ours, both must agree.
 
     source = proven(module, read(module), tokens=197)       # the source, or a sentence why the module is refused
 
-Names of parts do not tell what a module computes with them: timm's ChannelAttention has the qkv, proj and num_heads of
-softmax attention, and attends over channels. So a copy in float64 with random weights (its own may be zero, which would
-prove nothing) sees small random inputs of two lengths, in train and in eval mode, with dropout off. Both outputs
-agree to 1e-13 or so where the module is softmax attention, and differ by some per cent where it is anything else.
+Softmax attention is held against `full`, Physics-Attention against `transolver`. Names of parts do not tell what a
+module computes with them: timm's ChannelAttention has the qkv, proj and num_heads of softmax attention, and attends
+over channels. So a copy in float64 with random weights (its own may be zero, which would prove nothing) sees small
+random inputs of two lengths, in train and in eval mode, with dropout off. Both outputs agree to 1e-13 or so where the
+module is what it looks like, and differ by some per cent where it is anything else.
 
 Not seen here: what a module does only with inputs longer than 49 tokens, and what its parents read from it.
 """
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from attentions.base import AttentionError
-from attentions.hosts import BlockAttention, EncoderAttention, Source, hooks, read
+from attentions.hosts import PHYSICS, BlockAttention, EncoderAttention, Source, hooks, read
 from attentions.layer import MultiHeadAttention
 from attentions.separate import MASK, SeparateAttention, needed, silence
 from attentions.standin import fill, stand_in
@@ -39,9 +40,11 @@ class _Trial:
     difference: float = 0.0
     failed: str = ""
 
-    def __str__(self) -> str:
+    def why(self, source: Source) -> str:
+        """The sentence that a module is refused with."""
+        kind = "softmax attention" if source.attention == "full" else "Physics-Attention"
         share = f"{self.difference:.2g}" if self.difference < 0.001 else f"{100 * self.difference:.3g} %"
-        return self.failed or f"is not softmax attention: its output differs by {share} of the largest on random inputs"
+        return self.failed or f"is not {kind}: its output differs by {share} of the largest on random inputs"
 
     @property
     def agrees(self) -> bool:
@@ -65,11 +68,11 @@ def proven(module: nn.Module, source: Source, *, tokens: int | None = None) -> S
             return _separate(theirs, ours, source, tokens)
         if source.host is not BlockAttention:
             flat = _worst(theirs, ours, _flat_inputs(source, tokens))
-            return source if flat.agrees else str(flat)
+            return source if flat.agrees else flat.why(source)
         assert isinstance(ours, BlockAttention)
         flat = _worst(theirs, ours, _flat_inputs(source, tokens))
         if not flat.agrees and not flat.failed:
-            return str(flat)
+            return flat.why(source)
         grids: dict[str, _Trial] = {}
         for grid in ("joined", "rows"):
             ours.grid = grid
@@ -78,8 +81,8 @@ def proven(module: nn.Module, source: Source, *, tokens: int | None = None) -> S
                 return replace(source, keywords={**source.keywords, "grid": grid})
         nearest = min(grids.values(), key=lambda trial: trial.difference)
         if nearest.failed:
-            return str(flat) if flat.failed else source
-        return f"{nearest} of four dimensions"
+            return flat.why(source) if flat.failed else source
+        return f"{nearest.why(source)} of four dimensions"
 
 
 def _separate(theirs: nn.Module, ours: nn.Module, source: Source, tokens: int | None) -> Source | str:
@@ -102,7 +105,7 @@ def _separate(theirs: nn.Module, ours: nn.Module, source: Source, tokens: int | 
         trials.append(_worst(theirs, layer, _flat_inputs(source, tokens)))
         if trials[-1].agrees:
             return replace(source, keywords=told)
-    return str(min(trials, key=lambda trial: trial.difference))
+    return min(trials, key=lambda trial: trial.difference).why(source)
 
 
 def _asked(theirs: nn.Module, x: Tensor) -> Any:
@@ -131,7 +134,7 @@ def _pair(module: nn.Module, source: Source) -> tuple[nn.Module, MultiHeadAttent
     found = read(theirs)
     if not isinstance(found, Source):
         raise AttentionError("its copy is no attention")
-    ours = stand_in(found, "full:reference", anchors=None, tokens=max(LENGTHS), options={})
+    ours = stand_in(found, f"{found.attention}:reference", anchors=found.anchors, tokens=max(LENGTHS), options={})
     fill(ours, theirs, found, name="", merge="symmetric")
     return theirs, ours
 
@@ -140,8 +143,11 @@ def _without_dropout(module: nn.Module, source: Source) -> None:
     """Off where the report would name it or the stand-in keeps it; any other shows as a difference in training."""
     if source.host is SeparateAttention:
         silence(module)
-    for name in ("attn_drop", "proj_drop"):
-        if isinstance(part := getattr(module, name, None), nn.Dropout):
+    parts = [getattr(module, name, None) for name in ("attn_drop", "proj_drop")]
+    if hasattr(module, PHYSICS[0]):
+        parts += [getattr(module, "dropout", None), *module.get_submodule("to_out").children()]
+    for part in parts:
+        if isinstance(part, nn.Dropout):
             part.p = 0.0
     if isinstance(module, nn.MultiheadAttention):
         module.dropout = 0.0

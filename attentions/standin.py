@@ -85,11 +85,25 @@ def fill(layer: MultiHeadAttention, module: nn.Module, source: Source, *, name: 
     layer.output.requires_grad_(source.output[0].requires_grad)
     layer.train(module.training)
     fresh = tuple(f"{part} {tuple(p.shape)}" for part, p in layer.core.named_parameters())
+    lost = source.lost
+    if source.core and _same_core(layer, source):
+        with torch.no_grad():
+            for part, parameter in layer.core.named_parameters():
+                parameter.copy_(source.core[part])
+        kept, fresh = (*kept, *source.core), ()
+    elif source.core:
+        lost = (*lost, f"{source.anchors} slices and the attention among them")
     heard = sum(len(table) for table in hooks(module))
-    lost = (*source.lost, f"{heard} hook{'s' * (heard > 1)}") if heard else source.lost
+    lost = (*lost, f"{heard} hook{'s' * (heard > 1)}") if heard else lost
     return Swapped(
         name=name, was=type(module).__name__, kept=kept, merged=merged, copied=copied, fresh=fresh, lost=lost
     )
+
+
+def _same_core(layer: MultiHeadAttention, source: Source) -> bool:
+    """Whether the layer's variant has the source's own parameters, by name and shape."""
+    held = {part: parameter.shape for part, parameter in layer.core.named_parameters()}
+    return held == {part: tensor.shape for part, tensor in source.core.items()}
 
 
 def _parts(source: Source) -> list[tuple[Tensor, Tensor | None]]:

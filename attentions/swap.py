@@ -6,10 +6,11 @@
     print(report)                                                            # kept, merged and fresh, module by module
     attentions.swap(encoder, "flash", tokens=512, where="layers.*.self_attn")   # a name pattern; or where=SomeClass
 
-Recognised are timm's `Attention` and transformers' with separate query, key and value (by their parts: neither is
-imported), torch.nn.MultiheadAttention used for self-attention, and this package's own layer. Each that is taken has
-first been run beside softmax attention with its weights and agreed (attentions.proof): with `full` or `flash` the model
-computes what it did, up to rounding.
+Recognised are timm's `Attention`, Transolver's Physics-Attention for irregular meshes and transformers' attention with
+separate query, key and value (by their parts: none is imported), torch.nn.MultiheadAttention used for self-attention,
+and this package's own layer. Each that is taken has first been run beside what it looks like with its weights and
+agreed (attentions.proof): with `full` or `flash`, or with `transolver` and as many anchors in the place of
+Physics-Attention, the model computes what it did, up to rounding.
 """
 
 from __future__ import annotations
@@ -174,7 +175,7 @@ def _told(where: Where) -> str:
 def _nothing(refused: list[tuple[str, str]]) -> str:
     if refused:
         return _listed([f"{name}: {why}" for name, why in refused])
-    return "known are timm's Attention, torch.nn.MultiheadAttention and attentions.MultiHeadAttention"
+    return "known are timm's Attention, torch.nn.MultiheadAttention, Transolver's and attentions.MultiHeadAttention"
 
 
 def _listed(names: list[str]) -> str:

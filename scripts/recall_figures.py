@@ -5,6 +5,7 @@
 
 A point is the mean over the seeds with the range from the lowest to the highest; dots are the seeds themselves. Only
 models of one length of training are drawn together: by default of the one with the most rows.
+Other n, and many questions a sample, are scripts/recall_capacity.py's.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from harness.errors import UsageError
 from harness.store.record import parse_options
 from harness.store.runs import read
 
-TASK_KEYS = ("task", "shapes", "items", "colours", "steps")
+TASK_KEYS = ("task", "shapes", "items", "colours", "steps", "questions")
 SAME_M = 16  # of the figure over the load
 LOOKS = {
     "none": ("#8a8a8a", "x"), "full": ("#222222", "o"), "flash": ("#0072B2", "s"), "linformer": ("#009E73", "v"),
@@ -40,7 +41,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="of training; by default that of most rows")
     given = parser.parse_args()
     try:
-        frame = models(given.folder, given.steps)
+        frame = usual(models(given.folder, given.steps))
     except UsageError as error:
         sys.exit(f"recall_figures: {error}")
     print(table(frame))
@@ -69,14 +70,20 @@ def models(folder: Path, steps: int | None) -> pd.DataFrame:
     wide = rows.pivot_table(index="case_id", columns="metric", values="value")
     first = rows.drop_duplicates("case_id").set_index("case_id")
     options = first["options"].map(parse_options)
-    frame = first[["attention", "m", "seed"]].join(wide)
+    frame = first[["attention", "m", "seed", "n", "h", "d"]].join(wide)
     for key in ("shapes", "items", "colours", "steps"):
         frame[key] = options.map(lambda given, key=key: int(given[key]))
+    frame["questions"] = options.map(lambda given: int(given.get("questions", 1)))
     frame["label"] = [_label(a, given) for a, given in zip(first["attention"], options, strict=True)]
     held = frame["steps"].value_counts()
     if steps is not None and steps not in held:
         raise UsageError(f"--steps {steps} is not in {folder}; it holds {', '.join(map(str, sorted(held.index)))}")
     return frame[frame["steps"] == (held.index[0] if steps is None else steps)]
+
+
+def usual(frame: pd.DataFrame) -> pd.DataFrame:
+    """The models of 64 tokens and one question."""
+    return frame[(frame["n"] == 64) & (frame["questions"] == 1)]
 
 
 def _label(attention: str, options: dict[str, str]) -> str:

@@ -7,7 +7,9 @@
 
 One recipe for all (harness/vision/recall.py): width 64, 4 heads, depth 2, n=64, AdamW, one-cycle 3e-3, batch 64. Parts:
 `hard`, `easy` and `middle`, every attention at that load with m=16; `anchors`, those with an m, at the hard load with
-others. Each part is run seed by seed, so that what there is at any moment is balanced.
+others; `capacity`, the hard load's shares (7/8 of the tokens are items) at n = 64 to 512 with m from n/16 to n/2; and
+`queries`, many questions a sample, of the sizes of MQAR (docs/recall.md). The last two are run only if asked for. Each
+part is run seed by seed, so that what there is at any moment is balanced.
 
 Rows in the columns of measurements.csv are appended and synced a model at a time. A model is deterministic: it is
 trained on one thread, whatever the number of jobs.
@@ -65,7 +67,7 @@ def main() -> None:
     """Train what the folder lacks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--part", action="append", choices=PARTS, help="may be repeated; all by default")
+    parser.add_argument("--part", action="append", choices=PARTS, help=f"may be repeated; default: {' '.join(USUAL)}")
     parser.add_argument("--attention", action="append", choices=sorted({x.name for x in MECHANISMS}), help="the same")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=Trial().steps)
@@ -75,7 +77,7 @@ def main() -> None:
     parser.add_argument("--plan", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    wanted = [trial for part in given.part or PARTS for trial in trials(part, given.seeds, given.steps)]
+    wanted = [trial for part in given.part or USUAL for trial in trials(part, given.seeds, given.steps)]
     wanted = [trial for trial in wanted if not given.attention or trial.attention in given.attention]
     try:
         if given.plan:
@@ -93,22 +95,47 @@ def trials(part: str, seeds: int, steps: int) -> Iterator[Trial]:
     for seed in range(seeds):
         for load, mechanism, m in PARTS[part]:
             yield Trial(
-                load=LOADS[load], attention=mechanism.name, options=mechanism.options, anchors=m, seed=seed, steps=steps
+                load=load, attention=mechanism.name, options=mechanism.options, anchors=m, seed=seed, steps=steps
             )
 
 
-def _points(load: str, *sizes: int) -> list[tuple[str, Mechanism, int]]:
+def _points(load: str, *sizes: int) -> list[tuple[Load, Mechanism, int]]:
     """Every attention with m=16; for other m those that have one."""
     chosen = [x for x in MECHANISMS if sizes == (16,) or attentions.spec(x.name).bottleneck]
-    return [(load, mechanism, m) for mechanism in chosen for m in sizes]
+    return [(LOADS[load], mechanism, m) for mechanism in chosen for m in sizes]
 
 
+def _capacity(tokens: int, mechanisms: tuple[Mechanism, ...]) -> Iterator[tuple[Load, Mechanism, int]]:
+    """Those with an m at n/16, n/8, n/4 and n/2, the others once; most of the tokens are items."""
+    load = Load(shapes=3 * tokens // 2, items=7 * tokens // 8, tokens=tokens)
+    for mechanism in mechanisms:
+        sizes = (16, 8, 4, 2) if attentions.spec(mechanism.name).bottleneck else (16,)
+        yield from ((load, mechanism, tokens // share) for share in sizes)
+
+
+def _queries(tokens: int, pairs: int, mechanisms: tuple[Mechanism, ...]) -> Iterator[tuple[Load, Mechanism, int]]:
+    """As many questions as items, and MQAR's vocabulary: half of 8192 symbols for keys, half for values; m = pairs."""
+    load = Load(shapes=4096, colours=4096, items=pairs, tokens=tokens, questions=pairs)
+    yield from ((load, mechanism, pairs) for mechanism in mechanisms)
+
+
+WIDELY = tuple(Mechanism(*each) for each in (
+    ("none",), ("full",), ("anchor", {"init": "sharp"}), ("linear",), ("performer",), ("nystrom",), ("linformer",),
+    ("agent",),
+))  # fmt: skip
 PARTS = {
     "hard": _points("hard", 16),
     "easy": _points("easy", 16),
     "anchors": _points("hard", 4, 8, 32),
     "middle": _points("middle", 16),
+    "capacity": [point for tokens in (64, 128, 256, 512) for point in _capacity(tokens, WIDELY)],
+    "queries": [
+        point
+        for tokens, pairs in ((64, 4), (128, 8), (256, 16), (512, 64))
+        for point in _queries(tokens, pairs, WIDELY)
+    ],
 }
+USUAL = ("hard", "easy", "anchors", "middle")
 
 
 def study(wanted: list[Trial], out: Path, *, jobs: int = 1, threads: int = 1, minutes: float = float("inf")) -> None:
@@ -155,6 +182,7 @@ def case_of(trial: Trial) -> Case:
     described = {
         **trial.options, "task": "recall", "shapes": trial.load.shapes, "items": trial.load.items,
         "colours": trial.load.colours, "steps": trial.steps,
+        **({"questions": trial.load.questions} if trial.load.questions > 1 else {}),
     }  # fmt: skip
     return Case(
         attention=spec.name, backend=backend, scope="model", phase="forward", **shape, m=m, dtype="float32",

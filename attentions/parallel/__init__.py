@@ -119,6 +119,9 @@ class _Parallel:
         if reason:
             raise AttentionError(reason)
         self.core, self.ranks, self.form = core, ranks, _form(self.definition.name)
+        refuses = getattr(self.form, "refuses", None)  # of a form that does not take every option
+        if refuses is not None and (reason := refuses(core)):
+            raise AttentionError(reason)
 
     def __call__(self, first: Tensor, *others: Tensor | None, **keywords: Any) -> Tensor:
         return self.form.attend(self.core, self.ranks, first, *others, **keywords)

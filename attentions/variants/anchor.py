@@ -20,12 +20,27 @@ output nearly the mean of v over all tokens. `scripts/anchor_sharpness.py` measu
 output's energy. The default, `init="sharp"`, differs in the initial anchors alone, not in the formula or its cost, and
 learns in the same steps what the published start does not; docs/anchor.md has the tables. `scale` multiplies the
 initial anchors; `logits="cosine"` starts sharp whatever the sizes of k, U and d are.
+
+Further options, each off by default and started where it changes nothing (`self=excluded` has no parameter):
+
+    scatter=separate   O = B (Δ⁻¹ (Aᵀ v)), B as A of anchors of its own, which start as a copy of U
+    bias=true          k_i · u_j / √d + c_j
+    per_head=true      anchors, and biases, of each head's own
+    tempered=head      k over exp(s_h); tempered=token: over exp(s_h + w · k_i), as in Transolver++ (arXiv 2502.02414)
+    self=excluded      O_i = (Σ_{j≠i} S_ij v_j) / (1 − S_ii),  S = B Δ⁻¹ Aᵀ,  S_ii = Σ_a B_ia A_ia / Δ_a
+    self=learned       O + r_h v
+    local=3            O + a convolution of v over that many tokens, a filter for each head
+    gate=true          O ∘ 2σ(k W)
+
+Anchors for the way back are an idea of LinearNO (Hu et al. 2025, arXiv 2511.06294). docs/anchor.md: what each costs.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -33,9 +48,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attentions.base import Backend, Compute, Cost, Exponents, Option, Size, Spec, Work, matmuls, traffic
-from attentions.eager import softmax
+from attentions.eager import depthwise, softmax
+from attentions.kernels.anchor import causal as running
+from attentions.kernels.anchor import options
 from attentions.kernels.anchor.backends import CHUNKED, KERNELS, SDPA, compiled, rank
-from attentions.running import products_flops, products_peak, running_products
+from attentions.kernels.anchor.keys import sharpened, tempered
+from attentions.kernels.anchor.options import LEAST_OTHERS
 
 INITIALISATIONS = ("paper", "orthogonal", "sharp")
 SHARP = 4.0  # standard deviation of the logits of init=sharp for a key of independent entries of variance 1
@@ -44,104 +62,166 @@ REFERENCE = "eager PyTorch: three matrix products and a softmax"
 
 
 class Anchor(nn.Module):
-    """Anchor attention with its parameter `anchors` (m, d), shared by all heads.
+    """Anchor attention with its parameter `anchors` (m, d), shared by all heads; per_head: (h, m, d).
 
     With logits=cosine also `sharpness` (h,), the logarithm of each head's temperature t: every backend then computes
     the formula above for u of length √d and k of length t·√d, so that the logits are t·√d·cos(k, u). For directions at
     random √d·cos has variance 1 whatever d is.
+
+    Other options have `scatter`, of the anchors' shape; `bias` and `scatter_bias` (m,), per_head (h, m); `temper` (h,)
+    and `temper_weight` (d,); `own` (h,); `local` (h, 1, kernel, 1); `gate` (d, d).
     """
 
     def __init__(
-        self, size: Size, compute: Compute, *, init: str, scale: float, logits: str, temperature: float
-    ) -> None:
+        self, size: Size, compute: Compute, *, init: str, scale: float, logits: str, temperature: float,
+        scatter: str, tempered: str, bias: bool, per_head: bool, local: int, gate: bool, own: str,
+    ) -> None:  # fmt: skip
         super().__init__()
+        h, m, d = size.heads, size.anchors or 0, size.head_dim
+        heads, separate = (h,) if per_head else (), scatter == "separate"
         self.compute = compute
-        self.anchors = nn.Parameter(torch.empty(size.anchors or 0, size.head_dim))
+        self.anchors = nn.Parameter(torch.empty(*heads, m, d))
         initialise(self.anchors, init=init, scale=scale)
         self.sharpness = None
         if logits == "cosine":
-            self.sharpness = nn.Parameter(torch.full((size.heads,), math.log(temperature)))
+            self.sharpness = nn.Parameter(torch.full((h,), math.log(temperature)))
+        self.scatter = nn.Parameter(self.anchors.detach().clone()) if separate else None
+        self.bias = _zeros(*heads, m) if bias else None
+        self.scatter_bias = _zeros(*heads, m) if bias and separate else None
+        self.temper = _zeros(h) if tempered != "none" else None
+        self.temper_weight = _zeros(d) if tempered == "token" else None
+        self.own = _zeros(h) if own == "learned" else None
+        self.local = _zeros(h, 1, local, 1) if local else None
+        self.gate = _zeros(d, d) if gate else None
+        self.excluded = own == "excluded"
+        self.plain = not self.excluded and len(list(self.parameters())) == 1
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """(b, h, n, d) each → (b, h, n, d); q is ignored."""
-        if self.sharpness is None:
+        if self.plain:
             return self.compute(k, v, self.anchors)
-        units = F.normalize(self.anchors, dim=-1) * math.sqrt(self.anchors.shape[-1])
-        return self.compute(sharpened(k, self.sharpness), v, units)
+        scatter = None if self.scatter is None else self._directions(self.scatter)
+        inside = (scatter, self.bias, self.scatter_bias)
+        further = inside if any(x is not None for x in inside) else ()
+        words = {"excluded": True} if self.excluded else {}
+        out = self.compute(self._keys(k), v, self._directions(self.anchors), *further, **words)
+        if self.own is not None:
+            out = torch.addcmul(out, self.own.to(v.dtype).view(-1, 1, 1), v)
+        if self.local is not None:
+            out = out + depthwise(v, self.local)
+        if self.gate is not None:
+            out = 2 * (out * torch.sigmoid(k @ self.gate.to(k.dtype)))
+        return out
 
     def packed(self, kv: Tensor) -> Tensor | None:
         """(b, n, 2, h, d) → (b, n, h, d), or None where k and v are taken apart."""
-        return self.compute.packed(kv, self.anchors) if self.sharpness is None else None
+        return self.compute.packed(kv, self.anchors) if self.plain else None
+
+    def _keys(self, k: Tensor) -> Tensor:
+        """k as the formula takes it."""
+        if self.sharpness is not None:
+            return sharpened(k, self.sharpness)
+        return k if self.temper is None else tempered(k, self.temper, self.temper_weight)
+
+    def _directions(self, anchors: Tensor) -> Tensor:
+        """Anchors as the formula takes them."""
+        if self.sharpness is None:
+            return anchors
+        return F.normalize(anchors, dim=-1) * math.sqrt(anchors.shape[-1])
+
+
+def build(size: Size, compute: Compute, /, **chosen: Any) -> Anchor:
+    """The module: option `self` is its keyword `own`, for a method's own `self` is taken."""
+    return Anchor(size, compute, own=chosen.pop("self"), **chosen)
+
+
+def _zeros(*shape: int) -> nn.Parameter:
+    return nn.Parameter(torch.zeros(shape))
 
 
 def initialise(anchors: Tensor, *, init: str, scale: float) -> None:
-    """Fill anchors (m, d) in place, then multiply by `scale`.
+    """Fill anchors (m, d), or (h, m, d) head after head, in place, then multiply by `scale`.
 
     paper: the weight of a bias-free linear layer by PyTorch's default, uniform in ±1/√d, as published;
     orthogonal: rows of random orthogonal matrices of norm 1, a fresh one for each d rows;
     sharp: the same of norm 4·√d, so that logits spread by 4 for keys of variance 1, whatever d is.
     """
+    m, d = anchors.shape[-2:]
     with torch.no_grad():
-        if init == "paper":
-            nn.init.uniform_(anchors, -1 / math.sqrt(anchors.shape[1]), 1 / math.sqrt(anchors.shape[1]))
-        else:
-            for start in range(0, anchors.shape[0], anchors.shape[1]):
-                nn.init.orthogonal_(anchors[start : start + anchors.shape[1]])
+        for one in anchors.view(-1, m, d):
+            if init == "paper":
+                nn.init.uniform_(one, -1 / math.sqrt(d), 1 / math.sqrt(d))
+                continue
+            for start in range(0, m, d):
+                nn.init.orthogonal_(one[start : start + d])
         if init == "sharp":
-            anchors.mul_(SHARP * math.sqrt(anchors.shape[1]))
+            anchors.mul_(SHARP * math.sqrt(d))
         anchors.mul_(scale)
 
 
-def sharpened(k: Float[Tensor, "b h n d"], sharpness: Float[Tensor, " h"]) -> Float[Tensor, "b h n d"]:
-    """k at length √d · exp(sharpness) for each head; a token of length zero stays zero. Lengths in float32 at least.
-
-    Cost: one pass over k, b·h·n·d elements.
-    """
-    wide = torch.promote_types(k.dtype, torch.float32)
-    length = torch.linalg.vector_norm(k, dim=-1, keepdim=True, dtype=wide)
-    target = math.sqrt(k.shape[-1]) * sharpness.to(wide).exp()
-    return k * (target.view(-1, 1, 1) / length.clamp_min(torch.finfo(wide).tiny ** 0.5)).to(k.dtype)
-
-
-def assignment(k: Float[Tensor, "b h n d"], anchors: Float[Tensor, "m d"]) -> Float[Tensor, "b h n m"]:
+def assignment(
+    k: Float[Tensor, "b h n d"], anchors: Float[Tensor, "*heads m d"], bias: Float[Tensor, "*heads m"] | None = None
+) -> Float[Tensor, "b h n m"]:
     """A: each token's distribution over the anchors."""
-    return softmax(k @ (anchors / math.sqrt(k.shape[-1])).to(k.dtype).transpose(-2, -1))
+    logits = k @ (anchors / math.sqrt(k.shape[-1])).to(k.dtype).transpose(-2, -1)
+    return softmax(logits if bias is None else logits.add_(bias.to(logits.dtype).unsqueeze(-2)))
 
 
 def reference(
-    k: Float[Tensor, "b h n d"], v: Float[Tensor, "b h n d"], anchors: Float[Tensor, "m d"], *, causal: bool = False
+    k: Float[Tensor, "b h n d"],
+    v: Float[Tensor, "b h n d"],
+    anchors: Float[Tensor, "*heads m d"],
+    scatter: Float[Tensor, "*heads m d"] | None = None,
+    bias: Float[Tensor, "*heads m"] | None = None,
+    scatter_bias: Float[Tensor, "*heads m"] | None = None,
+    *,
+    causal: bool = False,
+    excluded: bool = False,
 ) -> Float[Tensor, "b h n d"]:
-    """O = A (Δ⁻¹ (Aᵀ v)), right to left; an anchor of zero degree contributes zero. causal: by running sums in chunks.
+    """O = B (Δ⁻¹ (Aᵀ v)), right to left, B = A without `scatter`; an anchor of zero degree contributes zero.
 
-    Cost: 6·b·h·n·m·d FLOPs, 2·b·h·n·m elements.
+    Cost: 6·b·h·n·m·d FLOPs, 2·b·h·n·m elements; `scatter` adds 2·b·h·n·m·d, `excluded` 2·b·h·n·m.
     Source: Shan et al. 2025, arXiv 2505.16463; the release builds Δ⁻¹ as a matrix for every head, here it scales rows.
     """
-    a = assignment(k, anchors)
+    a = assignment(k, anchors, bias)
+    back = a if scatter is None else assignment(k, scatter, scatter_bias)
     if causal:
-        return _causal(a, v)
-    degree = a.sum(dim=-2, dtype=torch.promote_types(a.dtype, torch.float32)).unsqueeze(-1)
-    inverse = torch.where(degree > 0, 1 / degree, 0).to(a.dtype)
-    return a @ (inverse * (a.transpose(-2, -1) @ v))
-
-
-def _causal(a: Float[Tensor, "b h n m"], v: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h n d"]:
-    """Σ_{j ≤ i} (Σ_a A_ia A_ja / Δ_ia) v_j, in at least float32."""
+        return running.attend(a, back, v)
     wide = torch.promote_types(a.dtype, torch.float32)
-    a = a.to(wide)
-    return running_products(_shares(a), a, v.to(wide)).to(v.dtype)
+    if excluded:
+        gathered, values = a.to(wide), v.to(wide)
+        degree = gathered.sum(dim=-2).unsqueeze(-1)
+        inverse = 1 / degree.where(degree > 0, 1)  # an anchor of zero degree has no weight to multiply
+        means = inverse * (gathered.transpose(-2, -1) @ values)
+        given = gathered if scatter is None else back.to(wide)
+        return without_own(gathered, given, inverse, means, values).to(v.dtype)
+    degree = a.sum(dim=-2, dtype=wide).unsqueeze(-1)
+    inverse = torch.where(degree > 0, 1 / degree, 0).to(a.dtype)
+    return back @ (inverse * (a.transpose(-2, -1) @ v))
 
 
-def _shares(a: Float[Tensor, "b h n m"]) -> Float[Tensor, "b h n m"]:
-    """Of each anchor's degree up to a token, the token's own share; zero where that degree is."""
-    degree = a.cumsum(dim=-2)
-    return torch.where(degree > 0, a / degree, 0)
+def without_own(
+    a: Float[Tensor, "b h n m"],
+    back: Float[Tensor, "b h n m"],
+    inverse: Float[Tensor, "b h m 1"],
+    means: Float[Tensor, "b h m d"],
+    v: Float[Tensor, "b h n d"],
+) -> Float[Tensor, "b h n d"]:
+    """(Σ_{j≠i} S_ij v_j) / Σ_{j≠i} S_ij from what is summed over all tokens; all in float32 at least.
+
+    Where a token's weight on others is below LEAST_OTHERS, as that of a token alone with its anchors, it is divided by
+    that: its output goes to zero with the weight, and rounding stays rounding. One token alone gets zero.
+    """
+    share = (a * back) @ inverse
+    others = (back.sum(dim=-1, keepdim=True) - share).clamp_min(LEAST_OTHERS)
+    return torch.addcmul(back @ means, share, v, value=-1) / others
 
 
 def cost(work: Work) -> Cost:
     """Forward holds A and its logits; backward A, the two gradients that meet in it and the logits'.
 
-    The degrees are summed in at least float32, for which the CPU widens a copy of A. logits=cosine has no other
-    products.
+    The degrees are summed in at least float32, for which the CPU widens a copy of A. What options add stands in
+    attentions.kernels.anchor.options.
     """
     m, narrow, wide = work.m or 0, work.itemsize, max(work.itemsize, 4)
     weights, tensor = work.tokens * m, work.tokens * work.d * narrow
@@ -149,60 +229,53 @@ def cost(work: Work) -> Cost:
         peak = weights * narrow + max(weights * wide, tensor)
     else:
         peak = max(4 * weights * narrow + 2 * tensor, weights * narrow + 3 * tensor)
-    parameters = m * work.d + (work.h if _cosine(work) else 0)
+    inside = options.products(work) + 6 * weights * work.d
     return Cost(
-        flops=matmuls(work, 6 * weights * work.d),
-        bytes=traffic(work, inputs=2, parameters=parameters),
-        peak=_sharpened_peak(work, _causal_peak(work) if work.causal else peak),
+        flops=matmuls(work, inside + options.products_around(work)),
+        bytes=traffic(work, inputs=2, parameters=options.parameters(work)),
+        peak=options.peak_around(work, running.peak(work) if work.causal else options.peak(work, peak)),
     )
 
 
 def _executed(work: Work) -> int:
-    """Causal: the logits, and the chunks' products."""
-    m = work.m or 0
+    """FLOPs of the reference: causal, the chunks' products for those of gather and scatter."""
     if not work.causal:
         return cost(work).flops
-    return matmuls(work, 2 * work.tokens * m * work.d + products_flops(work, m=m, e=work.d))
+    logits = options.products(work) + options.products_around(work) + 2 * work.tokens * (work.m or 0) * work.d
+    return running.flops(work, logits)
 
 
-def _causal_peak(work: Work) -> int:
-    """A and its shares, and the running sums' own; backward the degrees, where they are zero, and the output too."""
-    weights, tensor, wide = work.tokens * (work.m or 0), work.tokens * work.d, max(work.itemsize, 4)
-    kept = 2 * weights if work.phase == "forward" else 3 * weights + tensor
-    mask = 0 if work.phase == "forward" else weights
-    return (kept + products_peak(work, m=work.m or 0, e=work.d)) * wide + mask
+def _check(size: Size, chosen: Mapping[str, Any]) -> str | None:
+    if chosen["local"] and chosen["local"] % 2 == 0:
+        return f"option local={chosen['local']} is not valid; it takes an odd number, or 0 for none"
+    if chosen["logits"] == "cosine" and chosen["tempered"] != "none":
+        return "logits=cosine has a temperature of each head already; leave tempered out, or take logits=dot"
+    if size.causal and chosen["local"]:
+        return f"option local={chosen['local']} has no causal form: its convolution is centred; leave one of them out"
+    if size.causal and chosen["self"] == "excluded":
+        return "option self=excluded has no causal form; leave one of them out, or take self=learned"
+    return None
 
 
-def _cosine(work: Work) -> bool:
-    return work.options.get("logits") == "cosine"
+def _around(backend: Backend) -> Backend:
+    """A backend whose FLOPs and peak count what options do around it."""
+    flops, peak = backend.flops, backend.peak
+    return replace(
+        backend,
+        flops=flops and (lambda work: flops(work) + matmuls(work, options.products_around(work))),
+        peak=peak and (lambda work: options.peak_around(work, peak(work))),
+    )
 
 
-def _sharpened_peak(work: Work, peak: int) -> int:
-    """With logits=cosine: a backend's peak beside k at its new length, or later the gradients that meet in k.
-
-    Those are five tensors of k's size, the output among them; a narrow type has one of them in float32 and its copy.
-    """
-    if not _cosine(work):
-        return peak
-    wide = max(work.itemsize, 4)
-    tensor, lengths = work.tokens * work.d * work.itemsize, work.tokens * wide
-    if work.phase == "forward":
-        return peak + tensor + lengths
-    return max(peak + tensor, (5 if work.itemsize == wide else 7) * tensor) + 3 * lengths
-
-
-def _of_definition(backend: Backend) -> Backend:
-    """A backend whose peak counts what logits=cosine adds, and that refuses what the reference alone computes."""
-    peak, limits = backend.peak, backend.limits
+def _never_causal(backend: Backend) -> Backend:
+    """A backend that refuses what the reference alone computes."""
 
     def refused(work: Work, dtype: torch.dtype, device: torch.device) -> str | None:
         if work.causal:
             return f"has no causal form; {SPEC.name}:reference has"
-        return limits(work, dtype, device)
+        return backend.limits(work, dtype, device)
 
-    if peak is None:
-        return replace(backend, limits=refused)
-    return replace(backend, limits=refused, peak=lambda work: _sharpened_peak(work, peak(work)))
+    return replace(backend, limits=refused)
 
 
 SPEC = Spec(
@@ -216,12 +289,20 @@ SPEC = Spec(
         Option("scale", 1.0, "factor on the initial anchors; larger is sharper", minimum=0.0),
         Option("logits", "dot", "k·u/√d, or √d·cos(k, u) times a learned temperature of each head", choices=LOGITS),
         Option("temperature", 2.0, "where the temperature of logits=cosine starts; larger is sharper", minimum=0.01),
+        Option("scatter", "shared", "anchors for the way back: the same, or separate", choices=("shared", "separate")),
+        Option("tempered", "none", "k over a learned temperature of each head or token", choices=options.TEMPERED),
+        Option("bias", False, "a learned bias of each anchor's logit"),
+        Option("per_head", False, "anchors of each head's own"),
+        Option("self", "kept", "a token's own share: kept, excluded, or v times a learned scalar", choices=options.OWN),
+        Option("local", 0, "tokens that an added convolution of v spans; odd, 0 for none", minimum=0),
+        Option("gate", False, "the output times a learned gate"),
     ),
-    module=Anchor,
+    module=build,
     rank=rank,
+    check=_check,
     backends=(
-        *map(_of_definition, KERNELS), Backend("reference", reference, REFERENCE, flops=_executed),
-        *map(_of_definition, (compiled(reference), SDPA, CHUNKED)),
+        *map(_never_causal, map(_around, KERNELS)), Backend("reference", reference, REFERENCE, flops=_executed),
+        *map(_never_causal, map(_around, (compiled(reference), SDPA, CHUNKED))),
     ),
     problems=("causal",),
     refuses={

@@ -19,14 +19,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from attentions.base import Backend, Cost, Exponents, Option, Size, Spec, Work, matmuls, traffic
-from attentions.eager import heads_apart, heads_repeated, heads_together, segment_means, softmax_weights
-
-PARTS = 8  # of the head dimension, whose float32 copies are held one after the other
+from attentions.eager import depthwise, heads_apart, heads_repeated, heads_together, segment_means, softmax_weights
 
 
 class Nystrom(nn.Module):
@@ -88,21 +85,6 @@ def pseudo_inverse(a: Float[Tensor, "b h m m"], iterations: int) -> Float[Tensor
         az = a @ z
         z = z / 4 @ (13 * identity - az @ (15 * identity - az @ (7 * identity - az)))
     return z
-
-
-def depthwise(v: Float[Tensor, "b h n d"], weight: Float[Tensor, "h 1 kernel 1"]) -> Float[Tensor, "b h n d"]:
-    """Each head's filter over its tokens, centred, zeros beyond the ends."""
-    h, d, padding = v.shape[1], v.shape[3], (weight.shape[-2] // 2, 0)
-    weight = weight.to(v.dtype)
-    if v.device.type != "cpu":
-        return F.conv2d(v, weight, padding=padding, groups=h)
-    if v.dtype == torch.float16:  # most CPUs convolve it by a matrix of all shifts, `kernel` times as large as a head
-        parts = (depthwise(part.float(), weight.float()).half() for part in v.split(max(1, d // PARTS), dim=-1))
-        return torch.cat(list(parts), dim=-1)
-    if h == 1:  # with one channel and a filter longer than the input, oneDNN's weight gradient writes out of bounds
-        return F.conv2d(v.transpose(1, 3), weight.expand(d, -1, -1, -1), padding=padding, groups=d).transpose(1, 3)
-    # In any other order oneDNN would copy v to blocks of 16 heads, whatever h is.
-    return F.conv2d(v.contiguous(memory_format=torch.channels_last), weight, padding=padding, groups=h)
 
 
 def cost(work: Work) -> Cost:

@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from harness.figures import Run, Sheet, Skip
 from harness.figures._sheet import Paper, sheets
 from harness.figures._style import FAINT, log_ticks
-from harness.store.record import MODEL_KEYS, parse_options
+from harness.store.record import LESS_IS_BETTER, MODEL_KEYS, merit, parse_options
 from harness.store.selection import WEIGHTS, Frame, sort_key
 
 JUDGED = {
@@ -25,12 +25,19 @@ JUDGED = {
     "map50": "box AP50",
     "map": "box AP",
     "miou": "mean IoU",
+    "relative_l2": "relative L2 error",
 }  # the first there is drawn
 COSTS = {"flops": ("GMAC of one call", 2e9), "latency": ("latency, ms", 1.0)}
 FLOOR = "none"
 SETTINGS = ("model.", "recipe.")  # keys of `options` that are not the variant's own
 ORIGINS = ("trained.start", "trained.data", "trained.step", "judged.data")  # the same, told only where they differ
-LOAD = ("colours", "items", "shapes", "steps")  # the same, of recall models, which write them without a prefix
+LOAD = (
+    "colours",
+    "items",
+    "questions",
+    "shapes",
+    "steps",
+)  # the same, of recall models, which write them without a prefix
 # Student's t at 97.5 % by degrees of freedom, from 0; beyond, 1.96·(1 + 2/n) is up to 4 % above it
 STUDENT = (math.inf, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
@@ -141,54 +148,56 @@ def _sheet(run: Run, suffix: str, where: dict[str, Any], rows: Frame, points: li
     paper.looks.series = {name: sorted(set(own)) for name, own in rows.groupby("attention")["series"]}
     names = [name for name in COSTS if any(name in point.costs for point in points)]
     grid = paper.grid(1, len(names), tall=3.3, sharey=True)
+    judged = rows["judged"].iloc[0]
+    most, within = (math.inf, "above 0") if judged in LESS_IS_BETTER else (1.0, "within 0 … 1")  # a share
     for axes, name in zip(grid[0], names, strict=True):
         held = [point for point in points if name in point.costs]
         for point in held:
-            _mark(axes, point, point.costs[name], paper)
+            _mark(axes, point, point.costs[name], paper, most=most)
         floor = [point.mean for point in points if point.attention == FLOOR]
         if floor:
             axes.axhline(floor[0], color="#666666", linewidth=1.0, linestyle=(0, (4, 2)), zorder=1.5)
-        _frontier(axes, [(point.costs[name], point.mean) for point in held])
+        _frontier(axes, [(point.costs[name], point.mean) for point in held], judged)
         values = [point.costs[name] for point in held]
         axes.set_xscale("log")
         low, high = min(values) / 1.12, max(values) * 1.12
         axes.set_xlim(low, high)
         log_ticks(axes.xaxis, low, high)
         axes.set_xlabel(COSTS[name][0])
-    grid[0, 0].set_ylabel(JUDGED[rows["judged"].iloc[0]])
+    grid[0, 0].set_ylabel(JUDGED[judged])
     seeds = sorted({len(point.accuracies) for point in points})
     counted = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     return paper.finish(
         [
             f"{where['problem']} ({_settings(rows)}).",
             "Marks: one seed." if seeds == [1] else f"Marks: mean of {counted} seeds (dots).",
-            "" if seeds == [1] else "Bars: its 95 % interval, as far as it lies within 0 … 1.",
+            "" if seeds == [1] else f"Bars: its 95 % interval, as far as it lies {within}.",
             "Thin line: best at its cost or less. Dashed: the floor, attention removed.",
         ],
         suffix=suffix,
     )  # fmt: skip
 
 
-def _mark(axes: Any, point: Point, cost: float, paper: Paper) -> None:
+def _mark(axes: Any, point: Point, cost: float, paper: Paper, *, most: float) -> None:
     """The mean with its interval, the seeds beside it, and an entry in the legend."""
     look = paper.looks.of(point.attention, point.series, point.m)
     name = point.series if point.m is None else f"{point.series} m={point.m}"
     handle = Line2D([], [], linestyle="none", **look.point(markersize=6))
     paper.legend[name, (0, point.attention != FLOOR, *sort_key(point.attention, point.series, point.m))] = handle
     if math.isfinite(point.half):
-        low, high = max(0.0, point.mean - point.half), min(1.0, point.mean + point.half)  # an accuracy is a share
+        low, high = max(0.0, point.mean - point.half), min(most, point.mean + point.half)
         axes.vlines(cost, low, high, color=look.color, linewidth=1.4, zorder=2.5)
     axes.plot([cost] * len(point.accuracies), point.accuracies, linestyle="none", marker=".", markersize=3.5,
               color=look.color, alpha=0.6, zorder=2.6)  # fmt: skip
     axes.plot([cost], [point.mean], linestyle="none", zorder=3, **look.point(markersize=7))
 
 
-def _frontier(axes: Any, pairs: list[tuple[float, float]]) -> None:
+def _frontier(axes: Any, pairs: list[tuple[float, float]], judged: str) -> None:
     """Steps through the points that none beats at its cost or less."""
     best, steps = -math.inf, []
-    for cost, mean in sorted(pairs, key=lambda pair: (pair[0], -pair[1])):
-        if mean > best:
-            best = mean
+    for cost, mean in sorted(pairs, key=lambda pair: (pair[0], -merit(judged, pair[1]))):
+        if merit(judged, mean) > best:
+            best = merit(judged, mean)
             steps.append((cost, mean))
     if len(steps) > 1:
         axes.step(*zip(*steps, strict=True), where="post", color=FAINT, linewidth=0.9, zorder=1.4)

@@ -47,10 +47,13 @@ UNITS = {
 }
 # Of cases that several processes share (harness.cases.sharing); no other sweep asks for them.
 RANK_UNITS = {"bytes_sent": "MiB", "scaling_efficiency": "1"}
-# Of trained models (harness.vision): shares in 0 … 1, so no sweep asks for them. map_small … large: COCO's areas.
+# Of trained models (harness.vision), so no sweep asks for them: shares in 0 … 1, and errors, from 0.
+# map_small … large: COCO's areas.
 TASK_UNITS = dict.fromkeys(
-    ("top1", "top5", "map", "map50", "map75", "map_small", "map_medium", "map_large", "miou", "loss"), "1"
+    ("top1", "top5", "map", "map50", "map75", "map_small", "map_medium", "map_large", "miou", "relative_l2", "loss"),
+    "1",
 )
+LESS_IS_BETTER = ("relative_l2", "loss")  # of those
 
 FORMULA_STARTS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -218,6 +221,11 @@ SAMPLE_COLUMNS = ("case_id", "metric", "index", "value")
 def unit_of(metric: str, *, images: bool) -> str:
     """The unit of a metric: UNITS', but the throughput of a model of images is in those."""
     return "img/s" if images and metric == "throughput" else (UNITS | RANK_UNITS | TASK_UNITS).get(metric, "1")
+
+
+def merit(metric: str, value: float) -> float:
+    """A trained model's figure so that more is better: negated where less is."""
+    return -value if metric in LESS_IS_BETTER else value
 
 
 def cell(value: Any) -> str:

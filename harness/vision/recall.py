@@ -7,8 +7,9 @@
     readings = list(run(Trial(load=load, attention="anchor", anchors=16)))    # trains one: top1, loss, params, flops
 
 Of the tokens 1 … n−1, `items` at random places hold a shape and a colour each, all shapes of a sample different; the
-others hold Gaussian noise. Token 0 shows one of those shapes without its colour, and the answer is the colour. Nothing
-is stored: every sample comes from a seeded generator, training never sees one twice.
+others hold Gaussian noise. Token 0 shows one of those shapes without its colour, and the answer is the colour. With
+`questions` > 1 the first so many tokens show as many different ones of the shapes, and each has its answer. Nothing is
+stored: every sample comes from a seeded generator, training never sees one twice.
 
 With attention removed (`attention="none"`) the same model gets the average of what it computed for each token: that is
 the floor which an accuracy here is read against.
@@ -38,44 +39,50 @@ EVALUATION_SEED = 1 << 40  # far from the training seeds: the same samples judge
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """How hard: shapes and colours to choose from, items (the load) among n tokens. Raises ValueError."""
+    """How hard: shapes and colours to choose from, items (the load) among n tokens, questions. Raises ValueError."""
 
     shapes: int = 24
     colours: int = 8
     items: int = 12
     tokens: int = 64
+    questions: int = 1
 
     def __post_init__(self) -> None:
-        for name, least in (("shapes", 1), ("colours", 2), ("items", 1), ("tokens", 2)):
+        for name, least in (("shapes", 1), ("colours", 2), ("items", 1), ("tokens", 2), ("questions", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)} is not valid; it takes at least {least}")
         if self.items > self.shapes:
             raise ValueError(f"items={self.items} need as many different shapes; shapes={self.shapes}")
-        if self.items > self.tokens - 1:
-            raise ValueError(
-                f"items={self.items} do not fit: {self.tokens - 1} of tokens={self.tokens} are free beside the question"
-            )
+        if self.questions > self.items:
+            raise ValueError(f"questions={self.questions} ask for as many different items; items={self.items}")
+        if self.items > self.tokens - self.questions:
+            beside = "the question" if self.questions == 1 else f"{self.questions} questions"
+            free = self.tokens - self.questions
+            raise ValueError(f"items={self.items} do not fit: {free} of tokens={self.tokens} are free beside {beside}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
     """Samples: symbols (b, n, 2), shape and colour of each token with 0 for none; noise (b, n, NOISE), zero where
-    there are symbols; answers (b,), the colours from 0."""
+    there are symbols; answers (b,), the colours from 0; (b, questions) of more questions than one."""
 
     symbols: Int[Tensor, "b n 2"]
     noise: Float[Tensor, "b n noise"]
-    answers: Int[Tensor, " b"]
+    answers: Int[Tensor, " b"] | Int[Tensor, "b questions"]
 
 
 def draw(load: Load, count: int, generator: torch.Generator | None = None) -> Batch:
     """`count` samples from the generator, or from PyTorch's own. The same generator state gives the same samples."""
     shapes = _choose(load.items, load.shapes, count, generator) + 1
     colours = torch.randint(load.colours, (count, load.items), generator=generator) + 1
-    places = _choose(load.items, load.tokens - 1, count, generator) + 1
+    places = _choose(load.items, load.tokens - load.questions, count, generator) + load.questions
     symbols = torch.zeros(count, load.tokens, 2, dtype=torch.int64)
     symbols.scatter_(1, places.unsqueeze(-1).expand(-1, -1, 2), torch.stack((shapes, colours), dim=-1))
-    asked = torch.randint(load.items, (count, 1), generator=generator)
-    symbols[:, 0, 0] = shapes.gather(1, asked).squeeze(1)
+    if load.questions == 1:
+        asked = torch.randint(load.items, (count, 1), generator=generator)
+    else:
+        asked = _choose(load.questions, load.items, count, generator)
+    symbols[:, : load.questions, 0] = shapes.gather(1, asked)
     noise = torch.randn(count, load.tokens, NOISE, generator=generator)
     background = symbols.sum(dim=-1, keepdim=True) == 0
     return Batch(symbols=symbols, noise=noise * background, answers=colours.gather(1, asked).squeeze(1) - 1)
@@ -87,7 +94,7 @@ def _choose(chosen: int, among: int, count: int, generator: torch.Generator | No
 
 
 class RecallModel(nn.Module):
-    """A small pre-norm transformer whose answer is read at token 0.
+    """A small pre-norm transformer whose answers are read at the questions: token 0, or the first ones.
 
     A token is the sum of its shape's, its colour's and its position's embedding, or of its noise and its position's;
     then `depth` times x + attention(norm(x)), x + mlp(norm(x)) with a hidden width of 2·width.
@@ -118,14 +125,17 @@ class RecallModel(nn.Module):
         )
         self.norm = nn.LayerNorm(width)
         self.answer = nn.Linear(width, load.colours)
+        self.questions = load.questions
 
-    def forward(self, symbols: Int[Tensor, "b n 2"], noise: Float[Tensor, "b n noise"]) -> Float[Tensor, "b colours"]:
-        """Logits over the colours."""
+    def forward(
+        self, symbols: Int[Tensor, "b n 2"], noise: Float[Tensor, "b n noise"]
+    ) -> Float[Tensor, "b *questions colours"]:
+        """Logits over the colours, (b, colours), or (b, questions, colours) of more questions than one."""
         x = self.shape(symbols[..., 0]) + self.colour(symbols[..., 1]) + self.noise(noise) + self.position
         *inner, last = self.blocks
         for block in inner:
             x = block(x)
-        return self.answer(self.norm(last(x, kept=1)[:, 0]))
+        return self.answer(self.norm(last(x, kept=self.questions))).squeeze(1)  # of one question alone
 
 
 class Block(nn.Module):
@@ -164,8 +174,8 @@ class Trial:
 def run(trial: Trial, *, device: str | torch.device = "cpu") -> Iterator[Reading]:
     """Train a model, then yield what it came to.
 
-    top1: the share of `trial.evaluated` held-out samples answered right, with Wilson's 95 % interval; loss: their mean
-    cross-entropy in nats; params; flops: of one sample's forward pass, counted by dispatch.
+    top1: the share of the questions of `trial.evaluated` held-out samples answered right, with Wilson's 95 % interval;
+    loss: their mean cross-entropy in nats; params; flops: of one sample's forward pass, counted by dispatch.
     Deterministic on one CPU thread. Raises FloatingPointError when the loss stops being finite.
     """
     torch.manual_seed(trial.seed)
@@ -175,10 +185,10 @@ def run(trial: Trial, *, device: str | torch.device = "cpu") -> Iterator[Reading
     ).to(device)  # fmt: skip
     train(model, trial, device=device)
     right, loss = evaluate(model, trial.load, samples=trial.evaluated, device=device)
-    low, high = proportion_interval(right, trial.evaluated)
-    share = right / trial.evaluated
-    yield Reading(metric="top1", value=share, ci_low=low, ci_high=high, samples=trial.evaluated)
-    yield Reading(metric="loss", value=loss, samples=trial.evaluated)
+    asked = trial.evaluated * trial.load.questions
+    low, high = proportion_interval(right, asked)
+    yield Reading(metric="top1", value=right / asked, ci_low=low, ci_high=high, samples=asked)
+    yield Reading(metric="loss", value=loss, samples=asked)
     yield Reading(metric="params", value=sum(p.numel() for p in model.parameters()), samples=1)
     yield Reading(metric="flops", value=forward_flops(model, trial.load, device=device), samples=1)
 
@@ -198,7 +208,7 @@ def train(model: nn.Module, trial: Trial, *, device: str | torch.device = "cpu")
     model.train()
     for step in range(trial.steps):
         batch = draw(trial.load, trial.batch, generator)
-        loss = F.cross_entropy(model(batch.symbols.to(device), batch.noise.to(device)), batch.answers.to(device))
+        loss = cross_entropy(model(batch.symbols.to(device), batch.noise.to(device)), batch.answers.to(device))
         if not math.isfinite(loss.item()):
             raise FloatingPointError(f"the loss is {loss.item()} at step {step} of {trial}")
         optimiser.zero_grad(set_to_none=True)
@@ -220,6 +230,13 @@ def evaluate(
         drawn = draw(load, min(batch, left), generator)
         logits, answers = model(drawn.symbols.to(device), drawn.noise.to(device)), drawn.answers.to(device)
         right += int((logits.argmax(dim=-1) == answers).sum())
-        loss += float(F.cross_entropy(logits.float(), answers, reduction="sum"))
+        loss += float(cross_entropy(logits.float(), answers, reduction="sum"))
         left -= len(answers)
-    return right, loss / samples
+    return right, loss / (samples * load.questions)
+
+
+def cross_entropy(
+    logits: Float[Tensor, "*asked colours"], answers: Int[Tensor, "*asked"], *, reduction: str = "mean"
+) -> Float[Tensor, ""]:
+    """The mean, or the sum, over samples and their questions, in nats."""
+    return F.cross_entropy(logits.flatten(0, -2), answers.flatten(), reduction=reduction)

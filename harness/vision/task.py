@@ -72,7 +72,8 @@ class Mechanism:
 class Task:
     """One kind of problem, from a folder of data to figures.
 
-    metrics: what the meter computes, as fractions; the first, where more is better, is what "best" means.
+    metrics: what the meter computes, as fractions; the first is what "best" means: most of it, or least of an error
+    (harness.store.record.LESS_IS_BETTER).
     options: the class of its options. recipe: how its training differs from harness.vision.recipe.Recipe's defaults.
     data: (options, folder or None, "train" or "val") → dataset. model: (options, mechanism, training data) → network.
     objective: (options, training data) → a function of the network and a batch on its device that names its losses.

@@ -25,6 +25,7 @@ from accelerate.utils import send_to_device
 from torch import Tensor
 
 from harness.errors import Failure, UsageError
+from harness.store.record import merit
 from harness.store.rows import is_there
 from harness.vision import report
 from harness.vision.evaluate import accuracy
@@ -185,6 +186,6 @@ def _evaluate(s: Session, folder: RunFolder, listener: Listener) -> None:
     folder.log(s.step, "val", s.values)
     listener.evaluated(s.step, s.values)
     first = s.task.metrics[0]
-    if s.values[first] > s.best.get("value", -math.inf):
+    if merit(first, s.values[first]) > (merit(first, s.best["value"]) if s.best else -math.inf):
         s.best = {"step": s.step, "metric": first, "value": s.values[first]}
         s.save_weights(folder.path / BEST)

@@ -42,7 +42,7 @@ class Implementation:
         return Implementation(f"{self.spec.name}:{backend}", self.device)
 
     def build(
-        self, h: int, n: int, d: int, m: int = 8, *, dtype: torch.dtype = torch.float32, **options: Any
+        self, /, h: int, n: int, d: int, m: int = 8, *, dtype: torch.dtype = torch.float32, **options: Any
     ) -> nn.Module:
         """The core with parameters that depend on its sizes alone, the same for every backend."""
         torch.manual_seed(0)
@@ -60,7 +60,7 @@ class Implementation:
         return tuple(x.to(self.device, dtype).requires_grad_() for x in drawn)
 
     def refusal(
-        self, b: int, h: int, n: int, d: int, m: int = 8, *, dtype: torch.dtype, phase: str = "train",
+        self, /, b: int, h: int, n: int, d: int, m: int = 8, *, dtype: torch.dtype, phase: str = "train",
         problem: Mapping[str, Any] = MappingProxyType({}), **options: Any,
     ) -> str | None:  # fmt: skip
         """Why it declares that it cannot run this case, in its own words, or None."""
@@ -72,7 +72,7 @@ class Implementation:
         )  # fmt: skip
         return attentions.why_unavailable(self.name, device=self.device, dtype=dtype, work=work)
 
-    def skip_unless_runs(self, *size: int, dtype: torch.dtype, phase: str = "train", **options: Any) -> None:
+    def skip_unless_runs(self, /, *size: int, dtype: torch.dtype, phase: str = "train", **options: Any) -> None:
         """Skip the test where it refuses the case."""
         if reason := self.refusal(*size, dtype=dtype, phase=phase, **options):
             pytest.skip(f"{self.name} {reason}")

@@ -22,6 +22,18 @@ OPTIONS = [
     ("window", {"reach": 16}),
     ("window", {"reach": 31}),
     ("anchor", {"logits": "cosine"}),
+    ("anchor", {"scatter": "separate"}),
+    ("anchor", {"bias": True}),
+    ("anchor", {"per_head": True}),
+    ("anchor", {"tempered": "head"}),
+    ("anchor", {"tempered": "token"}),
+    ("anchor", {"self": "excluded"}),
+    ("anchor", {"self": "learned"}),
+    ("anchor", {"local": 3}),
+    ("anchor", {"gate": True}),
+    ("anchor", {"scatter": "separate", "bias": True, "self": "excluded"}),
+    ("anchor", {"tempered": "token", "self": "learned", "local": 3, "gate": True}),
+    ("transolver", {"mixing": False}),
 ]
 PEAK_SIZES = [(1, 2, 2048, 32, 32), (2, 3, 1024, 32, 8), (1, 2, 2048, 16, 128)]
 WIDE_SIZES = [(1, 4, 2048, 16, 64), (1, 2, 2048, 16, 128)]  # narrow types add the matrix library's copies of (n, d)

@@ -38,7 +38,7 @@ def figures() -> ModuleType:
 
 
 def test_every_model_is_one_case_and_the_floor_is_at_every_load(study: Any) -> None:
-    every = [trial for part in study.PARTS for trial in study.trials(part, 3, 500)]
+    every = [trial for part in study.USUAL for trial in study.trials(part, 3, 500)]
     cases = [study.case_of(trial) for trial in every]
     assert len({case.case_id for case in cases}) == len(cases)
     assert {case.m for case in cases if case.attention in ("none", "full", "flash")} == {None}
@@ -46,6 +46,15 @@ def test_every_model_is_one_case_and_the_floor_is_at_every_load(study: Any) -> N
     floors = {(trial.load, trial.seed) for trial in every if trial.attention == "none"}
     assert floors == {(load, seed) for load in study.LOADS.values() for seed in range(3)}
     assert [trial.seed for trial in study.trials("hard", 3, 500)] == sorted(8 * [0, 1, 2])
+    for part in ("capacity", "queries"):
+        found = list(study.trials(part, 1, 500))
+        assert len({study.case_of(trial).case_id for trial in found}) == len(found)
+        assert {trial.load.tokens for trial in found} == {64, 128, 256, 512}
+        assert {trial.load for trial in found if trial.attention == "none"} == {trial.load for trial in found}
+    assert all(trial.load.questions == trial.load.items for trial in found)
+    assert {study.case_of(t).case_id for t in study.trials("capacity", 1, 500) if t.load.tokens == 64} & {
+        study.case_of(t).case_id for t in study.trials("anchors", 1, 500)
+    }  # the hard load is one of them
 
 
 def test_it_trains_what_is_missing_and_nothing_twice(
@@ -112,6 +121,25 @@ def test_the_table_and_figures_are_of_one_length_of_training(
     hard = figures.against_m(figures.models(measured, None)).axes[0]
     floor = next(line for line in hard.lines if str(line.get_label()).startswith("attention removed"))
     assert list(floor.get_ydata()) == [0.25, 0.25]
+
+
+def test_capacity_is_read_from_the_shapes_of_the_rows(study: Any, measured: Path, tmp_path: Path) -> None:
+    """At n = 64, width 64, float32: 2·64·64·4 bytes of keys and values, m·64·4 of values at anchors."""
+    capacity, figures = load("recall_capacity"), load("recall_figures")
+    assert {mechanism.name for mechanism in study.WIDELY} <= set(capacity.STATE)
+    frame = capacity.loaded(figures.models(measured, 500))
+    state = {(row.attention, row.m): row.state for row in frame.fillna({"m": 0}).itertuples()}
+    assert state["full", 0] == state["flash", 0] == 32768
+    assert [state["anchor", m] for m in (4, 8, 16, 32)] == [1024, 2048, 4096, 8192]
+    assert state["linformer", 16] == 8192
+    assert state["none", 0] == 256
+    assert set(frame["items"]) == {56}
+    text = capacity.table(frame)
+    assert "| 64 | full |  | 32,768 | 3 | 0.910 | 0.900 | 0.920 |" in text
+    axes = capacity.draw(frame).axes
+    assert [panel.get_title() for panel in axes] == ["n = 64, 56 items"]
+    with pytest.raises(ValueError, match="no model whose items are 7/8 of its tokens"):
+        capacity.loaded(frame[frame["items"] == 0])
 
 
 def test_what_is_not_there_is_said(figures: Any, measured: Path) -> None:

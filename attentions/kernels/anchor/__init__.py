@@ -31,6 +31,8 @@ Which file holds what, each importing only from those above it:
   `sums` (over splits), `whole`, `backward`, `single`, `blocked`;
 - which launches: `devices`, `tiles`, `choices` (heuristic), `plan` (what a plan is), `plan_forward`,
   `plan_backward`;
+- `stages`, `plan_staged`, `staged`: gather and scatter apart, for options that the fused passes do not know;
 - `cost` (FLOPs and peak), `tuning` (on a device, on request), `operators` (for PyTorch);
-- `chunked`: the CPU, in eager PyTorch; `backends`: all of it as the registry takes it. These two import no Triton.
+- `chunked`: the CPU, in eager PyTorch; `keys`, `options`: what the variant's options change and cost; `backends`: all
+  of it as the registry takes it. These import no Triton.
 """

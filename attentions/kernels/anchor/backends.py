@@ -12,14 +12,16 @@ import shutil
 from collections.abc import Callable
 from functools import cache
 from types import ModuleType
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from attentions.base import Backend, Work, matmuls
+from attentions.base import Backend, Unavailable, Work, matmuls
 from attentions.kernels.anchor.chunked import BLOCK_BYTES, chunked
+from attentions.kernels.anchor.options import inside, untaken
 
 OUTGROWN = 24 * 2**20  # elements of A, from which `chunked` is quicker on a CPU with 32 MiB of last-level cache
 
@@ -40,39 +42,58 @@ def rank(work: Work, dtype: torch.dtype, device: torch.device) -> tuple[str, ...
 
 
 def two_softmax(
-    k: Float[Tensor, "b h n d"], v: Float[Tensor, "b h n d"], anchors: Float[Tensor, "m d"]
-) -> Float[Tensor, "b h n d"]:
+    k: Float[Tensor, "b h n d"], v: Float[Tensor, "b h n d"], anchors: Float[Tensor, "*heads m d"],
+    scatter: Float[Tensor, "*heads m d"] | None = None, *further: Tensor | None, **words: Any,
+) -> Float[Tensor, "b h n d"]:  # fmt: skip
     """O through two calls of scaled_dot_product_attention.
 
     Step one is softmax attention of the anchors over the tokens with the per-key bias −lse_i, where lse_i is token
     i's log-sum-exp over the anchors: its weights are A_ij / Σ_i A_ij. Step two is softmax attention of the tokens over
     the anchors. Cost: 10·b·h·n·m·d FLOPs, since the logits are formed three times.
     """
+    if words or any(x is not None for x in further):
+        raise _refusal("sdpa", "bias=true, self=excluded")
     b, h, _, d = k.shape
     u = anchors.to(k.dtype).expand(b, h, -1, d)
     logits = k @ u.transpose(-2, -1) / math.sqrt(d)
     bias = -torch.logsumexp(logits.to(torch.promote_types(k.dtype, torch.float32)), dim=-1).to(k.dtype)
     means = F.scaled_dot_product_attention(u, k, v, attn_mask=bias.unsqueeze(-2).expand(b, h, u.shape[-2], -1))
-    return F.scaled_dot_product_attention(k, u, means)
+    return F.scaled_dot_product_attention(k, u if scatter is None else scatter.to(k.dtype).expand_as(u), means)
 
 
 def compiled(reference: Callable[..., Tensor]) -> Backend:
-    """torch.compile of a function of (k, v, anchors), a graph for each shape."""
+    """torch.compile of the reference, a graph for each shape and set of options."""
 
     @cache
     def graph() -> Callable[..., Tensor]:
         return torch.compile(reference, dynamic=False)
 
-    def compute(k: Tensor, v: Tensor, anchors: Tensor) -> Tensor:
+    def compute(*tensors: Tensor | None, **words: Any) -> Tensor:
         import torch._dynamo  # on first use: it takes seconds
 
         # past dynamo's own limit of shapes it would run eagerly, without a word
         with torch._dynamo.config.patch(recompile_limit=1024, accumulated_recompile_limit=4096):
-            return graph()(k, v, anchors)
+            return graph()(*tensors, **words)
 
     return Backend(
         "compile", compute, "torch.compile of the reference", missing=_no_compiler, automatic=False, opaque=True
     )
+
+
+def _plain(name: str, function: Callable[..., Tensor], *, per_head: bool = False) -> Callable[..., Tensor]:
+    """A function of (k, v, anchors) as a core calls it; a core with other options in it is refused, never ignored."""
+
+    def compute(k: Tensor, v: Tensor, anchors: Tensor, *further: Tensor | None, **words: Any) -> Tensor:
+        if further or words or (anchors.dim() != 2 and not per_head):
+            heads = "" if per_head else "per_head=true, "
+            raise _refusal(name, f"scatter=separate, bias=true, {heads}self=excluded")
+        return function(k, v, anchors)
+
+    return compute
+
+
+def _refusal(name: str, options: str) -> Unavailable:
+    return Unavailable(f"anchor:{name} takes none of {options}; anchor:reference does")
 
 
 def _no_compiler(device: torch.device) -> str | None:
@@ -91,10 +112,17 @@ def _chunked_peak(work: Work) -> int:
 def _kernels(name: str, summary: str, schedule: str | None, *, automatic: bool) -> Backend:
     """The Triton kernels; schedule: `split`, `single`, or None for what tuning or the heuristic says."""
 
-    def compute(k: Tensor, v: Tensor, anchors: Tensor) -> Tensor:
+    def fused(k: Tensor, v: Tensor, anchors: Tensor) -> Tensor:
         from attentions.kernels.anchor.operators import anchor_attention
 
         return anchor_attention(k, v, anchors, schedule=schedule)
+
+    def either(k: Tensor, v: Tensor, anchors: Tensor, *further: Tensor | None, **words: Any) -> Tensor:
+        if not further and not words:
+            return fused(k, v, anchors)
+        from attentions.kernels.anchor.staged import attend
+
+        return attend(k, v, anchors, *further, **words)
 
     def packed(kv: Tensor, anchors: Tensor) -> Tensor:
         from attentions.kernels.anchor.operators import anchor_attention_fused
@@ -104,7 +132,9 @@ def _kernels(name: str, summary: str, schedule: str | None, *, automatic: bool) 
     def limits(work: Work, dtype: torch.dtype, device: torch.device) -> str | None:
         choices = _module("choices")
         size = {"n": work.n, "d": work.d, "m": work.m or 0, "dtype": dtype}
-        reason = choices.limits(**size)
+        if schedule is None and _apart(work):
+            return _never_both(work) or _module("plan_staged").limits(**size)
+        reason = untaken(work, "per_head=true") or choices.limits(**size)
         if reason or schedule in (None, "split"):
             return reason
         passes = ("forward", "backward")[: 1 + (work.phase != "forward")]
@@ -112,15 +142,62 @@ def _kernels(name: str, summary: str, schedule: str | None, *, automatic: bool) 
 
     def peak(work: Work) -> int:
         size = {"b": work.b, "h": work.h, "n": work.n, "d": work.d, "m": work.m or 0}
-        return _module("cost").peak(**size, dtype=_dtype(work), phase=work.phase, schedule=schedule)
+        fused = _module("cost").peak(**size, dtype=_dtype(work), phase=work.phase, schedule=schedule)
+        return fused + (_apart_bytes(work) if _apart(work) else 0)
 
     return Backend(
-        name, compute, summary, missing=_no_triton, limits=limits, automatic=automatic, packed=packed,
-        flops=_kernel_flops, peak=peak,
+        name, either if schedule is None else _plain(name, fused, per_head=True), summary, missing=_no_triton,
+        limits=limits, automatic=automatic, packed=packed, flops=_kernel_flops, peak=peak,
     )  # fmt: skip
 
 
+def _apart(work: Work) -> bool:
+    """Whether gather and scatter go through staged.py."""
+    return any(wanted for option, wanted in inside(work).items() if option != "per_head=true")
+
+
+def _apart_bytes(work: Work) -> int:
+    """At most what staged.py holds beside the fused passes: the gradient of k from either stage; with self=excluded
+    output, own part and quotient in float32."""
+    tensor, wide = work.tokens * work.d * work.itemsize, work.tokens * work.d * 4
+    backward = 2 * tensor if work.phase != "forward" else 0
+    return backward + (3 * wide if inside(work)["self=excluded"] else 0)
+
+
+def _never_both(work: Work) -> str | None:
+    asked = inside(work)
+    if asked["scatter=separate"] and asked["self=excluded"]:
+        return "does not take scatter=separate and self=excluded together; anchor:reference does"
+    return None
+
+
+def staged(
+    compute: Callable[..., Tensor], *, flops: Callable[[Work], int], peak: Callable[[Work], int]
+) -> Backend:  # fmt: skip
+    """The backend `triton` of a variant made of staged.gather and staged.scatter; both figures are without them."""
+
+    def limits(work: Work, dtype: torch.dtype, device: torch.device) -> str | None:
+        return _module("plan_staged").limits(n=work.n, d=work.d, m=work.m or 0, dtype=dtype)
+
+    def whole_peak(work: Work) -> int:
+        size = {"b": work.b, "h": work.h, "n": work.n, "d": work.d, "m": work.m or 0}
+        fused = _module("cost").peak(**size, dtype=_dtype(work), phase=work.phase, schedule="split")
+        return fused + peak(work) + (2 * work.tokens * work.d * work.itemsize if work.phase != "forward" else 0)
+
+    return Backend(
+        "triton", compute, "Triton kernels for gather and scatter, nothing of size n × m stored", missing=_no_triton,
+        limits=limits, flops=lambda work: _staged_flops(work) + flops(work), peak=whole_peak,
+    )  # fmt: skip
+
+
+def _staged_flops(work: Work) -> int:
+    """Of 4 products forward and 11 backward."""
+    return matmuls(work, 8 * work.tokens * (work.m or 0) * work.d, backward=11 / 4)
+
+
 def _kernel_flops(work: Work) -> int:
+    if _apart(work):
+        return _staged_flops(work)
     phases, flops = ("forward", "backward") if work.phase == "train" else (work.phase,), _module("cost").flops
     return sum(flops(tokens=work.tokens, d=work.d, m=work.m or 0, dtype=_dtype(work), phase=x) for x in phases)
 
@@ -146,12 +223,14 @@ KERNELS = (
 )
 SDPA = Backend(
     "sdpa", two_softmax, "two calls of scaled_dot_product_attention",
+    limits=lambda work, dtype, device: untaken(work, "scatter=separate", "per_head=true"),
     # A bias with a gradient: on a CPU PyTorch keeps the gather's weights, on a GPU it computes their scores again.
     flops=lambda work: matmuls(
         work, 10 * work.tokens * (work.m or 0) * work.d, backward=2.4 if work.device == "cuda" else 2.2
     ),
 )  # fmt: skip
 CHUNKED = Backend(
-    "chunked", chunked, "eager PyTorch, blocks of tokens that stay in cache",
+    "chunked", _plain("chunked", chunked), "eager PyTorch, blocks of tokens that stay in cache",
+    limits=lambda work, dtype, device: untaken(work),
     flops=lambda work: matmuls(work, 8 * work.tokens * (work.m or 0) * work.d), peak=_chunked_peak,
 )  # fmt: skip

@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 from attentions.kernels.anchor.algebra import add_dot, dot, logits, mean_gradients_of, softmax, weight_gradients
-from attentions.kernels.anchor.memory import head_of, load_matrix, load_tokens, store_matrix, store_tokens
+from attentions.kernels.anchor.memory import anchors_of, head_of, load_matrix, load_tokens, store_matrix, store_tokens
 from attentions.kernels.anchor.sums import sum_splits
 
 
@@ -58,7 +58,7 @@ def backward_kernel(
     scale, root, n, m: tl.constexpr, heads, splits, chunks, span,
     k_strides, v_strides, g_strides, grad_k_strides, grad_v_strides,
     BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr, EVEN: tl.constexpr,
-    PADDED: tl.constexpr, PRECISION: tl.constexpr, REDUCED: tl.constexpr, WGMMA: tl.constexpr,
+    PADDED: tl.constexpr, PRECISION: tl.constexpr, REDUCED: tl.constexpr, WGMMA: tl.constexpr, PER_HEAD: tl.constexpr,
 ):  # fmt: skip
     """dK, dV and a partial dU of one (head, chunk of `span` tokens). Not REDUCED: adds the gather's splits itself."""
     part = tl.program_id(0)
@@ -66,6 +66,7 @@ def backward_kernel(
     chunk = part % chunks
     at = head.to(tl.int64) * m
     rows = tl.arange(0, BLOCK_M)
+    anchors = anchors_of(anchors, head, heads, m, D, PER_HEAD)
     u = load_matrix(anchors, 0, m, BLOCK_M, D, D_PAD).to(k.dtype.element_ty)
     w = load_matrix(means + at * D, 0, m, BLOCK_M, D, D_PAD)
     if REDUCED:

@@ -7,6 +7,7 @@ import triton.language as tl
 
 from attentions.kernels.anchor.algebra import add_dot, logits, weight_gradients
 from attentions.kernels.anchor.memory import (
+    anchors_of,
     head_of,
     load_matrix,
     load_tokens,
@@ -20,12 +21,13 @@ from attentions.kernels.anchor.memory import (
 def denominator_kernel(
     k, anchors, lse, scale, n, m, heads, k_strides,
     BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr, EVEN: tl.constexpr,
-    PADDED: tl.constexpr, PRECISION: tl.constexpr,
+    PADDED: tl.constexpr, PRECISION: tl.constexpr, PER_HEAD: tl.constexpr,
 ):  # fmt: skip
     """Each token's log2 Σ_j 2^(logit·scale), (b·h, n) float32, anchors block after block with a running maximum."""
     tiles = tl.cdiv(n, BLOCK_N)
     head = tl.program_id(0) // tiles
     start = (tl.program_id(0) % tiles) * BLOCK_N
+    anchors = anchors_of(anchors, head, heads, m, D, PER_HEAD)
     tile_k = load_tokens(head_of(k, head, heads, k_strides), start, n, k_strides, BLOCK_N, D, D_PAD, EVEN)
     top = tl.full((BLOCK_N,), float("-inf"), dtype=tl.float32)
     total = tl.zeros((BLOCK_N,), dtype=tl.float32)
@@ -43,12 +45,13 @@ def denominator_kernel(
 def scatter_blocked_kernel(
     k, anchors, means, lse, out, scale, n, m, heads, k_strides, out_strides,
     BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr, EVEN: tl.constexpr,
-    PADDED: tl.constexpr, PRECISION: tl.constexpr,
+    PADDED: tl.constexpr, PRECISION: tl.constexpr, PER_HEAD: tl.constexpr,
 ):  # fmt: skip
     """O of one tile of tokens, summed over blocks of anchors."""
     tiles = tl.cdiv(n, BLOCK_N)
     head = tl.program_id(0) // tiles
     start = (tl.program_id(0) % tiles) * BLOCK_N
+    anchors = anchors_of(anchors, head, heads, m, D, PER_HEAD)
     at = head.to(tl.int64) * m
     tile_k = load_tokens(head_of(k, head, heads, k_strides), start, n, k_strides, BLOCK_N, D, D_PAD, EVEN)
     denominator = load_vector(lse + head.to(tl.int64) * n, start, n, BLOCK_N, 0.0)
@@ -68,7 +71,7 @@ def backward_tokens_kernel(
     k, v, g, anchors, means, grad_sums, grad_degree, lse, balance, grad_k, grad_v, scale, root, n, m, heads,
     k_strides, v_strides, g_strides, grad_k_strides, grad_v_strides,
     BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr, EVEN: tl.constexpr,
-    PADDED: tl.constexpr, PRECISION: tl.constexpr,
+    PADDED: tl.constexpr, PRECISION: tl.constexpr, PER_HEAD: tl.constexpr,
 ):  # fmt: skip
     """dK and dV of one tile of tokens. Writes balance_i = Σ_j A_ij dA_ij, (b·h, n), which dU needs too.
 
@@ -78,6 +81,7 @@ def backward_tokens_kernel(
     tiles = tl.cdiv(n, BLOCK_N)
     head = tl.program_id(0) // tiles
     start = (tl.program_id(0) % tiles) * BLOCK_N
+    anchors = anchors_of(anchors, head, heads, m, D, PER_HEAD)
     at = head.to(tl.int64) * m
     dtype = k.dtype.element_ty
     tile_k = load_tokens(head_of(k, head, heads, k_strides), start, n, k_strides, BLOCK_N, D, D_PAD, EVEN)
@@ -117,7 +121,7 @@ def backward_anchors_kernel(
     k, v, g, anchors, means, grad_sums, grad_degree, lse, balance, grad_partial, scale, root, n, m, heads, splits,
     span, k_strides, v_strides, g_strides,
     BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr, EVEN: tl.constexpr,
-    PADDED: tl.constexpr, PRECISION: tl.constexpr,
+    PADDED: tl.constexpr, PRECISION: tl.constexpr, PER_HEAD: tl.constexpr,
 ):  # fmt: skip
     """A partial dU of one (head, split, block of anchors)."""
     blocks = tl.cdiv(m, BLOCK_M)
@@ -125,6 +129,7 @@ def backward_anchors_kernel(
     part = tl.program_id(0) // blocks
     head = part // splits
     low = (part % splits) * span
+    anchors = anchors_of(anchors, head, heads, m, D, PER_HEAD)
     at = head.to(tl.int64) * m
     dtype = k.dtype.element_ty
     rows = first + tl.arange(0, BLOCK_M)

@@ -70,7 +70,7 @@ class ShapeClass:
 
 def shape_class(k: Tensor, anchors: Tensor, phase: str) -> ShapeClass:
     """The class of a problem; phase is `forward` or `backward`."""
-    m, d = anchors.shape
+    m, d = anchors.shape[-2:]
     return class_of(d=d, m=m, dtype=k.dtype, phase=phase)
 
 
@@ -82,12 +82,14 @@ def class_of(*, d: int, m: int, dtype: torch.dtype, phase: str) -> ShapeClass:
 
 def unsupported(k: Tensor, v: Tensor, anchors: Tensor) -> str | None:
     """Why these kernels do not take the tensors, or None."""
-    m, d = anchors.shape
+    m, d = anchors.shape[-2:]
     reason = limits(n=k.shape[-2], d=d, m=m, dtype=k.dtype)
     if reason:
         return reason
-    if k.dim() != 4 or k.shape != v.shape or k.shape[-1] != d:
-        return f"needs k and v (b, h, n, d) and anchors (m, d), not {[tuple(t.shape) for t in (k, v, anchors)]}"
+    fitting = anchors.dim() == 2 or (anchors.dim() == 3 and k.dim() == 4 and anchors.shape[0] == k.shape[1])
+    if k.dim() != 4 or k.shape != v.shape or k.shape[-1] != d or not fitting:
+        shapes = [tuple(t.shape) for t in (k, v, anchors)]
+        return f"needs k and v (b, h, n, d) and anchors (m, d) or (h, m, d), not {shapes}"
     if v.dtype != k.dtype:
         return f"needs k and v of one dtype, not {k.dtype} and {v.dtype}"
     return None
@@ -171,7 +173,7 @@ def span_of(n: int, splits: int, tile: int) -> tuple[int, int]:
 
 def _cut(n: int, parts: int, *, slots: int, least: int) -> int:
     """Splits a head so that parts · splits programs fill the device's slots evenly; at least `least` tokens each."""
-    most = max(1, n // least)
+    most, parts = max(1, n // least), max(1, parts)  # an empty batch has no part, and launches nothing
     best, best_filled = 1, 0.0
     for splits in range(1, min(most, max(1, 4 * slots // parts)) + 1):
         waves = -(-parts * splits // slots)

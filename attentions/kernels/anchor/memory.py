@@ -9,6 +9,8 @@ registers. Offsets to a tile are formed in 64 bits, those inside it in 32. d is 
 Matrices of a head (sums, means, anchors) are compact, (m, d).
 """
 
+# ruff: noqa: SIM108 - Triton compiles an `if` on a constant to one branch; of `x if c else y` it must type both.
+
 from __future__ import annotations
 
 import triton
@@ -22,6 +24,16 @@ PLAIN = tl.constexpr("")
 def head_of(pointer, head, heads, strides):
     """A (b, h, ·, ·) tensor's head `head` = batch · heads + place."""
     return pointer + ((head // heads).to(tl.int64) * strides[0] + (head % heads).to(tl.int64) * strides[1])
+
+
+@triton.jit
+def anchors_of(pointer, head, heads, m, D: tl.constexpr, PER_HEAD: tl.constexpr):
+    """A head's anchors: of all heads' (m, D), or PER_HEAD of (heads, m, D)."""
+    if PER_HEAD:
+        place = pointer + (head % heads) * m * D
+    else:
+        place = pointer
+    return place
 
 
 @triton.jit

@@ -33,7 +33,7 @@ from attentions.kernels.anchor.passes import check, inner, views
 
 
 def anchor_attention(
-    k: Float[Tensor, "b h n d"], v: Float[Tensor, "b h n d"], anchors: Float[Tensor, "m d"], *,
+    k: Float[Tensor, "b h n d"], v: Float[Tensor, "b h n d"], anchors: Float[Tensor, "*heads m d"], *,
     schedule: str | None = None, precision: str | None = None,
 ) -> Float[Tensor, "b h n d"]:  # fmt: skip
     """O = A (Δ⁻¹ (Aᵀ v)).
@@ -41,7 +41,7 @@ def anchor_attention(
     Args:
         k, v: one dtype, float16, bfloat16 or float32; any batch, head and token strides. Under autocast they are cast
             to its dtype.
-        anchors: any floating dtype; rounded to k's inside, its gradient summed in float32.
+        anchors: of all heads or of each; any floating dtype; rounded to k's inside, its gradient summed in float32.
         schedule: `split`, `single`, or None for what tuning or the heuristic says. A schedule that the
             shape does not allow runs split.
         precision: of float32 products: `ieee`, `tf32`, `tf32x3`; None: tf32 if PyTorch was told to allow it
@@ -50,11 +50,11 @@ def anchor_attention(
     Returns: O in k's dtype, in memory token-major if k is.
     Raises: ValueError for a size or dtype that the kernels do not take, saying which they take.
     """
-    k, v = _autocast(k), _autocast(v)
+    k, v = autocast(k), autocast(v)
     if k.shape == v.shape and _narrow(k, anchors):
         wide = anchor_attention(_wide(k), _wide(v), _wide_anchors(anchors), schedule=schedule, precision=precision)
         return wide[..., : k.shape[-1]]
-    schedule, precision = schedule or "", precision or _default_precision(k)
+    schedule, precision = schedule or "", precision or default_precision(k)
     if not torch.compiler.is_compiling() and plain(k, v, anchors):
         return attention(k, v, anchors, schedule, precision)
     check(k, v, anchors, schedule, precision)
@@ -62,20 +62,20 @@ def anchor_attention(
 
 
 def anchor_attention_fused(
-    kv: Float[Tensor, "b n 2 h d"], anchors: Float[Tensor, "m d"], *,
+    kv: Float[Tensor, "b n 2 h d"], anchors: Float[Tensor, "*heads m d"], *,
     schedule: str | None = None, precision: str | None = None,
 ) -> Float[Tensor, "b n h d"]:  # fmt: skip
     """The same on the output of one projection to 2·width: k = kv[:, :, 0], v = kv[:, :, 1].
 
     The gradient is written in kv's own layout, so that neither pass copies or transposes anything.
     """
-    kv = _autocast(kv)
+    kv = autocast(kv)
     if kv.dim() != 5 or kv.shape[2] != 2:
         raise ValueError(f"anchor:triton needs kv (b, n, 2, h, d), not {tuple(kv.shape)}")
     if _narrow(kv, anchors):
         wide = anchor_attention_fused(_wide(kv), _wide_anchors(anchors), schedule=schedule, precision=precision)
         return wide[..., : kv.shape[-1]]
-    schedule, precision = schedule or "", precision or _default_precision(kv)
+    schedule, precision = schedule or "", precision or default_precision(kv)
     if not torch.compiler.is_compiling() and plain(kv, anchors):
         return attention_fused(kv, anchors, schedule, precision)
     check(*views(kv), anchors, schedule, precision)
@@ -172,10 +172,10 @@ def _(g: Tensor, kv: Tensor, anchors: Tensor, *rest: Any, out_val: Any = None, *
 
 def _flops(k: Tensor, anchors: Tensor, phase: str) -> int:
     b, h, n, d = k.shape
-    return cost.flops(tokens=b * h * n, d=d, m=anchors.shape[0], dtype=k.dtype, phase=phase)
+    return cost.flops(tokens=b * h * n, d=d, m=anchors.shape[-2], dtype=k.dtype, phase=phase)
 
 
-def _autocast(tensor: Tensor) -> Tensor:
+def autocast(tensor: Tensor) -> Tensor:
     if not torch._C._is_any_autocast_enabled():
         return tensor
     kind = tensor.device.type
@@ -202,7 +202,7 @@ def _wide_anchors(anchors: Tensor) -> Tensor:
     return _wide(anchors.to(torch.promote_types(anchors.dtype, torch.float32)) * math.sqrt(padded(d) / d))
 
 
-def _default_precision(k: Tensor) -> str:
+def default_precision(k: Tensor) -> str:
     """Of products in float32; in 16 bits there is but one."""
     return "ieee" if k.dtype != torch.float32 else _float32_precision()
 

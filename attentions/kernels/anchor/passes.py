@@ -137,7 +137,7 @@ def backward_fused(
 
 def new_kept(k: Tensor, anchors: Tensor) -> Tensor:
     """Memory for what a forward pass keeps; k is (b, h, n, d)."""
-    size = plan.kept_places(k.shape[0] * k.shape[1], *anchors.shape)[2]
+    size = plan.kept_places(k.shape[0] * k.shape[1], *anchors.shape[-2:])[2]
     return plan.allocate((size,), (1,), dtype=torch.float32, device=k.device)
 
 

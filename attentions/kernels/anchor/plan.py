@@ -4,7 +4,7 @@ A plan is data: it can be run (`Plan.run`), compiled ahead of time (attentions.k
 from tensors on "meta" for a device that is not there, and it can be kept, since it holds no tensor. Making one:
 `plan_forward.forward`, `plan_backward.backward`.
 
-    plan = forward(k, v, anchors, device=H100)      # k, v (b, h, n, d), anchors (m, d)
+    plan = forward(k, v, anchors, device=H100)      # k, v (b, h, n, d), anchors (m, d) or (h, m, d)
     [launch.kernel.__name__ for launch in plan.launches]        # ['gather_kernel', 'scatter_kernel']
     plan.run({"k": k, "v": v, "anchors": anchors, "out": out, "kept": kept})
 """
@@ -114,7 +114,8 @@ class Builder:
 
     def __init__(self, k: Tensor, anchors: Tensor, phase: str, *, device: Device, precision: str) -> None:
         self.b, self.h, self.n, self.d = k.shape
-        self.m, self.parts = anchors.shape[0], k.shape[0] * k.shape[1]
+        self.m, self.parts = anchors.shape[-2], k.shape[0] * k.shape[1]
+        self.per_head = anchors.dim() == 3
         self.kind: ShapeClass = shape_class(k, anchors, phase)
         self.device, self.precision = device, precision if k.dtype == torch.float32 else "ieee"
         self.precision = "interpreted" if INTERPRETED else self.precision
@@ -138,6 +139,7 @@ class Builder:
         shared = {
             "BLOCK_N": tile.tokens, "BLOCK_M": anchors, "D": self.d, "D_PAD": self.kind.d_pad,
             "EVEN": self.n % tile.tokens == 0, "PADDED": self.m % anchors != 0, "PRECISION": self.precision,
+            "PER_HEAD": self.per_head,
         }  # fmt: skip
         self.launches.append(Launch(kernel, programs, arguments, shared | constants, tile.warps, tile.stages))
 

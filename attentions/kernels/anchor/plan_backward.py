@@ -33,8 +33,8 @@ def backward(
     device: Device | None = None, choice: Choice | None = None, precision: str = "ieee",
 ) -> Plan:  # fmt: skip
     """Plan the gradients for tensors of these shapes, strides and dtypes; runs on TENSORS: g = ∂L/∂O (b, h, n, d), k,
-    v, anchors, kept as a forward pass left it, and what it fills: grad_k and grad_v in k's dtype, grad_anchors (m, d)
-    in the anchors'.
+    v, anchors, kept as a forward pass left it, and what it fills: grad_k and grad_v in k's dtype, grad_anchors in the
+    anchors' shape and dtype.
 
     grad_k, grad_v: their strides; by default laid out as k and v are.
     """
@@ -106,13 +106,17 @@ def backward(
 
 
 def _add_anchor_gradient(make: Builder, partial: Memory, anchors: Tensor, parts: int) -> None:
-    size = anchors.numel()
+    size = make.m * make.d
     # Where there are few elements, narrow and deep: there are hundreds of matrices, and a step waits for memory once.
     block, wide = (32, 64) if size <= 8192 else (256, 32)
     arguments = {
         "partial": partial, "grad_anchors": Memory("grad_anchors", anchors.dtype), "parts": parts, "size": size
     }  # fmt: skip
-    make.small(sums.anchor_gradient_kernel, -(-size // block), arguments, BLOCK=block, WIDE=wide)
+    if make.per_head:
+        arguments |= {"heads": make.h, "chunks": parts // make.parts}
+        make.small(sums.head_gradient_kernel, make.h * -(-size // block), arguments, BLOCK=block, WIDE=wide)
+    else:
+        make.small(sums.anchor_gradient_kernel, -(-size // block), arguments, BLOCK=block, WIDE=wide)
 
 
 def _without(arguments: Mapping[str, Any], *names: str) -> dict[str, Any]:

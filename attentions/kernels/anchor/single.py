@@ -15,7 +15,7 @@ import triton.language as tl
 
 from attentions.kernels.anchor.algebra import mean_gradients_of, means_of
 from attentions.kernels.anchor.backward import differentiate
-from attentions.kernels.anchor.memory import head_of, load_matrix, store_matrix
+from attentions.kernels.anchor.memory import anchors_of, head_of, load_matrix, store_matrix
 from attentions.kernels.anchor.whole import gather, scatter
 
 
@@ -23,7 +23,7 @@ from attentions.kernels.anchor.whole import gather, scatter
 def single_forward_kernel(
     k, v, anchors, means, degree, out, scale, n, m: tl.constexpr, heads, k_strides, v_strides, out_strides,
     BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr, EVEN: tl.constexpr,
-    PADDED: tl.constexpr, PRECISION: tl.constexpr, WGMMA: tl.constexpr,
+    PADDED: tl.constexpr, PRECISION: tl.constexpr, WGMMA: tl.constexpr, PER_HEAD: tl.constexpr,
 ):  # fmt: skip
     """O, W and δ of one head."""
     head = tl.program_id(0)
@@ -32,6 +32,7 @@ def single_forward_kernel(
     k = head_of(k, head, heads, k_strides)
     v = head_of(v, head, heads, v_strides)
     out = head_of(out, head, heads, out_strides)
+    anchors = anchors_of(anchors, head, heads, m, D, PER_HEAD)
     ut = tl.trans(load_matrix(anchors, 0, m, BLOCK_M, D, D_PAD).to(k.dtype.element_ty))
     total, counted = gather(
         k, v, k, ut, 0, n, n, k_strides, v_strides, scale, 0, m,
@@ -52,7 +53,7 @@ def single_backward_kernel(
     k, v, g, anchors, means, degree, grad_k, grad_v, grad_partial, scale, root, n, m: tl.constexpr, heads,
     k_strides, v_strides, g_strides, grad_k_strides, grad_v_strides,
     BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr, EVEN: tl.constexpr,
-    PADDED: tl.constexpr, PRECISION: tl.constexpr, WGMMA: tl.constexpr,
+    PADDED: tl.constexpr, PRECISION: tl.constexpr, WGMMA: tl.constexpr, PER_HEAD: tl.constexpr,
 ):  # fmt: skip
     """dK, dV and the share of dU of one head."""
     head = tl.program_id(0)
@@ -61,6 +62,7 @@ def single_backward_kernel(
     k, g = head_of(k, head, heads, k_strides), head_of(g, head, heads, g_strides)
     v = head_of(v, head, heads, v_strides)
     grad_k, grad_v = head_of(grad_k, head, heads, grad_k_strides), head_of(grad_v, head, heads, grad_v_strides)
+    anchors = anchors_of(anchors, head, heads, m, D, PER_HEAD)
     u = load_matrix(anchors, 0, m, BLOCK_M, D, D_PAD).to(k.dtype.element_ty)
     ut = tl.trans(u)
     w = load_matrix(means + at * D, 0, m, BLOCK_M, D, D_PAD)

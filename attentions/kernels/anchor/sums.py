@@ -1,7 +1,7 @@
 """Sums over the splits of a head, in an order that depends on nothing but their number, so that results repeat.
 
 Few splits are added by the launch that needs the sum; many by a launch of their own (`means_kernel`,
-`mean_gradients_kernel`). `anchor_gradient_kernel` adds dU over everything.
+`mean_gradients_kernel`). `anchor_gradient_kernel` adds dU over everything, `head_gradient_kernel` that of each head.
 """
 
 from __future__ import annotations
@@ -118,3 +118,28 @@ def anchor_gradient_kernel(partial, grad_anchors, parts, size, BLOCK: tl.constex
             mask=(part < parts)[:, None] & (at < size)[None, :], other=0.0,
         )  # fmt: skip
     tl.store(grad_anchors + at, tl.sum(total, 0).to(grad_anchors.dtype.element_ty), mask=at < size)
+
+
+@triton.jit
+def head_gradient_kernel(
+    partial, grad_anchors, parts, size, heads, chunks, BLOCK: tl.constexpr, WIDE: tl.constexpr
+):  # fmt: skip
+    """dU of anchors of each head's own: the sum over images and chunks, for BLOCK elements of a head's m·d = size.
+
+    parts: of `partial`, head after head of an image after the other, `chunks` of each.
+    """
+    blocks = tl.cdiv(size, BLOCK)
+    head = tl.program_id(0) // blocks
+    at = (tl.program_id(0) % blocks) * BLOCK + tl.arange(0, BLOCK)
+    lane = tl.arange(0, WIDE)
+    total = tl.zeros((WIDE, BLOCK), dtype=tl.float32)
+    of_a_head = parts // heads
+    for start in range(0, of_a_head, WIDE):
+        one = start + lane
+        part = ((one // chunks) * heads + head) * chunks + one % chunks
+        total += tl.load(
+            partial + (part.to(tl.int64) * size)[:, None] + at[None, :],
+            mask=(one < of_a_head)[:, None] & (at < size)[None, :], other=0.0,
+        )  # fmt: skip
+    values = tl.sum(total, 0).to(grad_anchors.dtype.element_ty)
+    tl.store(grad_anchors + head * size + at, values, mask=at < size)

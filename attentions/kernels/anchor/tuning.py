@@ -59,7 +59,7 @@ def choose(k: Tensor, v: Tensor, anchors: Tensor, phase: str, schedule: str | No
     """What to run: a named schedule by the heuristic; else what was tuned, tuning now if asked; else the heuristic."""
     kind = choices.shape_class(k, anchors, phase)
     device = devices.device_of(k.device)
-    n, m, parts = k.shape[2], anchors.shape[0], k.shape[0] * k.shape[1]
+    n, m, parts = k.shape[2], anchors.shape[-2], k.shape[0] * k.shape[1]
     if schedule is not None:
         return choices.default_choice(kind, n=n, m=m, parts=parts, device=device, schedule=schedule)
     if k.device.type == "cuda":
@@ -178,7 +178,7 @@ def _fits(choice: Choice, n: int) -> bool:
 def _starts(k: Tensor, anchors: Tensor, phase: str) -> list[Choice]:
     """The heuristic's choice for each schedule that the shape allows."""
     kind, device = choices.shape_class(k, anchors, phase), devices.device_of(k.device)
-    (b, h, n, _), m = k.shape, anchors.shape[0]
+    (b, h, n, _), m = k.shape, anchors.shape[-2]
     found = [
         choices.default_choice(kind, n=n, m=m, parts=b * h, device=device, schedule=schedule)
         for schedule in choices.SCHEDULES
@@ -214,7 +214,7 @@ def _attempt(time: Callable[[Choice], float], choice: Choice) -> float:
 
 def _runner(k: Tensor, v: Tensor, anchors: Tensor, phase: str) -> Callable[[Choice], object]:
     """Runs a choice on these tensors and fills results that are made once."""
-    size = plan.kept_places(k.shape[0] * k.shape[1], *anchors.shape)[2]
+    size = plan.kept_places(k.shape[0] * k.shape[1], *anchors.shape[-2:])[2]
     kept = plan.allocate((size,), (1,), dtype=torch.float32, device=k.device)
     out, grad_k, grad_v, grad_anchors = (plan.output_like(k), *(torch.empty_like(x) for x in (k, v, anchors)))
     first = dict(zip(FORWARD, (k, v, anchors, out, kept), strict=True))

@@ -14,6 +14,7 @@ import triton.language as tl
 from attentions.kernels.anchor.algebra import add_dot, dot, logits, means_of, softmax
 from attentions.kernels.anchor.memory import (
     PLAIN,
+    anchors_of,
     head_of,
     load_matrix,
     load_tokens,
@@ -104,6 +105,7 @@ def gather_kernel(
     k, v, anchors, lse, partial, partial_degree, scale, n, m: tl.constexpr, heads, splits, span, k_strides, v_strides,
     BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr, EVEN: tl.constexpr,
     PADDED: tl.constexpr, BLOCKED: tl.constexpr, DEGREE: tl.constexpr, PRECISION: tl.constexpr, WGMMA: tl.constexpr,
+    PER_HEAD: tl.constexpr,
 ):  # fmt: skip
     """Partial AᵀV and Aᵀ1 of one (head, split, block of anchors); a split is `span` tokens."""
     blocks = tl.cdiv(m, BLOCK_M)
@@ -111,6 +113,7 @@ def gather_kernel(
     part = tl.program_id(0) // blocks
     head = part // splits
     low = (part % splits) * span
+    anchors = anchors_of(anchors, head, heads, m, D, PER_HEAD)
     u = load_matrix(anchors, first, m, BLOCK_M, D, D_PAD).to(k.dtype.element_ty)
     total, degree = gather(
         head_of(k, head, heads, k_strides), head_of(v, head, heads, v_strides), lse + head.to(tl.int64) * n,
@@ -130,7 +133,7 @@ def scatter_kernel(
     k, anchors, partial, partial_degree, means, degree, out, scale, n, m: tl.constexpr, heads, parts, splits, chunks,
     span, k_strides, out_strides,
     BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr, EVEN: tl.constexpr,
-    PADDED: tl.constexpr, PRECISION: tl.constexpr, REDUCED: tl.constexpr,
+    PADDED: tl.constexpr, PRECISION: tl.constexpr, REDUCED: tl.constexpr, PER_HEAD: tl.constexpr,
 ):  # fmt: skip
     """O of one (head, chunk of `span` tokens); parts = b·h. Not REDUCED: adds the few splits of the gather itself.
 
@@ -139,6 +142,7 @@ def scatter_kernel(
     head = parts - 1 - tl.program_id(0) // chunks
     chunk = tl.program_id(0) % chunks
     at = head.to(tl.int64) * m
+    anchors = anchors_of(anchors, head, heads, m, D, PER_HEAD)
     u = load_matrix(anchors, 0, m, BLOCK_M, D, D_PAD).to(k.dtype.element_ty)
     if REDUCED:
         w = load_matrix(means + at * D, 0, m, BLOCK_M, D, D_PAD)

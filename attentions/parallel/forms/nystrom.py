@@ -14,13 +14,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attentions.base import Work
-from attentions.eager import softmax_weights
+from attentions.eager import depthwise, softmax_weights
 from attentions.parallel import ring
 from attentions.parallel.cost import Volume, both_ways, wide
 from attentions.parallel.ranks import Ranks
 from attentions.parallel.segments import segment_means
 from attentions.parallel.softmax import over_all_tokens
-from attentions.variants.nystrom import depthwise, pseudo_inverse
+from attentions.variants.nystrom import pseudo_inverse
 
 
 def attend(

@@ -1,6 +1,7 @@
 """Associative recall under load, as a task: which colour does the shape have that token 0 asks for?
 
     harness train recall --attention anchor --anchors 16 --out runs/recall
+    harness train recall --set recall.questions=8 --out runs/queries     # the first 8 tokens ask, for 8 different items
 
 The problem, its model and a quicker loop that draws whole batches are in harness/vision/recall.py. It reads no files.
 """
@@ -13,22 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from harness.errors import UsageError
-from harness.vision.recall import EVALUATED, EVALUATION_SEED, Load, RecallModel, draw
+from harness.vision.recall import EVALUATED, EVALUATION_SEED, Load, RecallModel, cross_entropy, draw
 from harness.vision.task import Mechanism, Options, Task
 
 
 class RecallOptions(Options):
-    """The load (shapes, colours, items among tokens), the model's size, and how many samples make an epoch."""
+    """The load (shapes, colours, items among tokens, questions), the model's size, and the samples of an epoch."""
 
     shapes: int = Field(default=24, ge=1, le=1 << 16)
-    colours: int = Field(default=8, ge=2, le=1 << 10)
+    colours: int = Field(default=8, ge=2, le=1 << 16)
     items: int = Field(default=12, ge=1, le=1 << 16)
     tokens: int = Field(default=64, ge=2, le=1 << 16)
+    questions: int = Field(default=1, ge=1, le=1 << 16)
     width: int = Field(default=64, ge=1, le=1 << 14)
     heads: int = Field(default=4, ge=1, le=1 << 10)
     depth: int = Field(default=2, ge=1, le=1 << 8)
@@ -38,7 +39,9 @@ class RecallOptions(Options):
     def load(self) -> Load:
         """Raises UsageError where the items do not fit."""
         try:
-            return Load(shapes=self.shapes, colours=self.colours, items=self.items, tokens=self.tokens)
+            return Load(
+                shapes=self.shapes, colours=self.colours, items=self.items, tokens=self.tokens, questions=self.questions
+            )  # fmt: skip
         except ValueError as error:
             raise UsageError(f"recall: {error}") from None
 
@@ -72,9 +75,9 @@ class Share:
         self.right = self.seen = 0
 
     def update(self, predictions: Tensor, batch: Any) -> None:
-        """Logits (b, colours) and the batch that they answer."""
+        """Logits (b, colours) or (b, questions, colours), and the batch that they answer."""
         self.right += int((predictions.argmax(dim=-1) == batch[2]).sum())
-        self.seen += len(predictions)
+        self.seen += batch[2].numel()
 
     def merge(self, others: Sequence[Share]) -> None:
         """Add what other processes counted."""
@@ -99,7 +102,7 @@ def _model(options: RecallOptions, mechanism: Mechanism, data: Any) -> nn.Module
 
 
 def _objective(options: RecallOptions, data: Any) -> Callable[[nn.Module, Any], dict[str, Tensor]]:
-    return lambda model, batch: {"loss_answer": F.cross_entropy(model(batch[0], batch[1]), batch[2])}
+    return lambda model, batch: {"loss_answer": cross_entropy(model(batch[0], batch[1]), batch[2])}
 
 
 TASK = Task(

@@ -118,6 +118,57 @@ def test_products_by_single_warps_agree_with_float64(monkeypatch: pytest.MonkeyP
     devices.device_of.cache_clear()
 
 
+def check_heads_of_their_own(problem: Problem, **settings: Any) -> None:
+    """Anchors (h, m, d), different in every head, against the reference in float64."""
+    k, v, anchors, g = problem.tensors()
+    own = torch.stack([(1 + 0.5 * head) * anchors.roll(head, dims=1) for head in range(problem.h)])
+    exact = gradients(reference, k.double(), v.double(), own.double(), g.double())
+    plain = gradients(reference, k, v, own, g)
+    found = gradients(lambda *x: anchor_attention(*x, **settings), k, v, own, g)
+    for name, right in exact.items():
+        assert found[name].shape == right.shape
+        allowed = AGREEMENT[problem.dtype] * max(distance(plain[name], right, g), torch.finfo(problem.dtype).eps)
+        assert distance(found[name], right, g) <= allowed, name
+
+
+OF_HEADS = [
+    (Problem(2, 3, 100, 32, 10), "split"),
+    (Problem(2, 2, 70, 80, 33, torch.bfloat16, "tokens"), "split"),
+    (Problem(2, 3, 90, 40, 30, torch.float16), "single"),
+    (Problem(2, 2, 20, 128, 512, torch.float16), "split"),  # blocks of anchors
+    (Problem(1, 2, 50, 33, 20, torch.float16, "tokens"), "split"),  # padded heads
+]
+
+
+@pytest.mark.parametrize(("problem", "schedule"), OF_HEADS, ids=str)
+def test_anchors_of_each_head_agree_with_float64(problem: Problem, schedule: str) -> None:
+    assert _schedule(problem, schedule) == schedule
+    check_heads_of_their_own(problem, schedule=schedule)
+
+
+@pytest.mark.parametrize(("splits", "chunks"), [(2, 3), (10, 2)])
+def test_anchors_of_each_head_in_splits_agree_with_float64(cut: Any, splits: int, chunks: int) -> None:
+    cut(splits, chunks)
+    check_heads_of_their_own(Problem(2, 2, 650, 32, 20, torch.float16), schedule="split")
+
+
+def test_anchors_of_each_head_in_a_layer_are_read_packed() -> None:
+    """From the projection's output to the kernels and back, a learned own share after them, as by the reference."""
+
+    def used(attention: str, dtype: torch.dtype, **options: Any) -> list[Tensor]:
+        torch.manual_seed(0)
+        layer = MultiHeadAttention(96, 3, attention=attention, tokens=40, anchors=9, per_head=True, **options).to(dtype)
+        x = torch.randn(2, 40, 96).to(dtype).requires_grad_()
+        out = layer(x)
+        return [out.detach(), *torch.autograd.grad(out, (x, *layer.parameters()), torch.ones_like(out))]
+
+    for options in ({}, {"self": "learned", "tempered": "head"}):
+        exact, eager = (used("anchor:reference", x, **options) for x in (torch.float64, torch.float32))
+        for ours, theirs, right in zip(used("anchor:triton", torch.float32, **options), eager, exact, strict=True):
+            allowed = max(distance(theirs, right), torch.finfo(torch.float32).eps)
+            assert distance(ours, right) <= AGREEMENT[torch.float32] * allowed
+
+
 def test_schedules_are_the_same_function(cut: Any) -> None:
     """They add up in other orders, before a rounding to float16: no more than that tells them apart."""
     cut(3, 3)
@@ -308,6 +359,7 @@ def test_wrong_requests_say_what_is_valid() -> None:
     for wrong, words in (
         (lambda: anchor_attention(k.double(), v.double(), anchors), "float16, bfloat16 and float32"),
         (lambda: anchor_attention(k, v[:, :, :7], anchors), r"k and v \(b, h, n, d\)"),
+        (lambda: anchor_attention(k, v, anchors.expand(2, 10, 32)), r"anchors \(m, d\) or \(h, m, d\), not"),
         (lambda: anchor_attention(k, v, torch.randn(513, 32)), "1 to 512 anchors, not 513"),
         (lambda: anchor_attention(k, v, anchors, schedule="grid"), "split, single"),
         (lambda: anchor_attention(k, v, anchors, precision="fp8"), "ieee, tf32"),

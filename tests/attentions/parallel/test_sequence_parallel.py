@@ -23,6 +23,11 @@ EVEN, UNEVEN, SHORT = {2: (20, 20), 4: (10,) * 4}, {2: (31, 6), 4: (3, 17, 1, 16
 VARIANTS: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...] = (
     ("anchor", ()),
     ("anchor", (("logits", "cosine"),)),
+    ("anchor", (("scatter", "separate"), ("bias", True), ("self", "excluded"))),
+    ("anchor", (("per_head", True), ("self", "learned"))),
+    ("transolver", ()),
+    ("transolver", (("mixing", False),)),
+    ("flare", ()),
     ("linformer", ()),
     ("linformer", (("sharing", "none"),)),
     ("linformer", (("sharing", "key_value"),)),
@@ -185,6 +190,7 @@ def test_variants_without_a_form_say_which_have_one() -> None:
     assert parallel.names() == [
         "agent",
         "anchor",
+        "flare",
         "flash",
         "full",
         "linear",
@@ -192,9 +198,10 @@ def test_variants_without_a_form_say_which_have_one() -> None:
         "none",
         "nystrom",
         "performer",
+        "transolver",
     ]
     assert parallel.why_not("anchor") is None
-    assert "agent, anchor, flash, full, linear, linformer, none, nystrom, performer have one" in (
+    assert "agent, anchor, flare, flash, full, linear, linformer, none, nystrom, performer, transolver have one" in (
         parallel.why_not("xformers") or ""
     )
     assert "ask for anchor" in (parallel.why_not("anchor:sdpa") or "")

@@ -157,7 +157,10 @@ def test_a_probe_is_the_median_of_the_pairs(b_ms: list[float], factor: float) ->
         (["anchor", "anchor"], "crossover compares two different variants, such as anchor flash, not 'anchor' and 'an"),
         (["anchor,flash", "full"], "compares two different variants"),
         (["", "full"], "compares two different variants"),
-        (["anchr", "full"], "unknown attention 'anchr'; did you mean 'anchor'? valid: agent, anchor, flash, full"),
+        (
+            ["anchr", "full"],
+            "unknown attention 'anchr'; did you mean 'anchor'? valid: agent, anchor, flare, flash, full",
+        ),
         (["anchor:sdp", "full"], "unknown backend of anchor 'sdp'; did you mean 'sdpa'?"),
         (["anchor", "full", "--low", "x"], "--low: 'x' is not valid: n takes whole numbers from 1"),
         (["anchor", "full", "--high", "1k,2k"], "--high takes one n, not '1k,2k'"),

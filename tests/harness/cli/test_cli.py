@@ -99,7 +99,10 @@ WRONG = [
     (["--heads", "0"], "heads: '0' is out of range"),
     (["--head-dim", "x"], "head_dim: 'x' is not valid"),
     (["--batch", "1.5"], "batch: '1.5' is not valid"),
-    (["--attention", "anchr"], "unknown attention 'anchr'; did you mean 'anchor'? valid: agent, anchor, flash, full"),
+    (
+        ["--attention", "anchr"],
+        "unknown attention 'anchr'; did you mean 'anchor'? valid: agent, anchor, flare, flash, full",
+    ),
     (["--attention", "flash:fa9"], "unknown backend of flash 'fa9'; did you mean 'fa"),
     (["--attention", ","], "attention: [','] names nothing"),
     (

@@ -96,6 +96,26 @@ def test_a_point_of_equal_cost_and_less_accuracy_is_not_among_the_best(run: Path
     ]  # fmt: skip
 
 
+def test_of_an_error_the_least_is_the_best_and_it_may_be_above_one(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    errors = {"none": (1.1, 5e8), "full": (0.1, 9e8), "anchor": (0.2, 8e8)}
+    with Store.open(folder, metrics=("latency",)) as store:
+        store.write_json(ENVIRONMENT_FILE, ENVIRONMENT)
+        for name, (error, cost) in errors.items():
+            for seed in range(3):
+                values = {"relative_l2": error + 0.01 * seed, "flops": cost}
+                judged(store, name, {}, seed, values, task="operator")
+    (sheet,) = drawn(pareto, folder)
+    axes = sheet.figure.axes[0]
+    (steps,) = [line for line in axes.lines if line.get_drawstyle() == "steps-post"]
+    assert list(steps.get_ydata()) == pytest.approx([1.11, 0.21, 0.11])
+    text = texts(sheet.figure)
+    assert "relative L2 error" in text
+    assert "as far as it lies above 0." in text
+    (whole,) = [bar for bar in axes.collections if len(bar.get_segments()) and bar.get_segments()[0][0][0] == 0.25]
+    assert whole.get_segments()[0][1][1] == pytest.approx(1.11 + pareto.half_width([1.1, 1.11, 1.12]))
+
+
 def test_a_long_name_is_whole_in_the_legend(run: Path) -> None:
     with Store.open(run, metrics=("latency",), resume=True) as store:
         options = {"init": "orthogonal", "logits": "cosine"}

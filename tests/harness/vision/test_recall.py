@@ -30,6 +30,44 @@ def _one_thread() -> Any:
     torch.set_num_threads(before)
 
 
+@settings(deadline=None, max_examples=30)
+@given(st.integers(2, 6), st.integers(0, 4), st.integers(0, 2**31))
+def test_each_question_asks_for_another_item(questions: int, further: int, seed: int) -> None:
+    load = Load(
+        shapes=20, colours=5, items=questions + further, tokens=3 + 2 * questions + further, questions=questions
+    )
+    batch = draw(load, 3, torch.Generator().manual_seed(seed))
+    assert batch.answers.shape == (3, questions)
+    for symbols, noise, answers in zip(batch.symbols, batch.noise, batch.answers, strict=True):
+        asking, rest = symbols[:questions], symbols[questions:]
+        colour = dict(rest[rest[:, 0] > 0].tolist())
+        assert len(colour) == load.items
+        assert len(set(asking[:, 0].tolist())) == questions
+        assert (asking[:, 1] == 0).all()
+        assert [colour[int(shape)] - 1 for shape in asking[:, 0]] == answers.tolist()
+        assert (noise[:questions] == 0).all()
+
+
+def test_many_questions_are_trained_and_judged_one_by_one() -> None:
+    load = replace(SMALL, questions=3, tokens=11)
+    trial = replace(QUICK, load=load, attention="full", steps=30, learning_rate=1e-2)
+    top1, loss, *_ = run(trial)
+    assert top1.samples == loss.samples == 3 * QUICK.evaluated
+    assert top1.value * top1.samples == round(top1.value * top1.samples)
+    assert loss.value < math.log(load.colours)  # it has learnt something at every question
+    task = get("recall")
+    options = task.parse({"shapes": 6, "colours": 3, "items": 4, "tokens": 11, "questions": 3, "width": 16, "heads": 2})
+    held = task.data(options, None, "val")
+    model = task.model(options, Mechanism(attention="full"), held)
+    batch = task.collate([held[index] for index in range(5)])
+    predicted = task.predict(model, batch)
+    assert predicted.shape == (5, 3, 3)
+    assert task.objective(options, held)(model, batch)["loss_answer"].shape == ()
+    meter = task.meter(options, held)
+    meter.update(predicted, batch)
+    assert meter.compute() == {"top1": int((predicted.argmax(-1) == batch[2]).sum()) / 15}
+
+
 @st.composite
 def loads(drawn: Any) -> Load:
     tokens = drawn(st.integers(2, 20))
@@ -78,6 +116,9 @@ def test_the_generator_is_all_that_a_sample_depends_on() -> None:
         ({"shapes": 90, "items": 9}, "items=9 do not fit: 8 of tokens=9 are free beside the question"),
         ({"colours": 1}, "colours=1 is not valid; it takes at least 2"),
         ({"items": 0}, "items=0 is not valid"),
+        ({"questions": 0}, "questions=0 is not valid"),
+        ({"questions": 5}, "questions=5 ask for as many different items; items=4"),
+        ({"shapes": 9, "items": 7, "questions": 3}, "items=7 do not fit: 6 of tokens=9 are free beside 3 questions"),
     ],
 )
 def test_an_impossible_load_is_refused(wrong: dict[str, int], message: str) -> None:

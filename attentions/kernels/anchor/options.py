@@ -1,0 +1,80 @@
+"""What the options of anchor attention add: to its cost, and to what a backend has to know.
+
+Inside the attention, so that a backend takes them or refuses the case: `scatter`, `bias`, `per_head`, `self=excluded`.
+Around it, so that every backend has them: `logits=cosine` and `tempered` change k before; `self=learned`, `local` and
+`gate` change the output after.
+"""
+
+from __future__ import annotations
+
+from attentions.base import Work
+
+LEAST_OTHERS = 2.0**-10  # of a token's weight on others, what self=excluded divides by: below it rounding would speak
+TEMPERED = ("none", "head", "token")
+OWN = ("kept", "excluded", "learned")
+
+
+def inside(work: Work) -> dict[str, bool]:
+    """Which of the options that a backend has to know the case asks for, by how a user sets them."""
+    chosen = work.options
+    return {
+        "scatter=separate": chosen.get("scatter") == "separate",
+        "bias=true": bool(chosen.get("bias")),
+        "per_head=true": bool(chosen.get("per_head")),
+        "self=excluded": chosen.get("self") == "excluded",
+    }
+
+
+def untaken(work: Work, *taken: str) -> str | None:
+    """Why a backend that knows `taken` of them alone does not run a case, or None."""
+    asked = [option for option, wanted in inside(work).items() if wanted and option not in taken]
+    return f"does not take {' and '.join(asked)}; anchor:reference does" if asked else None
+
+
+def parameters(work: Work) -> int:
+    """Elements of all parameters."""
+    chosen, h, m, d = work.options, work.h, work.m or 0, work.d
+    sets = (h if chosen.get("per_head") else 1) * (2 if chosen.get("scatter") == "separate" else 1)
+    tempered = chosen.get("tempered", "none")
+    return (
+        sets * m * (d + bool(chosen.get("bias")))
+        + h * (chosen.get("logits") == "cosine")
+        + h * (tempered != "none")
+        + d * (tempered == "token")
+        + h * (chosen.get("self") == "learned")
+        + h * chosen.get("local", 0)
+        + d * d * bool(chosen.get("gate"))
+    )
+
+
+def products(work: Work) -> int:
+    """FLOPs of a forward pass of the reference that options inside add: the way back's logits, and own shares."""
+    asked, weights = inside(work), work.tokens * (work.m or 0)
+    return 2 * weights * (work.d * asked["scatter=separate"] + asked["self=excluded"])
+
+
+def products_around(work: Work) -> int:
+    """FLOPs of a forward pass that options around add: a temperature of each token, the convolution, the gate."""
+    chosen, elements = work.options, work.tokens * work.d
+    token = chosen.get("tempered") == "token"
+    return 2 * elements * (token + chosen.get("local", 0) + work.d * bool(chosen.get("gate")))
+
+
+def peak(work: Work, plain: int) -> int:
+    """Bytes of the reference with the options inside; plain: without them."""
+    return plain
+
+
+def peak_around(work: Work, inner: int) -> int:
+    """Bytes with what options do around a backend whose own peak is `inner`.
+
+    A changed k is one more tensor, and later the gradients that meet in k: five tensors of k's size, the output among
+    them; a narrow type has one of them in float32 and its copy.
+    """
+    if work.options.get("logits") != "cosine":
+        return inner
+    wide = max(work.itemsize, 4)
+    tensor, lengths = work.tokens * work.d * work.itemsize, work.tokens * wide
+    if work.phase == "forward":
+        return inner + tensor + lengths
+    return max(inner + tensor, (5 if work.itemsize == wide else 7) * tensor) + 3 * lengths

@@ -1,0 +1,96 @@
+"""What scripts/family_study.py compares: the problems with their recipes, and the members with their options.
+
+mechanism = MEMBERS[2].on(PROBLEMS["darcy"])        # anchor init=sharp with m = 16
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from vision_study import STUDIES
+
+from harness.vision.task import Mechanism
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """What is learnt: the task with its options, m, the recipe; theme and part of the generated scenes it reads."""
+
+    task: str
+    anchors: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    theme: str = ""
+    part: str = ""
+
+
+def _recall(anchors: int) -> Problem:
+    return Problem(
+        task="recall", anchors=anchors, options={"shapes": 96, "items": 56}, recipe={"steps": 500, "lr": 3e-3}
+    )
+
+
+def _operator(equation: str) -> Problem:
+    return Problem(
+        task="operator", anchors=16, options={"equation": equation, "points": 256, "samples": 1000},
+        recipe={"steps": 500, "batch": 8, "lr": 2e-3, "weight_decay": 0.01},
+    )  # fmt: skip
+
+
+def _of_vision(name: str) -> Problem:
+    study = STUDIES[name]
+    return Problem(
+        task=study.task, anchors=study.anchors, options=study.options, recipe=study.recipe,
+        theme=study.theme if study.part else "", part=study.part,
+    )  # fmt: skip
+
+
+PROBLEMS = {
+    "recall-8": _recall(8), "darcy": _operator("darcy"), "poisson": _operator("poisson"),
+    "recall-4": _recall(4), "recall-16": _recall(16), "digits": _of_vision("digits"),
+    "legend": _of_vision("legend-segmentation"),
+}  # fmt: skip
+USUAL = [name for name in PROBLEMS if name != "legend"]
+
+
+@dataclass(frozen=True)
+class Member:
+    """An attention with its options; a window reaches as many tokens to each side as the problem's m."""
+
+    attention: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def on(self, problem: Problem) -> Mechanism:
+        """What is built for a problem."""
+        reach = {"reach": problem.anchors} if self.attention == "window" else {}
+        return Mechanism(attention=self.attention, anchors=problem.anchors, options={**self.options, **reach})
+
+
+MEMBERS = (
+    Member("none"),
+    Member("full"),
+    Member("anchor", {"init": "sharp"}),
+    Member("anchor", {"init": "paper"}),
+    Member("anchor", {"self": "excluded"}),
+    Member("anchor", {"self": "learned"}),
+    Member("transolver"),
+    Member("flare"),
+    Member("linformer"),
+    Member("nystrom"),
+    Member("agent"),
+    Member("linear"),
+    Member("performer"),
+    Member("window"),
+    Member("anchor", {"scatter": "separate"}),
+    Member("anchor", {"tempered": "head"}),
+    Member("anchor", {"tempered": "token"}),
+    Member("anchor", {"bias": True}),
+    Member("anchor", {"per_head": True}),
+    Member("anchor", {"local": 3}),
+    Member("anchor", {"gate": True}),
+    Member("anchor", {"self": "excluded", "local": 3}),
+    Member("transolver", {"mixing": False}),
+    Member("flash"),
+)

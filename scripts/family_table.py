@@ -1,0 +1,117 @@
+"""The table of a family study: a line a problem and member, the mean over the seeds and each seed, what it costs.
+
+    lines = summary(Path("results/cpu/family"), beside=Path("results/cpu/recall"))     # family.csv
+    print(table(lines))                                                                # Markdown
+
+Models of a recall study (scripts/recall_study.py) at the same load and length of training are the same models: they
+stand in the table too, and are not trained again.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harness.figures.pareto import own_options
+from harness.store.record import LESS_IS_BETTER, merit, parse_options
+from harness.store.runs import MEASUREMENTS, read
+
+JUDGED = ("top1", "miou", "relative_l2")
+KEYS = ["problem", "attention", "options", "m"]
+BASE = "anchor init=sharp"  # what a member has to beat
+RECALL = {"task": "recall", "shapes": "96", "items": "56", "colours": "8", "steps": "500"}  # of a recall study
+
+
+def summary(out: Path, *, beside: Path) -> pd.DataFrame:
+    """Columns: problem, attention, options, m, metric, seeds, mean, sd, lowest, highest, values, params, flops,
+    latency_ms and its interval; within a problem the best first. Raises UsageError where there is no run."""
+    rows = pd.concat([part for part in (labelled(read(out)), recalled(beside)) if len(part)], ignore_index=True)
+    costs = rows[rows["metric"].isin(["params", "flops"])].pivot_table(index=KEYS, columns="metric", values="value")
+    lines = []
+    for key, group in rows[rows["metric"].isin(JUDGED)].groupby([*KEYS, "metric"], sort=False):
+        judged = group.drop_duplicates("seed", keep="last").sort_values("seed")["value"]
+        lines.append({
+            **dict(zip([*KEYS, "metric"], key, strict=True)), "seeds": len(judged), "mean": judged.mean(),
+            "sd": judged.std(), "lowest": judged.min(), "highest": judged.max(),
+            "values": " ".join(f"{value:.4f}" for value in judged),
+        })  # fmt: skip
+    found = pd.DataFrame(lines).join(costs.astype(int), on=KEYS)
+    found = _with_latency(found, out / "latency")
+    order = {problem: place for place, problem in enumerate(dict.fromkeys(found["problem"]))}
+    found["merit"] = [merit(metric, mean) for metric, mean in zip(found["metric"], found["mean"], strict=True)]
+    found["place"] = found["problem"].map(order)
+    found = found.sort_values(["place", "m", "merit"], ascending=[True, True, False])
+    sizes = found["m"].astype("Int64").replace(0, pd.NA)
+    return found.drop(columns=["merit", "place"]).assign(m=sizes).reset_index(drop=True)
+
+
+def table(lines: pd.DataFrame) -> str:
+    """Markdown; `sharp` tells whether all seeds are better than all of `anchor init=sharp`, worse, or neither."""
+    heads = (
+        "problem",
+        "attention",
+        "m",
+        "seeds",
+        "mean",
+        "sd",
+        "lowest",
+        "highest",
+        "sharp",
+        "params",
+        "MFLOP",
+        "ms",
+    )
+    written = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    for line in lines.itertuples():
+        m = "" if pd.isna(line.m) else f"{line.m:.0f}"
+        taken = "" if pd.isna(line.latency_ms) else f"{line.latency_ms:.2f}"
+        cells = (
+            f"{line.problem} ({line.metric})", f"{line.attention}{line.options}", m, f"{line.seeds}",
+            f"{line.mean:.4f}", "" if pd.isna(line.sd) else f"{line.sd:.4f}", f"{line.lowest:.4f}",
+            f"{line.highest:.4f}", _beside(line, lines), f"{line.params:,}", f"{line.flops / 1e6:.2f}", taken,
+        )  # fmt: skip
+        written.append(f"| {' | '.join(cells)} |")
+    return "\n".join(written)
+
+
+def _beside(line: Any, lines: pd.DataFrame) -> str:
+    """better or worse where the seeds of a line and of the base do not overlap; within where they do."""
+    base = lines[(lines["problem"] == line.problem) & (lines["attention"] + lines["options"] == BASE)]
+    base = base if pd.isna(line.m) else base[base["m"] == line.m]
+    if len(base) != 1 or line.attention + line.options == BASE:
+        return ""
+    one, less = base.iloc[0], line.metric in LESS_IS_BETTER
+    above, below = line.lowest > one.highest, line.highest < one.lowest
+    return "within" if not (above or below) else "better" if above != less else "worse"
+
+
+def labelled(rows: Any) -> pd.DataFrame:
+    """Rows that are ok with the keys of a line; m is 0 for what has none."""
+    parsed = rows["options"].map(parse_options)
+    rows = rows.assign(problem=parsed.map(_problem), own=parsed.map(own_options), m=rows["m"].fillna(0).astype(int))
+    return rows[rows["status"] == "ok"].drop(columns="options").rename(columns={"own": "options"})
+
+
+def recalled(folder: Path) -> pd.DataFrame:
+    """The same of a recall study's models at the hard load, or no rows where there is none."""
+    if not (folder / MEASUREMENTS).exists():
+        return pd.DataFrame(columns=[*KEYS, "seed", "metric", "value"])
+    rows = read(folder)
+    return labelled(rows[rows["options"].map(lambda text: parse_options(text).items() >= RECALL.items())])
+
+
+def _problem(options: dict[str, str]) -> str:
+    named = {"classification": "digits", "segmentation": "legend", "operator": options.get("model.equation", "darcy")}
+    return named.get(options["task"], options["task"])
+
+
+def _with_latency(lines: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """The lines with latency_ms, latency_low and latency_high, empty where nothing was measured."""
+    names = {"value": "latency_ms", "ci_low": "latency_low", "ci_high": "latency_high"}
+    if not (folder / MEASUREMENTS).exists():
+        return lines.assign(**dict.fromkeys(names.values(), math.nan))
+    rows = labelled(read(folder))
+    return lines.join(rows[rows["metric"] == "latency"].set_index(KEYS)[[*names]].rename(columns=names), on=KEYS)
