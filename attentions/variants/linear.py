@@ -66,6 +66,7 @@ SPEC = Spec(
     name="linear",
     title="Linear attention",
     paper="Katharopoulos et al. 2020, arXiv 2006.16236",
+    different=True,
     backends=(Backend("reference", reference, "eager PyTorch: two matrix products through a (d, d) state"),),
     model=cost,
     exponents=Exponents(flops_n=1, flops_m=0, peak_n=1, peak_m=0),
