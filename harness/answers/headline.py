@@ -74,9 +74,11 @@ def _line(answer: Answer, best: Candidate | None, title: str, *, exact: bool) ->
         return f"{title}: none keeps the limits at n = {n}; nearest: {near.candidate.name}, {near.reasons[0]}.", None
     alone = sum(one.exact == exact for one in answer.ranking) == 1
     why = "is the only one" if alone else "is the fastest"
-    if wish.limited:
-        budget_alone = wish.max_error is None and wish.max_memory_mib is None and wish.min_accuracy is None
-        why = "keeps the budget" if budget_alone else "keeps the limits"
+    others = (wish.max_memory_mib, wish.min_accuracy, None if exact else wish.max_error)  # exact ones have no error
+    if any(limit is not None for limit in others):
+        why = "keeps the limits"
+    elif wish.budget_ms is not None:
+        why = "keeps the budget"
     between = ", interpolated" if best.between else ""
     return f"{title}: {best.name} {why} at n = {n}: {told(best)}{between}.", best
 

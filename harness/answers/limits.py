@@ -37,12 +37,6 @@ class Wish:
     min_accuracy: float | None = None
     by: str = "latency"
 
-    @property
-    def limited(self) -> bool:
-        """Whether anything but n, m and names is asked for."""
-        limits = (self.budget_ms, self.max_error, self.max_memory_mib, self.min_accuracy)
-        return any(limit is not None for limit in limits)
-
 
 def asked_for(one: Candidate | Failed, wish: Wish) -> bool:
     """Whether the wish's m and variants let it in; variants without m are in with every m."""

@@ -133,7 +133,7 @@ def test_a_floor_is_never_recommended(tmp_path: Path) -> None:
 def test_runs_say_themselves_what_a_variant_of_their_own_is(tmp_path: Path) -> None:
     environment = {"schema": 1, "kinds": {"mine": "exact"}}
     run = stored(tmp_path / "r", [Told("mine", n=1024, ms=0.5, error=1e-7)], environment=environment)
-    assert ask(run, max_error=0).headline == "Exact: mine keeps the limits at n = 1024: 0.500 ms (0.495 to 0.505)."
+    assert ask(run, max_error=0).headline == ask(run).headline
     assert ask(run).headline == "Exact: mine is the only one at n = 1024: 0.500 ms (0.495 to 0.505)."
 
 
