@@ -70,7 +70,7 @@ def _line(answer: Answer, best: Candidate | None, title: str, *, exact: bool) ->
         near = next((one for one in answer.refused if one.candidate.exact == exact), None)
         if near is None:
             asked = not wish.attention and exact
-            return (f"{title}: none was measured at n = {n}.", None) if asked else None
+            return (f"{title}: none has a figure at n = {n}.", None) if asked else None
         return f"{title}: none keeps the limits at n = {n}; nearest: {near.candidate.name}, {near.reasons[0]}.", None
     alone = sum(one.exact == exact for one in answer.ranking) == 1
     why = "is the only one" if alone else "is the fastest"

@@ -123,7 +123,24 @@ class Asked:
         found = [(s, measured(lines)) for s, lines in stock.settings() if machine in (None, s["machine"])]
         having = [setting for setting, sizes in found if wish.n in sizes]
         chosen = self._choose(having if self.of_model and having else [setting for setting, _ in found])
-        return recommend(stock, wish, keep=lambda setting: setting in chosen, known=known)
+        answers = []
+        for setting in chosen:
+            own = replace(wish, n=self._n_of(setting, next(sizes for s, sizes in found if s == setting)))
+            answers += recommend(stock, own, keep=lambda other: other == setting, known=known)  # noqa: B023
+        return answers
+
+    def _n_of(self, setting: Mapping[str, Any], sizes: Sequence[int]) -> int:
+        """The n asked for; of a trained model of which nothing was said, that of its rows. Raises UsageError where those
+        have several."""
+        if not self.of_model or self.given & {"n", "model", "resolution"}:
+            return self.n
+        if setting["scope"] == f"{MODEL} {self.sweep.model[0]}" or not sizes:
+            return self.n
+        if len(sizes) > 1:
+            raise UsageError(
+                f"the rows of {setting['scope']} hold n = {', '.join(map(str, sizes))}: choose one with --n"
+            )
+        return sizes[0]
 
     def stock(self, runs: Sequence[Run], *, by: str, kinds: Mapping[str, str]) -> Stock | None:
         """The rows that are meant, their times by a clock; None where there are none."""

@@ -76,4 +76,4 @@ def command(
     finally:
         progress.close()
     write((json.dumps(found.as_json(), indent=2, allow_nan=False) if as_json else repr(found)) + "\n")
-    return OK if any(answer.choice for answer in found.answers) or found.n is None else NOTHING
+    return OK if any(answer.choice for answer in found.answers) or not found.answers else NOTHING

@@ -33,7 +33,7 @@ Stored = Run | str | Path
 class Recommendation:
     """An answer for each machine and device. measured: the folder of what was measured for it, where it was.
 
-    n: None where only a policy was asked for; policy: what was written, where it was asked for.
+    n: None where only a policy was asked for, or models of several n; policy: what was written, where it was asked for.
     """
 
     n: int | None
@@ -141,8 +141,9 @@ def answered(
         which = "--scope model" if asked.of_model else f"--n {wish.n}"
         raise NothingToCompare(f"no stored run holds such rows; measure them: harness recommend {which} --measure")
     written = policy.write(emit, stored, asked, by=wish.by, kinds=kinds) if emit is not None else None
+    sizes = {answer.wish.n for answer in answers}
     return Recommendation(
-        n=wish.n, answers=tuple(answers), folders=_folders(stored), measured=folder, policy=written
+        n=sizes.pop() if len(sizes) == 1 else None, answers=tuple(answers), folders=_folders(stored), measured=folder, policy=written
     )  # fmt: skip
 
 

@@ -249,6 +249,12 @@ def test_stored_rows_of_models_are_found(harness: Any, tmp_path: Path) -> None:
     assert asked("--n", "65") == [("model classification digits", 4, 1.0)]
     both = [("model anchorformer_tiny", 3, 9.0), ("model anchorformer_small", 6, 18.0)]
     assert sorted(asked("--n", "198")) == sorted(both)
+    trained = models(tmp_path / "t")
+    kept = [line for line in (trained / "measurements.csv").read_text().splitlines() if "resolution" not in line]
+    (trained / "measurements.csv").write_text("".join(f"{line}\n" for line in kept))
+    code, out, _ = harness("--scope", "model", trained)  # nothing else was said, and its rows have one n
+    assert code == 0
+    assert out.startswith("Exact: flash is the only one at n = 65: 1.00 ms")
     code, out, err = harness("--scope", "model", "--model", "anchorformer_base", run)
     assert (code, out) == (4, "")
     assert "no stored row has scope model anchorformer_base; stored: model anchorformer" in err
