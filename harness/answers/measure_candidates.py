@@ -130,8 +130,10 @@ class Asked:
         return answers
 
     def _n_of(self, setting: Mapping[str, Any], sizes: Sequence[int]) -> int:
-        """The n asked for; of a trained model of which nothing was said, that of its rows. Raises UsageError where those
-        have several."""
+        """The n asked for; of a trained model of which nothing was said that of its rows.
+
+        Raises UsageError where those have several.
+        """
         if not self.of_model or self.given & {"n", "model", "resolution"}:
             return self.n
         if setting["scope"] == f"{MODEL} {self.sweep.model[0]}" or not sizes:

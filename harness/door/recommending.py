@@ -143,7 +143,8 @@ def answered(
     written = policy.write(emit, stored, asked, by=wish.by, kinds=kinds) if emit is not None else None
     sizes = {answer.wish.n for answer in answers}
     return Recommendation(
-        n=sizes.pop() if len(sizes) == 1 else None, answers=tuple(answers), folders=_folders(stored), measured=folder, policy=written
+        n=sizes.pop() if len(sizes) == 1 else None, answers=tuple(answers), folders=_folders(stored),
+        measured=folder, policy=written,
     )  # fmt: skip
 
 
