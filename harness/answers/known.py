@@ -18,7 +18,7 @@ from typing import Any
 
 from harness.answers.candidates import Candidate
 from harness.figures import Run
-from harness.figures.pareto import own_options, problems
+from harness.store.problems import own_options, problems
 from harness.store.record import parse_options
 from harness.store.selection import WEIGHTS, Frame
 

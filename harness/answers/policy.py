@@ -22,10 +22,10 @@ from harness.answers.candidates import Candidate, Stock, ratio
 from harness.answers.recommend import measured
 from harness.errors import NothingToCompare, UsageError, reason
 from harness.figures import Run
-from harness.figures.pareto import own_options
 from harness.machine.environment import commit
 from harness.store import opening
 from harness.store.documents import Damaged, parse_json
+from harness.store.problems import own_options
 from harness.store.record import canonical_options, parse_options
 from harness.store.replacing import replacing
 

@@ -18,11 +18,11 @@ import pandas
 from harness.answers.crossover import Crossover, Probe, among, one_sided
 from harness.figures import Run, Skip
 from harness.figures._style import lines_of
-from harness.figures.pareto import own_options
 from harness.figures.roofline import points, roof_of
 from harness.figures.speedup import ratios
 from harness.report.island import Column, codes, numbers
 from harness.store.contention import reason
+from harness.store.problems import own_options
 from harness.store.record import parse_options
 from harness.store.selection import FILE, PANEL, Frame, labelled, metric_rows, pool_seeds, settings
 

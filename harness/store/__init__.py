@@ -2,6 +2,6 @@
 
 record (Case, Reading, Row: the columns) · runs (a run's folder, written row by row) · csvfile, replacing (files that
 survive a kill) · selection (rows that belong together) · pivot, table (for a terminal) · curves (of a training) ·
-contention (rows of a machine that was not quiet, and their marks).
+problems (what a model was trained for) · contention (rows of a machine that was not quiet, and their marks).
 May import stats and errors.
 """
