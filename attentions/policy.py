@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import index
 from pathlib import Path
@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from attentions import registry
-from attentions.base import AttentionError, Backend, Core, Size, Spec, Work
+from attentions.base import AttentionError, Backend, Core, Spec, Work
 
 FORMAT, SCHEMA = "attention-policy", 1
 EXACT = "exact"
@@ -93,26 +93,24 @@ class Policy:
         """
         if ":" in name:
             raise AttentionError(f"{name!r} names a backend, which a policy chooses: write {name.partition(':')[0]!r}")
+        registry.spec(name).parse_options(options)  # nothing else changes what a variant computes here
         core = registry.build(name, heads=heads, head_dim=head_dim, tokens=tokens, anchors=anchors, **options)
-        definition = registry.spec(name)
-        size = Size(heads=heads, head_dim=head_dim, tokens=tokens, anchors=anchors)
-        guided = _Guided(self, definition, size, definition.parse_options(options))
         for attribute, value in vars(core).items():
-            if isinstance(value, registry.Automatic):
-                setattr(core, attribute, guided)
+            if isinstance(value, registry._Automatic):
+                setattr(core, attribute, _Guided(self.classes, value))
                 return core
         raise AttentionError(f"{name} computes by itself and leaves nothing to choose")
 
-    def nearest(self, among: str, work: Work, *, options: str, device: str, dtype: str) -> Class | None:
-        """The nearest class for a problem, or None where all are too far."""
-        phase = "forward" if work.phase == "forward" else "train"
-        m = None if among == EXACT else work.m
-        asked = (among, m, options, device, dtype, phase)
-        own = [
-            one for one in self.classes if (one.among, one.m, one.options, one.device, one.dtype, one.phase) == asked
-        ]
-        best = min(own, key=lambda one: one.distance(work), default=None)
-        return best if best is not None and best.distance(work) <= FARTHEST else None
+
+def nearest(
+    classes: Sequence[Class], among: str, work: Work, *, options: str, device: str, dtype: str
+) -> Class | None:  # fmt: skip
+    """The nearest class for a problem, or None where all are too far."""
+    m = None if among == EXACT else work.m
+    asked = (among, m, options, device, dtype, work.phase)
+    own = [one for one in classes if (one.among, one.m, one.options, one.device, one.dtype, one.phase) == asked]
+    best = min(own, key=lambda one: one.distance(work), default=None)
+    return best if best is not None and best.distance(work) <= FARTHEST else None
 
 
 def says(core: nn.Module) -> list[str]:
@@ -124,29 +122,29 @@ def says(core: nn.Module) -> list[str]:
 
 
 class _Guided:
-    """Calls what the policy takes for the tensors at hand; remembers it for each kind of input."""
+    """Calls what a policy takes for the tensors at hand; remembers it for each kind of input."""
 
-    def __init__(self, policy: Policy, definition: Spec, size: Size, options: dict[str, Any]) -> None:
-        self.policy, self.definition, self.size, self.options = policy, definition, size, options
-        self.among = EXACT if _interchangeable(definition) else definition.name
-        self.backends = _equals(definition)
+    def __init__(self, classes: tuple[Class, ...], usual: registry._Automatic) -> None:
+        self.classes, self.usual = classes, usual
+        self.definition, self.options = usual.definition, usual.options
+        self.among = EXACT if _interchangeable(self.definition) else self.definition.name
+        self.backends = _equals(self.definition)
         self.taken: dict[tuple[Any, ...], Backend] = {}
         self.told: dict[str, Choice] = {}
 
         def best(device: torch.device, dtype: torch.dtype, **work: Any) -> str:
-            case = Work(m=size.anchors, options=options, **work)
+            case = Work(m=usual.size.anchors, options=usual.options, **work)
             choice = self.choose(case, device=device, dtype=dtype)
-            kind = str(dtype).removeprefix("torch.")
-            problem = f"b={case.b} h={case.h} n={case.n} d={case.d} {kind} {case.phase} on {device}"
+            problem = f"b={case.b} h={case.h} n={case.n} d={case.d} {_named(dtype)} {case.phase} on {device}"
             self.told[problem] = choice
             return choice.name
 
-        best._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]  # as registry.Automatic's
+        best._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]  # as the registry's
         self.best = best
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """By name, as a core of `build`; what was taken here need not be what runs where the module is loaded."""
-        return _guided, (self.policy.path, self.policy.classes, self.definition.name, self.size, self.options)
+        """As a core of `build`, by name; what was taken here need not be what runs where the module is loaded."""
+        return _Guided, (self.classes, self.usual)
 
     def __call__(self, first: Tensor, *others: Tensor | None, **keywords: Any) -> Tensor:
         b, h, n, d = first.shape
@@ -160,9 +158,9 @@ class _Guided:
     def choose(self, work: Work, *, device: torch.device, dtype: torch.dtype) -> Choice:
         """The class's choice, else its fallback, else what the bare name takes, and why."""
         stated = {k: v for k, v in self.options.items() if v != self.definition.defaults[k]}
-        found = self.policy.nearest(
-            self.among, work, options=";".join(f"{k}={stated[k]}" for k in sorted(stated)), device=device.type,
-            dtype=str(dtype).removeprefix("torch."),
+        found = nearest(
+            self.classes, self.among, work, options=";".join(f"{k}={stated[k]}" for k in sorted(stated)),
+            device=device.type, dtype=_named(dtype),
         )  # fmt: skip
         missing = []
         if found is not None:
@@ -196,13 +194,8 @@ class _Guided:
         return self.taken[key]
 
 
-def _guided(
-    path: str, classes: tuple[Class, ...], name: str, size: Size, options: dict[str, Any]
-) -> _Guided:  # fmt: skip
-    policy = Policy.__new__(Policy)
-    object.__setattr__(policy, "path", path)
-    object.__setattr__(policy, "classes", classes)
-    return _Guided(policy, registry.spec(name), size, options)
+def _named(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _interchangeable(definition: Spec) -> bool:

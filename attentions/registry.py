@@ -110,7 +110,7 @@ def build(
     if problem:
         raise AttentionError(f"{definition.name}: {problem}")
     if backend is None:
-        return definition.module(size, Automatic(definition, size, parsed), **parsed)
+        return definition.module(size, _Automatic(definition, size, parsed), **parsed)
     chosen = definition.backend(backend)
     reason = why_unavailable(name)
     if reason:
@@ -179,7 +179,7 @@ class _Named:
         return self.backend.packed(parts, *others, **keywords) if self.backend.packed else None
 
 
-class Automatic:
+class _Automatic:
     """Calls the best backend for the tensors at hand; remembers the choice for each kind of input."""
 
     def __init__(self, definition: Spec, size: Size, options: dict[str, Any]) -> None:
@@ -229,8 +229,8 @@ def _named(name: str, backend: str) -> _Named:
     return _Named(definition, definition.backend(backend))
 
 
-def _automatic(name: str, size: Size, options: dict[str, Any]) -> Automatic:
-    return Automatic(spec(name), size, options)
+def _automatic(name: str, size: Size, options: dict[str, Any]) -> _Automatic:
+    return _Automatic(spec(name), size, options)
 
 
 _SMALL = Work(b=1, h=1, n=64, d=64, m=16)

@@ -93,7 +93,9 @@ def _stock(source: Source) -> Stock:
 
 
 def _spot(stock: Stock, lines: Sequence[Any], n: int) -> Spot | None:
-    candidates = [one for one in stock.at(lines, n)[0] if one.between is None and one.m in (None, M)]
+    candidates = [
+        one for one in stock.at(lines, n)[0] if one.between is None and one.m in (None, M) and not one.options
+    ]  # variants as they are by default
     exact, other = (next((one for one in candidates if one.exact == sort), None) for sort in (True, False))
     if exact is None and other is None:
         return None

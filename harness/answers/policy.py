@@ -141,11 +141,9 @@ def _class(
 
 
 def _equals(one: Candidate) -> tuple[str, int | None, str]:
-    """What computes the same: (exact, no m, no options), or the variant with its m and options."""
-    if one.exact:
-        return EXACT, None, ""
+    """What computes the same: (exact, no m, what is asked beside), or the variant with its m and options."""
     own = dict(pair.split("=", 1) for pair in own_options(parse_options(one.options)).split())
-    return one.attention, one.m, canonical_options(own)
+    return (EXACT, None, canonical_options(own)) if one.exact else (one.attention, one.m, canonical_options(own))
 
 
 def _meant(one: Candidate, asked: Asked) -> bool:

@@ -169,6 +169,8 @@ def test_names_and_cores_that_leave_nothing_to_choose_are_refused(policy: attent
         policy.build("flash:torch", **SIZE)
     with pytest.raises(attentions.AttentionError, match="unknown attention 'flush'"):
         policy.build("flush", **SIZE)
+    with pytest.raises(attentions.AttentionError, match="unknown option of flash 'windows'"):
+        policy.build("flash", windows=3, **SIZE)
     with pytest.raises(attentions.AttentionError, match="Linear was not built by a policy"):
         policies.says(torch.nn.Linear(1, 1))
 

@@ -34,7 +34,7 @@ def test_no_row_of_its_file_beats_what_a_line_names(part: object) -> None:
     assert len(part.spots) >= 2  # type: ignore[attr-defined]
     for spot in part.spots:  # type: ignore[attr-defined]
         here = [row._replace(m=row.m if pandas.notna(row.m) else 0) for row in rows if row.n == spot.n]
-        here = [row for row in here if row.attention != "none"]
+        here = [row for row in here if row.attention != "none" and not row.options]
         for one, sort in ((spot.exact, True), (spot.other, False)):
             own = [
                 row.value for row in here if (row.attention in EXACT) == sort and not (row.m > 0 and row.m != script.M)
