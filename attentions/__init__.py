@@ -16,6 +16,7 @@ from attentions.base import (
     traffic,
 )
 from attentions.layer import MultiHeadAttention
+from attentions.policy import Policy
 from attentions.registry import build, devices, load_plugin, names, resolve, spec, split, why_unavailable
 from attentions.swap import swap
 
@@ -28,6 +29,7 @@ __all__ = [
     "Exponents",
     "MultiHeadAttention",
     "Option",
+    "Policy",
     "Size",
     "Spec",
     "Unavailable",

@@ -124,6 +124,7 @@ class Spec:
     name: as users type it; title: a line for tables; paper: authors, year, arXiv, section;
     exact: equals softmax attention up to rounding (then it has no m);
     floor: attention removed, to read accuracies against; a sweep that names no variants leaves it out;
+    different: another function than softmax attention by design, no estimate of it: its distance from it ranks nothing;
     module: built as `module(size, compute, **options)`; holds the parameters and calls `compute` (a `Compute`). It may
         offer `packed(parts)`: the result of `compute.packed` for a projection's output, None where that is None;
     backends: best first, `reference` among them; rank: reorders them for one case, where the best depends on it;
@@ -139,6 +140,7 @@ class Spec:
     paper: str = ""
     exact: bool = False
     floor: bool = False
+    different: bool = False
     bottleneck: str = ""
     options: tuple[Option, ...] = ()
     module: Callable[..., nn.Module] = Core

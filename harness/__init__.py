@@ -18,8 +18,9 @@ TYPE_CHECKING = False  # as typing has it, whose import would take longer than a
 if TYPE_CHECKING:
     from typing import Any
 
-    from harness.door.answers import compare, crossover, recommend
+    from harness.door.answers import compare, crossover
     from harness.door.measure import run
+    from harness.door.recommending import recommend
     from harness.door.stored import Run, read
 
 __version__ = "0.1.0"  # read from here by the package's metadata and by `harness --version`
@@ -27,7 +28,7 @@ __all__ = ["Run", "__version__", "compare", "crossover", "read", "recommend", "r
 
 _HOMES = {
     "run": "measure", "read": "stored", "Run": "stored", "compare": "answers", "crossover": "answers",
-    "recommend": "answers",
+    "recommend": "recommending",
 }  # fmt: skip
 
 

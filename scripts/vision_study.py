@@ -31,11 +31,11 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's library writes
 import torch
 
 from harness import figures
-from harness.figures.pareto import own_options
 from harness.measuring import judge
 from harness.store import runs as store
 from harness.store.curves import CURVES
 from harness.store.record import parse_options
+from harness.store.trained_for import own_options
 from harness.vision.data import scenes
 from harness.vision.plan import Plan
 from harness.vision.recipe import Recipe

@@ -70,6 +70,7 @@ SPEC = Spec(
     name="agent",
     title="Agent attention",
     paper="Han et al. 2024, arXiv 2312.08874",
+    different=True,
     bottleneck="agents",
     module=Agent,
     backends=(Backend("reference", reference, "eager PyTorch: two softmaxes through pooled queries"),),

@@ -282,6 +282,7 @@ SPEC = Spec(
     name="anchor",
     title="Anchor attention (AnchorFormer)",
     paper="Shan et al. 2025, arXiv 2505.16463",
+    different=True,
     bottleneck="anchors",
     shares_query_key=True,
     options=(

@@ -90,6 +90,7 @@ SPEC = Spec(
     paper="Puri et al. 2025, arXiv 2508.12594",
     bottleneck="latents",
     shares_query_key=True,
+    different=True,
     module=Flare,
     rank=rank,
     backends=(

@@ -96,6 +96,7 @@ SPEC = Spec(
     name="linear",
     title="Linear attention",
     paper="Katharopoulos et al. 2020, arXiv 2006.16236",
+    different=True,
     problems=PROBLEMS,
     backends=(
         Backend("reference", reference, "eager PyTorch: two matrix products through a (d, d) state", flops=_executed),

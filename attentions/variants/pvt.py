@@ -106,6 +106,7 @@ SPEC = Spec(
     name="pvt",
     title="Spatial-reduction attention (PVT)",
     paper="Wang et al. 2021, arXiv 2102.12122",
+    different=True,
     bottleneck="reduced length",
     module=SpatialReduction,
     backends=(

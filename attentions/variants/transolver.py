@@ -176,6 +176,7 @@ SPEC = Spec(
     paper="Wu et al. 2024, arXiv 2402.02366",
     bottleneck="slices",
     shares_query_key=True,
+    different=True,
     options=(
         Option("temperature", 0.5, "where each head's temperature starts; smaller is sharper", minimum=0.01),
         Option("epsilon", 1e-5, "added to each slice's total", minimum=0.0),

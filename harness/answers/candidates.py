@@ -1,6 +1,6 @@
 """What could be chosen at a token count: every variant's stored time, memory and error there. pandas only.
 
-    stock = Stock(runs, kinds={"flash": "exact", "anchor": "approximate", "none": "floor"})
+    stock = Stock(runs, kinds={"flash": "exact", "nystrom": "approximate", "anchor": "different", "none": "floor"})
     for setting, lines in stock.settings(): candidates, failed = stock.at(lines, 16384)
 
 A figure that was not measured at n is interpolated between the nearest measured n by the power law through both, and
@@ -53,7 +53,9 @@ class Time:
 class Candidate:
     """One variant, implementation and m at the n asked for.
 
-    error: approximation error, 0 for an exact variant by definition, None where it was not measured; memory: peak MiB;
+    different: it is no estimate of softmax attention, by design: its error against that is told and judges nothing;
+    options: its own, as a row's are written; error: approximation error, 0 for an exact variant by definition, None
+    where it was not measured; memory: peak MiB;
     between: the two measured n that it was interpolated between, None where it was measured; miss: the largest factor
     by which the same interpolation misses the line's own measured points, None where no point lies between others;
     contended: what else the machine did while its latency was measured, "" where nothing.
@@ -74,6 +76,8 @@ class Candidate:
     run_id: str
     raw: numpy.ndarray | None
     contended: str = ""
+    different: bool = False
+    options: str = ""
 
     @property
     def name(self) -> str:
@@ -185,7 +189,9 @@ class Stock:
 
     def _one(self, line: Line, n: int) -> Candidate | Failed | None:
         facts = {"attention": line.attention, "series": line.series, "m": line.m}
-        exact = self.kinds.get(line.attention) == "exact"
+        kind = self.kinds.get(line.attention)
+        exact = kind == "exact"
+        more = {"different": kind == "different", "options": line.rows[0].options}
         for row in line.rows:
             if row.n != n:
                 continue
@@ -198,10 +204,10 @@ class Stock:
                     time=Time(ms=row.value, low=low, high=high),
                     error=0.0 if exact else self._errors.get(_definition(row)), memory=self._memory.get(_case(row)),
                     between=None, miss=None, samples=_whole(row.samples), run_id=row.run_id,
-                    raw=self.runs[row.run].samples(row), contended=reason(row.note),
+                    raw=self.runs[row.run].samples(row), contended=reason(row.note), **more,
                 )  # fmt: skip
         below, above = [row for row in line.good if row.n < n], [row for row in line.good if row.n > n]
-        return self._between(line, below[-1], above[0], n, facts, exact) if below and above else None
+        return self._between(line, below[-1], above[0], n, {**facts, **more}, exact) if below and above else None
 
     def _between(self, line: Line, below: Any, above: Any, n: int, facts: dict[str, Any], exact: bool) -> Candidate:
         def through(first: float | None, second: float | None) -> float | None:
@@ -259,12 +265,16 @@ def interpolation_miss(sizes: Any, values: Any) -> float | None:
 
 
 def known_kinds(runs: Sequence[Run], kinds: Mapping[str, str]) -> dict[str, str]:
-    """`kinds` with what the runs themselves say of their variants, which holds for one's own, too."""
+    """`kinds` with what the runs themselves say of their variants, which holds for one's own, too.
+
+    Older runs call approximate whatever is not exact: of a variant that is different by design they know no better.
+    """
     known = dict(kinds)
     for run in runs:
         told = run.environment.get("kinds")
-        if isinstance(told, dict):
-            known |= {str(name): str(kind) for name, kind in told.items()}
+        for name, kind in told.items() if isinstance(told, dict) else ():
+            if kind != "approximate" or kinds.get(str(name)) != "different":
+                known[str(name)] = str(kind)
     return known
 
 

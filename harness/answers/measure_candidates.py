@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from harness import figures
-from harness.answers.candidates import Stock
-from harness.answers.recommend import Answer, Wish, recommend
+from harness.answers.candidates import Stock, known_kinds
+from harness.answers.known import NO_DEFAULTS, Known
+from harness.answers.limits import Wish
+from harness.answers.recommend import Answer, measured, recommend
 from harness.cases.problems import asked_problems
 from harness.cases.space import Sweep
 from harness.engines.local import Engine
@@ -26,7 +28,9 @@ from harness.store import runs as store
 from harness.store.record import parse_options
 from harness.store.selection import Frame
 from harness.sweep import conduct as sweep
+from harness.vision.models import architecture
 
+MODEL = "model"
 METRICS = ("latency", "host", "peak_memory", "numeric_error", "approximation_error")
 AXES = {"scope": "scope", "phase": "phase", "dtype": "dtype", "batch": "b", "heads": "h", "head_dim": "d"}
 
@@ -39,20 +43,39 @@ class Asked:
     given: frozenset[str]
 
     @classmethod
-    def parse(cls, given: Mapping[str, Any]) -> Asked:
-        """Raises UsageError for what is not valid, and unless there is exactly one n."""
+    def parse(cls, given: Mapping[str, Any], *, every_n: bool = False) -> Asked:
+        """Raises UsageError for what is not valid, and unless there is exactly one n; every_n: there may be none.
+
+        A whole model has the n of its images: model and resolution say it, or n for the stored rows of other models.
+        """
         if "metrics" in given:
             raise UsageError("recommend chooses the metrics itself; leave --metrics out")
-        if "n" not in given:
-            raise UsageError("recommend needs the number of tokens: --n, such as --n 16k")
         wanted = Sweep.parse(given)
-        if len(wanted.n) > 1:
-            raise UsageError(f"recommend answers for one n at a time, not {', '.join(map(str, wanted.n))}")
-        return cls(sweep=wanted, given=frozenset(given))
+        asked = cls(sweep=wanted, given=frozenset(given))
+        if "n" not in given and not every_n and not asked.of_model:
+            raise UsageError("recommend needs the number of tokens: --n, such as --n 16k")
+        for name in ("n", "model", "resolution") if asked.of_model else ("n",):
+            several = getattr(wanted, name)
+            if len(several) > 1:
+                raise UsageError(f"recommend answers for one {name} at a time, not {', '.join(map(str, several))}")
+        return asked
+
+    @property
+    def of_model(self) -> bool:
+        """Whether whole models are meant and nothing else."""
+        return self.sweep.scope == (MODEL,)
+
+    @property
+    def n(self) -> int:
+        """The number of tokens asked for; of a model those of its images."""
+        if self.of_model and "n" not in self.given:
+            return architecture(self.sweep.model[0]).tokens(self.sweep.resolution[0])
+        return self.sweep.n[0]
 
     def wish(
-        self, *, budget_ms: float | None, max_error: float | None, max_memory: float | None, by: str = "latency"
-    ) -> Wish:
+        self, *, budget_ms: float | None, max_error: float | None, max_memory: float | None, task: str | None = None,
+        min_accuracy: float | None = None, by: str = "latency",
+    ) -> Wish:  # fmt: skip
         """The wish with its limits. Raises UsageError for one that is no sensible number."""
         for name, value, least in (("budget-ms", budget_ms, "more than 0"), ("max-memory", max_memory, "more than 0"),
                                    ("max-error", max_error, "0 or more")):  # fmt: skip
@@ -60,9 +83,15 @@ class Asked:
                 math.isfinite(value) and (value > 0 or (value == 0 and least == "0 or more"))
             ):
                 raise UsageError(f"--{name} takes a number, {least}, not {value:g}")
+        if (task is None) != (min_accuracy is None):
+            told, lacking = ("--min-accuracy", "--task") if task is None else ("--task", "--min-accuracy")
+            raise UsageError(f"{told} needs {lacking}, as in --task recall --min-accuracy 0.95")
+        if min_accuracy is not None and not 0 < min_accuracy <= 1:
+            raise UsageError(f"--min-accuracy takes a share, more than 0 and at most 1, not {min_accuracy:g}")
         return Wish(
-            n=self.sweep.n[0], m=self.sweep.m if "m" in self.given else (), attention=self.sweep.attention,
-            budget_ms=budget_ms, max_error=max_error, max_memory_mib=max_memory, by=clock.check(by),
+            n=self.n, m=self.sweep.m if "m" in self.given else (), attention=self.sweep.attention,
+            budget_ms=budget_ms, max_error=max_error, max_memory_mib=max_memory, task=task or "",
+            min_accuracy=min_accuracy, by=clock.check(by),
         )  # fmt: skip
 
     def check_names(self, runs: Sequence[Run], catalogue: Mapping[str, Any]) -> None:
@@ -79,18 +108,55 @@ class Asked:
                 raise UsageError(unknown(f"backend of {variant}", backend, backends))
 
     def answers(
-        self, runs: Sequence[Run], wish: Wish, *, kinds: Mapping[str, str], machine: str | None = None
-    ) -> list[Answer]:
-        """An answer a machine and device. machine: only this one. Raises UsageError where an axis must be chosen."""
-        runs = [run.by(wish.by) for run in runs]
+        self, runs: Sequence[Run], wish: Wish, *, kinds: Mapping[str, str],
+        defaults: Mapping[str, Mapping[str, str]] = NO_DEFAULTS, machine: str | None = None,
+    ) -> list[Answer]:  # fmt: skip
+        """An answer a machine and device, and a model. machine: only this one; defaults: of options, as text.
+
+        Raises UsageError where an axis must be chosen, and for a task that nothing is known of.
+        """
+        known = Known.of(runs, kinds=known_kinds(runs, kinds), defaults=defaults)
+        if wish.task and wish.task not in known.tasks:
+            raise UsageError(unknown("task", wish.task, known.tasks))
+        stock = self.stock(runs, by=wish.by, kinds=kinds)
+        if stock is None:
+            return []
+        found = [(s, measured(lines)) for s, lines in stock.settings() if machine in (None, s["machine"])]
+        having = [setting for setting, sizes in found if wish.n in sizes]
+        chosen = self._choose(having if self.of_model and having else [setting for setting, _ in found])
+        answers = []
+        for setting in chosen:
+            own = replace(wish, n=self._n_of(setting, next(sizes for s, sizes in found if s == setting)))
+            answers += recommend(stock, own, keep=lambda other: other == setting, known=known)  # noqa: B023
+        return answers
+
+    def _n_of(self, setting: Mapping[str, Any], sizes: Sequence[int]) -> int:
+        """The n asked for; of a trained model of which nothing was said that of its rows.
+
+        Raises UsageError where those have several.
+        """
+        if not self.of_model or self.given & {"n", "model", "resolution"}:
+            return self.n
+        if setting["scope"] == f"{MODEL} {self.sweep.model[0]}" or not sizes:
+            return self.n
+        if len(sizes) > 1:
+            raise UsageError(
+                f"the rows of {setting['scope']} hold n = {', '.join(map(str, sizes))}: choose one with --n"
+            )
+        return sizes[0]
+
+    def stock(self, runs: Sequence[Run], *, by: str, kinds: Mapping[str, str]) -> Stock | None:
+        """The rows that are meant, their times by a clock; None where there are none."""
+        runs = [run.by(by) for run in runs]
         runs = [replace(run, frame=self._own(run.frame)) for run in runs]
         runs = [run for run in runs if len(run.frame)]
-        if not runs:
-            return []
-        stock = Stock(runs, kinds=kinds)
-        found = [setting for setting, _ in stock.settings() if machine in (None, setting["machine"])]
-        chosen = self._choose(found)
-        return recommend(stock, wish, keep=lambda setting: setting in chosen)
+        return Stock(runs, kinds=kinds) if runs else None
+
+    def means(self, setting: Mapping[str, Any]) -> bool:
+        """Whether every axis that was given, n aside, lets a setting in."""
+        given = [(name, getattr(self.sweep, option)) for option, name in AXES.items() if option in self.given]
+        device = self.sweep.device in ("auto", setting["device"], setting["device"].partition(":")[0])
+        return device and all(wanted == ("auto",) or setting[name] in wanted for name, wanted in given)
 
     def _own(self, frame: Frame) -> Frame:
         """The rows with the options and the seed that were asked for."""
@@ -109,7 +175,7 @@ class Asked:
                                             or s["device"] == device], asked=device)  # fmt: skip
         for option, name in AXES.items():
             if option in self.given and getattr(self.sweep, option) != ("auto",):
-                wanted = getattr(self.sweep, option)
+                wanted = self._scopes(found) if option == "scope" else getattr(self.sweep, option)
                 found = _kept(found, name, wanted, asked=", ".join(map(str, wanted)))
         if self._problem_given:
             asked = asked_problems(self.sweep)
@@ -120,9 +186,24 @@ class Asked:
         places = dict.fromkeys((setting["machine"], setting["device"]) for setting in found)
         return [setting for place in places for setting in self._one(place, found)]
 
+    def _scopes(self, found: Sequence[Mapping[str, Any]]) -> list[str]:
+        """The scopes asked for as stored rows are told with them (harness.store.selection): `model` with a name behind.
+
+        The model that was named; without a name the usual one, where n is that of its images, and else all there are.
+        """
+        wanted = [name for name in self.sweep.scope if name != MODEL]
+        if MODEL not in self.sweep.scope:
+            return wanted
+        stored = dict.fromkeys(setting["scope"] for setting in found if setting["scope"].partition(" ")[0] == MODEL)
+        named = f"{MODEL} {self.sweep.model[0]}"
+        sure = "model" in self.given or ("n" not in self.given and named in stored)
+        return [*wanted, *([named] if sure or not stored else stored)]
+
     def _one(self, place: tuple[str, str], found: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         own = [setting for setting in found if (setting["machine"], setting["device"]) == place]
         for option, name in AXES.items():
+            if self.of_model and option in ("scope", "heads", "head_dim"):
+                continue  # a model decides them, and each model has an answer of its own
             held = list(dict.fromkeys(setting[name] for setting in own))
             if len(held) < 2 or option in self.given:
                 continue

@@ -3,42 +3,28 @@
     stock = Stock([figures.load(Path("results/cpu/sweep"))], kinds={"flash": "exact"})
     for answer in recommend(stock, Wish(n=4096, m=(64,), budget_ms=10)): print(answer.headline)
 
+An answer is two lines, the best exact one and the best of the others, and what models with that one are known to keep.
 Without a budget the fastest that meets the limits is chosen. With one, an exact variant that keeps it comes before any
-approximation: what is faster than asked for is worth no error. A limit is met when the interval's upper end meets it.
+approximation: what is faster than asked for is worth no error. A limit is met when the interval's upper end meets it,
+an accuracy when the worst seed does.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from harness.answers.candidates import Candidate, Failed, Line, Ratio, Stock, ratio
-from harness.answers.wording import doubts, error_of, figure, holds_for, reason_of, times, told
+from harness.answers.headline import exact_line, kept, other_line
+from harness.answers.known import Known, Reached
+from harness.answers.limits import Wish, asked_for, breaches
+from harness.answers.wording import doubts, error_of, holds_for, reason_of, times, told
 from harness.store import clock
 
 DRIFT = 0.05
 MOST_DOUBTED = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wish:
-    """What is asked: n tokens, and limits where there are any.
-
-    m: only these, every m where empty; attention: only these, such as anchor or anchor:sdpa; budget_ms: of one call;
-    max_error: of the approximation error; max_memory_mib: of the peak above the inputs; by: whose time counts, as the
-    rows have it already (harness.store.clock).
-    """
-
-    n: int
-    m: tuple[int, ...] = ()
-    attention: tuple[str, ...] = ()
-    budget_ms: float | None = None
-    max_error: float | None = None
-    max_memory_mib: float | None = None
-    by: str = "latency"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +41,7 @@ class Answer:
     """The recommendation of one setting (machine, device, scope, shape, phase, dtype).
 
     ranking: those that meet the wish, best first; refused: the others, nearest first; failed: those without a figure;
-    outside: the measured n of the setting, where n lies beyond them for every variant.
+    measured: the n of the setting; known: what is known of accuracies.
     """
 
     setting: Mapping[str, Any]
@@ -64,6 +50,7 @@ class Answer:
     refused: tuple[Refused, ...]
     failed: tuple[Failed, ...]
     measured: tuple[int, ...]
+    known: Known
     drift: float | None = None
     remarks: tuple[str, ...] = field(default=())
 
@@ -76,6 +63,35 @@ class Answer:
     def runner_up(self) -> Candidate | None:
         """The next best, or None."""
         return self.ranking[1] if len(self.ranking) > 1 else None
+
+    @property
+    def best_exact(self) -> Candidate | None:
+        """The fastest exact one that meets the wish, or None."""
+        return min((one for one in self.ranking if one.exact), key=lambda one: one.time.ms, default=None)
+
+    @property
+    def best_other(self) -> Candidate | None:
+        """The fastest that meets the wish and is not exact, or None."""
+        return min((one for one in self.ranking if not one.exact), key=lambda one: one.time.ms, default=None)
+
+    @cached_property
+    def beside(self) -> tuple[Candidate, Ratio] | None:
+        """What the best other one is set against, the best exact one, or the fastest where none meets the limits; and
+        that one's latency over the other's."""
+        broken = (one.candidate for one in self.refused if one.candidate.exact)
+        exact = self.best_exact or min(broken, key=lambda one: one.time.ms, default=None)
+        other = self.best_other
+        return None if exact is None or other is None else (exact, ratio(exact, other))
+
+    @cached_property
+    def reached(self) -> list[Reached]:
+        """What models with the best one that is not exact are known to reach."""
+        return [] if self.best_other is None else self.known.of_candidate(self.best_other)
+
+    @cached_property
+    def kept(self) -> list[str]:
+        """The same in sentences, with m as a choice where none was asked for; that nothing is known where it is so."""
+        return kept(self)
 
     @cached_property
     def margin(self) -> Ratio | None:
@@ -101,25 +117,27 @@ class Answer:
         return [c for c in (*self.ranking, *(one.candidate for one in self.refused)) if c.contended]
 
     @property
-    def headline(self) -> str:
-        """The answer in one sentence; before it, what of it rests on a machine that was not quiet."""
-        doubted = [candidate.name for candidate in self.contended]
-        if not doubted:
-            return self._verdict()
-        more = f" and {len(doubted) - 3} more" if len(doubted) > 3 else ""
-        return f"CONTENDED, measured beside other work ({', '.join(doubted[:3])}{more}): {self._verdict()}"
+    def lines(self) -> list[tuple[str, Candidate | None]]:
+        """The answer: a line on the best exact one and one on the best other, each with whom it names.
 
-    def _verdict(self) -> str:
-        n = self.wish.n
-        choice = self.choice
-        if choice is None:
-            return f"Nothing that was measured meets this at n = {n}." if self.refused else self._nothing()
-        kind = "exact" if choice.exact else "an approximation"
-        between = ", interpolated" if choice.between else ""
-        why = "is the fastest" if self.wish.budget_ms is None else "keeps the budget"
-        if self.wish.budget_ms is None and len(self.ranking) == 1:
-            why = "is the only candidate"
-        return f"{choice.name} ({kind}) {why} at n = {n}: {told(choice)}{between}."
+        Before them, what of it rests on a machine that was not quiet.
+        """
+        if self.choice is None:
+            none = f"Nothing that was measured meets this at n = {self.wish.n}." if self.refused else self._nothing()
+            lines: list[tuple[str, Candidate | None]] = [(none, None)]
+        else:
+            lines = [line for line in (exact_line(self), other_line(self)) if line is not None]
+        doubted = [candidate.name for candidate in self.contended]
+        if doubted:
+            more = f" and {len(doubted) - 3} more" if len(doubted) > 3 else ""
+            text, named = lines[0]
+            lines[0] = (f"CONTENDED, measured beside other work ({', '.join(doubted[:3])}{more}): {text}", named)
+        return lines
+
+    @property
+    def headline(self) -> str:
+        """The lines as one text."""
+        return "\n".join(text for text, _ in self.lines)
 
     @property
     def reasons(self) -> list[str]:
@@ -131,7 +149,8 @@ class Answer:
         if self.runner_up is not None and self.margin is not None:
             lines.append(self._lead(self.runner_up, self.margin))
         exact = self.exact
-        if exact is not None and exact[0] is not self.runner_up:
+        told_of = (self.runner_up, self.beside[0] if self.beside else None)
+        if exact is not None and exact[0] not in told_of:
             other = "other " if self.choice.exact else ""
             lines.append(f"{exact[0].name}, the fastest {other}exact one, takes {times(exact[1])}: {told(exact[0])}.")
         return [*lines, *self._clock()]
@@ -181,27 +200,34 @@ class Answer:
 
 
 def recommend(
-    stock: Stock, wish: Wish, *, keep: Callable[[Mapping[str, Any]], bool] = lambda setting: True
-) -> list[Answer]:
-    """An answer for each setting that the stock holds and `keep` lets in, in its order."""
+    stock: Stock, wish: Wish, *, keep: Callable[[Mapping[str, Any]], bool] = lambda setting: True,
+    known: Known | None = None,
+) -> list[Answer]:  # fmt: skip
+    """An answer for each setting that the stock holds and `keep` lets in, in its order.
+
+    known: what is known of accuracies; the runs' own and the shipped ones by default.
+    """
+    known = Known.of(stock.runs, kinds=stock.kinds) if known is None else known
     answers = []
     for setting, lines in stock.settings():
         if not keep(setting):
             continue
         candidates, failed = stock.at(lines, wish.n)
         answers.append(
-            judge(setting, wish, candidates, failed, measured=measured(lines), drift=drift(stock, lines))
+            judge(
+                setting, wish, candidates, failed, measured=measured(lines), drift=drift(stock, lines), known=known
+            )
         )  # fmt: skip
     return answers
 
 
 def judge(
     setting: Mapping[str, Any], wish: Wish, candidates: Sequence[Candidate], failed: Sequence[Failed], *,
-    measured: Sequence[int], drift: float | None,
+    measured: Sequence[int], drift: float | None, known: Known,
 ) -> Answer:  # fmt: skip
     """The answer among the candidates of one setting at the wish's n (from Stock.at, fastest first)."""
-    asked = [candidate for candidate in candidates if _asked(candidate, wish)]
-    breaches = [_breaches(candidate, wish) for candidate in asked]
+    asked = [candidate for candidate in candidates if asked_for(candidate, wish)]
+    breaches = [breaches(candidate, wish, known) for candidate in asked]
     meeting = [candidate for candidate, found in zip(asked, breaches, strict=True) if not found]
     if wish.budget_ms is not None:
         meeting.sort(key=lambda candidate: (not candidate.exact, candidate.time.ms))
@@ -213,46 +239,9 @@ def judge(
     refused.sort(key=lambda one: (one.excess, one.candidate.time.ms))
     return Answer(
         setting=setting, wish=wish, ranking=tuple(meeting), refused=tuple(refused),
-        failed=tuple(one for one in failed if _asked(one, wish)), measured=tuple(measured), drift=drift,
+        failed=tuple(one for one in failed if asked_for(one, wish)), measured=tuple(measured), known=known, drift=drift,
         remarks=(holds_for(setting),),
     )  # fmt: skip
-
-
-def as_json(answer: Answer) -> dict[str, Any]:
-    """An answer as a JSON object: times in ms, memory in MiB, null for what is not known."""
-    exact = answer.exact
-    return {
-        "setting": dict(answer.setting),
-        "by": answer.wish.by,
-        "headline": answer.headline,
-        "reasons": answer.reasons,
-        "unknown": answer.unknown,
-        "choice": _as_data(answer.choice),
-        "runner_up": _as_data(answer.runner_up),
-        "runner_up_over_choice": _ratio_as_data(answer.margin),
-        "fastest_exact": _as_data(exact[0]) if exact else None,
-        "fastest_exact_over_choice": _ratio_as_data(exact[1]) if exact else None,
-        "ranking": [_as_data(candidate) for candidate in answer.ranking],
-        "refused": [{**(_as_data(one.candidate) or {}), "reasons": list(one.reasons)} for one in answer.refused],
-        "failed": [
-            {"attention": one.attention, "m": one.m, "status": one.status, "note": one.note} for one in answer.failed
-        ],
-    }
-
-
-def _as_data(one: Candidate | None) -> dict[str, Any] | None:
-    if one is None:
-        return None
-    return {
-        "attention": one.attention, "backend": one.backend, "label": one.label, "m": one.m, "exact": one.exact,
-        "latency_ms": one.time.ms, "ci_low_ms": one.time.low, "ci_high_ms": one.time.high, "samples": one.samples,
-        "approximation_error": one.error, "peak_memory_mib": one.memory, "interpolated_between": one.between,
-        "interpolation_misses_by": one.miss, "contended": one.contended, "run_id": one.run_id,
-    }  # fmt: skip
-
-
-def _ratio_as_data(of: Ratio | None) -> dict[str, float | None] | None:
-    return None if of is None else {"ratio": of.value, "ci_low": of.low, "ci_high": of.high}
 
 
 def measured(lines: Sequence[Line]) -> list[int]:
@@ -272,30 +261,3 @@ def drifts(environment: Mapping[str, Any]) -> list[float]:
     places = [place for one in sessions if isinstance(one.get("places"), dict) for place in one["places"].values()]
     moved = [one.get("canary_drift") for one in (*sessions, *places) if isinstance(one, dict)]
     return [value for value in moved if isinstance(value, int | float)]
-
-
-def _asked(one: Candidate | Failed, wish: Wish) -> bool:
-    """Whether the wish's m and variants let it in; variants without m are in with every m."""
-    m = not wish.m or one.m is None or one.m in wish.m
-    return m and (not wish.attention or bool({one.attention, one.implementation} & set(wish.attention)))
-
-
-def _breaches(candidate: Candidate, wish: Wish) -> list[tuple[str, float]]:
-    """Each limit that it does not surely meet: in words, and the figure over the limit."""
-    found = []
-    time, budget = candidate.time, wish.budget_ms
-    if budget is not None and time.surely > budget:
-        within = "within the budget, but its interval is not" if time.ms <= budget else f"over {figure(budget)} ms"
-        found.append((f"{told(candidate)}: {within}", time.surely / budget))
-    for what, value, most, unit in (
-        ("approximation error", candidate.error, wish.max_error, ""),
-        ("peak memory", candidate.memory, wish.max_memory_mib, " MiB"),
-    ):
-        if most is None:
-            continue
-        if value is None:
-            found.append((f"its {what} was not measured", math.inf))
-        elif value > most:
-            over = value / most if most else math.inf
-            found.append((f"{what} {figure(value)}{unit}, over {figure(most)}{unit}", over))
-    return found

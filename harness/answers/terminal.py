@@ -1,6 +1,6 @@
 """A recommendation as lines of a terminal.
 
-print(as_text(answer))      # the headline, why, the ranking, who broke which limit, what is not known
+print(as_text(answer))      # the two lines, why, what is kept, the ranking, who broke which limit, what is not known
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ HEAD = ("variant", "latency (95 % interval)", "of the best", "peak memory", "to 
 
 
 def as_text(answer: Answer) -> str:
-    """An answer for a terminal: the headline, why, the ranking, who broke which limit, and what is not known."""
-    lines = [answer.headline, *answer.reasons, ""]
+    """An answer for a terminal: the two lines, why, what is known to be kept, the ranking, who broke which limit, and
+    what is not known."""
+    lines = [*(text for text, _ in answer.lines), *answer.reasons, ""]
+    if answer.kept:
+        lines += [*(f"- {line}" for line in answer.kept), ""]
     grid = [_columns(candidate, answer.ranking[0]) for candidate in answer.ranking[:MOST_LINES]]
     grid = [HEAD, *grid] if grid else []
     widths = [max(map(len, column)) for column in zip(*grid, strict=True)]

@@ -78,7 +78,14 @@ def _approximates(choice: Candidate) -> list[str]:
         if choice.error is None
         else f"on random inputs its output differs from softmax attention's by {figure(choice.error)} of the norm"
     )
-    return [f"{choice.name} computes something else: {size}. What that costs on your task is not known from this."]
+    judged = (
+        "; it is no estimate of that, so the figure judges nothing"
+        if choice.different and choice.error is not None
+        else ""
+    )
+    return [
+        f"{choice.name} computes something else: {size}{judged}. What that costs on your task is not known from this."
+    ]
 
 
 def _interpolated(choice: Candidate) -> list[str]:

@@ -39,8 +39,9 @@ MOST_CACHE_BYTES = 1 << 24
 ON_DEVICES = {str: (str, None)}  # why it does not run on each, or what runs there
 SHAPE: dict[str, Any] = {"devices": [str], "attentions": {str: dict}}
 ENTRY: dict[str, Any] = {  # of the cached answer: all of it is there
-    "title": str, "paper": str, "exact": bool, "floor": bool, "not_parallel": object, "bottleneck": str,
-    "shares_query_key": bool, "problems": [str], "options": {str: {"default": object, "choices": list, "help": str}},
+    "title": str, "paper": str, "exact": bool, "floor": bool, "different": bool, "not_parallel": object,
+    "bottleneck": str, "shares_query_key": bool, "problems": [str],
+    "options": {str: {"default": object, "choices": list, "help": str}},
     "exponents": ({str: float}, None), "unavailable": ON_DEVICES, "best": ON_DEVICES,
     "backends": {str: {"summary": str, "automatic": bool, "layer": (str, None), "unavailable": ON_DEVICES}},
 }  # fmt: skip
@@ -70,9 +71,17 @@ def describe(devices: list[str]) -> dict[str, Any]:
 
 
 def kinds(entries: Mapping[str, Any]) -> dict[str, str]:
-    """What each variant of a catalogue (see describe) is: exact, approximate or a floor."""
+    """What each variant of a catalogue (see describe) is: exact, approximate, different (by design) or a floor."""
     return {
-        name: "floor" if entry.get("floor") else "exact" if entry.get("exact") else "approximate"
+        name: next((kind for kind in ("floor", "exact", "different") if entry.get(kind)), "approximate")
+        for name, entry in entries.items()
+    }
+
+
+def defaults(entries: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """The default of each option of each variant of a catalogue, as rows write it."""
+    return {
+        name: {option: str(told["default"]) for option, told in entry.get("options", {}).items()}
         for name, entry in entries.items()
     }
 
@@ -219,6 +228,7 @@ def _describe(spec: Any, devices: list[str]) -> dict[str, Any]:
         "paper": spec.paper,
         "exact": spec.exact,
         "floor": spec.floor,
+        "different": spec.different,
         "not_parallel": parallel.why_not(spec.name),
         "bottleneck": spec.bottleneck,
         "shares_query_key": spec.shares_query_key,

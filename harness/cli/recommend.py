@@ -14,7 +14,7 @@ from harness.cli._axes import with_axes
     hidden=("metrics",),
     told={
         "attention": "Only these variants, or variant:backend, by comma. Default: every one that has rows.",
-        "n": "The number of tokens: 4096, 16k. Required.",
+        "n": "The number of tokens: 4096, 16k. Required, but for --scope model and --emit.",
         "m": "Only these m, of variants that have one. Default: any stored; 64 to measure.",
     },
 )
@@ -32,6 +32,13 @@ def command(
     max_memory: float | None = typer.Option(
         None, "--max-memory", help="Largest peak memory above the inputs, in MiB.", show_default=False
     ),
+    task: str | None = typer.Option(
+        None, "--task", metavar="TASK", show_default=False,
+        help="What models must be known to do: recall, digits, legend-segmentation, legend-detection, or one of a RUN.",
+    ),
+    min_accuracy: float | None = typer.Option(
+        None, "--min-accuracy", help="How well, in their worst seed: a share up to 1.", show_default=False
+    ),
     by: str = typer.Option(
         "latency", "--by", help="Whose time: latency (the device's), host, or eager (the longer). One on a CPU."
     ),
@@ -42,25 +49,31 @@ def command(
     out: Path | None = typer.Option(
         None, "--out", help="Folder of what is measured. Default: results/<time>.", show_default=False
     ),
+    emit: Path | None = typer.Option(
+        None, "--emit", metavar="FILE", show_default=False,
+        help="Write what is fastest among equals at every stored size, as JSON for attentions.Policy.",
+    ),
     as_json: bool = typer.Option(False, "--json", help="One JSON document on stdout."),
     quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress on stderr; warnings stay."),
 ) -> int:  # fmt: skip
-    """Recommend an attention for n tokens within limits, from stored runs: the choice, the runner-up, the doubts."""
+    """Recommend an attention for n tokens within limits, from stored runs: the best exact one, the best other, why."""
     import json
 
-    from harness.door.answers import Limits, answered
     from harness.door.progress import Progress
+    from harness.door.recommending import Limits, answered
     from harness.door.stored import Run
     from harness.errors import NOTHING, OK
     from harness.store.table import write
 
-    limits = Limits(budget_ms=budget_ms, max_error=max_error, max_memory=max_memory, by=by)
+    limits = Limits(
+        budget_ms=budget_ms, max_error=max_error, max_memory=max_memory, task=task, min_accuracy=min_accuracy, by=by
+    )
     progress = Progress(quiet=quiet)
     try:
         found = answered(
-            given, [Run((run,)) for run in runs or []], limits, measure=measure, out=out, listener=progress
+            given, [Run((run,)) for run in runs or []], limits, measure=measure, out=out, listener=progress, emit=emit
         )
     finally:
         progress.close()
     write((json.dumps(found.as_json(), indent=2, allow_nan=False) if as_json else repr(found)) + "\n")
-    return OK if any(answer.choice for answer in found.answers) else NOTHING
+    return OK if any(answer.choice for answer in found.answers) or not found.answers else NOTHING

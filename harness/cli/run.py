@@ -75,6 +75,7 @@ def _report(folder: Path, result: Any, frame: Any, *, as_json: bool) -> None:
     import math
     import sys
 
+    from harness.door.recommending import closing
     from harness.store import table
 
     if as_json:
@@ -90,4 +91,7 @@ def _report(folder: Path, result: Any, frame: Any, *, as_json: bool) -> None:
         print()
         return
     table.write(table.comparison(frame))
+    sentence = closing(folder)
+    if sentence:
+        table.write(f"\n{table.folded(sentence, 2)}\n")
     table.write(f"\n{folder}/  figures: harness plot {folder}\n")

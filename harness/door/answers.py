@@ -1,6 +1,6 @@
-"""What stored rows say, and what to measure for it: `harness.compare`, `crossover`, `recommend`, as the commands do.
+"""What two runs or two variants say of each other: `harness.compare` and `crossover`, as the commands do.
 
-print(harness.recommend(run, n=4096, max_error=0.5))      # prints as its command does; as_json() is its --json
+print(harness.crossover("anchor", "flash"))      # prints as its command does; as_json() is its --json
 """
 
 from __future__ import annotations
@@ -8,35 +8,28 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
-from harness import figures
 from harness.answers import compare as comparing
-from harness.answers import measure_candidates, measure_crossover
-from harness.answers import recommend as recommending
+from harness.answers import measure_crossover
 from harness.answers.crossover import Crossover
-from harness.answers.terminal import as_text
-from harness.cases import catalogue
 from harness.cases.problems import asked_problems
 from harness.cases.space import Sweep
-from harness.door.bar import listening
 from harness.door.defined import named
-from harness.door.measure import Keys, fresh, over_file, split
-from harness.door.stored import Only, Run, kept, read
-from harness.errors import NothingToCompare, UsageError
+from harness.door.measure import Keys, over_file
+from harness.door.stored import Only, Run, kept
+from harness.errors import UsageError
 from harness.store.contention import banner
 from harness.store.problem import DEFAULT, PROBLEM_KEYS
 from harness.store.table import folded
-from harness.sweep.conduct import Listener
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 UNTOLD = ("missing", "not comparable")
-RESULTS = Path("results")
 Stored = Run | str | Path
 
 
@@ -126,44 +119,6 @@ class Crossing:
         )
 
 
-@dataclass(frozen=True, repr=False)
-class Recommendation:
-    """An answer for each machine and device. measured: the folder of what was measured for it, where it was."""
-
-    n: int
-    answers: tuple[recommending.Answer, ...]
-    folders: tuple[Path, ...]
-    measured: Path | None
-
-    @property
-    def choice(self) -> recommending.Candidate | None:
-        """What to take, or None where nothing meets the limits. Raises UsageError where machines or devices differ."""
-        if len(self.answers) != 1:
-            told = ", ".join(f"{one.setting['machine']} ({one.setting['device']})" for one in self.answers)
-            raise UsageError(f"there is an answer for each of {told}: take one of .answers")
-        return self.answers[0].choice
-
-    def as_json(self) -> dict[str, Any]:
-        """As `harness recommend --json` prints it."""
-        return {
-            "n": self.n, "runs": [str(folder) for folder in self.folders],
-            "measured": str(self.measured) if self.measured else None,
-            "answers": [recommending.as_json(answer) for answer in self.answers],
-        }  # fmt: skip
-
-    def __repr__(self) -> str:
-        return "\n".join(map(as_text, self.answers)).rstrip("\n")
-
-
-class Limits(TypedDict, total=False):
-    """What a choice must keep to: milliseconds a call, approximation error, MiB above the inputs; by whose time."""
-
-    budget_ms: float | None
-    max_error: float | None
-    max_memory: float | None
-    by: str
-
-
 def compare(
     a: Stored, b: Stored, *, metrics: str | Sequence[str] = "latency", **which: Unpack[Only]
 ) -> Comparison:  # fmt: skip
@@ -202,65 +157,6 @@ def crossover(
     sweep = Sweep.parse({key: value for key, value in given.items() if key in (*PROBLEM_KEYS, "heads")})
     problem = str(asked_problems(sweep)[0].at(h=sweep.heads[0], n=0))
     return Crossing(a=names[0], b=names[1], device=device, answer=answer, problem=problem)
-
-
-def recommend(
-    runs: Stored | Iterable[Stored] = (), *, budget_ms: float | None = None, max_error: float | None = None,
-    max_memory: float | None = None, by: str = "latency", measure: bool | None = None, out: str | Path | None = None,
-    config: str | Path | None = None, progress: bool = True, **keys: Unpack[Keys],
-) -> Recommendation:  # fmt: skip
-    """Which attention to take for n tokens within limits, from stored runs: the choice, the runner-up, the doubts.
-
-    runs: Runs or folders; all under results/ where none is named. n must be given. budget_ms: of a call, its interval
-    included; max_error: of the approximation error; max_memory: MiB above the inputs; by: whose time, latency (the
-    device's), host, or eager (the longer). measure: measure here what is
-    missing, into `out` (results/<time>); by default only where no run is named and nothing stored answers.
-    Raises UsageError, NothingToCompare where there are no such rows.
-    """
-    given, _ = split(over_file(Path(config) if config else None, keys))
-    several = [runs] if isinstance(runs, Run | str | Path) else list(runs)
-    limits = Limits(budget_ms=budget_ms, max_error=max_error, max_memory=max_memory, by=by)
-    with listening(progress=progress, at_once=False) as listener:
-        return answered(given, several, limits, measure=measure, out=Path(out) if out else None, listener=listener)
-
-
-def answered(
-    given: Mapping[str, Any], runs: Sequence[Stored], limits: Limits, *, measure: bool | None,
-    out: Path | None, listener: Listener,
-) -> Recommendation:  # fmt: skip
-    """What `recommend` returns, its progress told to a listener. given: keys of the sweep; see `recommend`."""
-    asked = measure_candidates.Asked.parse(given)
-    wish = asked.wish(**{"budget_ms": None, "max_error": None, "max_memory": None, **limits})
-    stored, skipped = _stored(runs)
-    for text in skipped:
-        listener.warn(text)
-    known = catalogue.cached(asked.sweep.plugin) or {"attentions": {}}
-    asked.check_names(stored, known["attentions"])
-    kinds = catalogue.kinds(known["attentions"])
-    try:
-        answers = asked.answers(stored, wish, kinds=kinds) if not measure else []
-    except NothingToCompare:
-        if measure is False or runs:
-            raise
-        answers = []
-    answerable = any(answer.ranking or answer.refused for answer in answers)
-    folder = None
-    if measure or (measure is None and not runs and not answerable):
-        folder, machine = measure_candidates.measure(asked, stored, out or fresh(RESULTS), listener=listener)
-        stored += [figures.load(folder)] if folder else []
-        answers = asked.answers(stored, wish, kinds=kinds, machine=machine)
-    if not answers:
-        raise NothingToCompare(f"no stored run holds such rows; measure them: harness recommend --n {wish.n} --measure")
-    folders = tuple(run.folder for run in stored)
-    return Recommendation(n=wish.n, answers=tuple(answers), folders=folders, measured=folder)
-
-
-def _stored(runs: Sequence[Stored]) -> tuple[list[figures.Run], list[str]]:
-    if not runs:
-        return measure_candidates.stored([], results=RESULTS)
-    found = [run if isinstance(run, Run) else read(run) for run in runs]
-    parts = {part.folder: part for run in found for part in run.parts}
-    return [*parts.values()], []
 
 
 def _path(one: Stored) -> Path:

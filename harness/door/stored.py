@@ -173,7 +173,9 @@ class Run:
         target = Path(path) if path is not None else report.default_path(parts)
         report.check_target(target)
         known = catalogue.cached([]) or {"attentions": {}}
-        report.write(report.build(parts, kinds=catalogue.kinds(known["attentions"])), target)
+        entries = known["attentions"]
+        page = report.build(parts, kinds=catalogue.kinds(entries), defaults=catalogue.defaults(entries))
+        report.write(page, target)
         return target
 
     def save(self, folder: str | Path) -> Run:

@@ -17,8 +17,9 @@ from matplotlib.lines import Line2D
 from harness.figures import Run, Sheet, Skip
 from harness.figures._sheet import Paper, sheets
 from harness.figures._style import FAINT, log_ticks
-from harness.store.record import LESS_IS_BETTER, MODEL_KEYS, merit, parse_options
+from harness.store.record import LESS_IS_BETTER, merit, parse_options
 from harness.store.selection import WEIGHTS, Frame, sort_key
+from harness.store.trained_for import bare, is_setting, own_options, problems
 
 JUDGED = {
     "top1": "top-1 accuracy",
@@ -29,15 +30,6 @@ JUDGED = {
 }  # the first there is drawn
 COSTS = {"flops": ("GMAC of one call", 2e9), "latency": ("latency, ms", 1.0)}
 FLOOR = "none"
-SETTINGS = ("model.", "recipe.")  # keys of `options` that are not the variant's own
-ORIGINS = ("trained.start", "trained.data", "trained.step", "judged.data")  # the same, told only where they differ
-LOAD = (
-    "colours",
-    "items",
-    "questions",
-    "shapes",
-    "steps",
-)  # the same, of recall models, which write them without a prefix
 # Student's t at 97.5 % by degrees of freedom, from 0; beyond, 1.96·(1 + 2/n) is up to 4 % above it
 STUDENT = (math.inf, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
@@ -97,37 +89,10 @@ def draw(run: Run) -> list[Sheet]:
     return drawn
 
 
-def problems(parsed: list[dict[str, str]]) -> list[str]:
-    """What two rows must share to be compared: `classification digits`, with the settings that tell problems apart."""
-    names = [" ".join(filter(None, [options.get("task", ""), options.get("data", "")])) for options in parsed]
-    told = []
-    for name, options in zip(names, parsed, strict=True):
-        alike = [other for title, other in zip(names, parsed, strict=True) if title == name]
-        keys = sorted({key for other in alike for key in other if _is_setting(key, other) or key in ORIGINS})
-        telling = [key for key in keys if len({other.get(key) for other in alike}) > 1]
-        told.append(" ".join([name, *(f"{_bare(key)}={options.get(key, 'default')}" for key in telling)]))
-    return told
-
-
-def own_options(options: dict[str, str]) -> str:
-    """The variant's own, ` init=paper`: those that are no task, data, model, recipe or load."""
-    other = ("task", "data", *MODEL_KEYS)
-    own = [key for key in sorted(options) if "." not in key and key not in other and not _is_setting(key, options)]
-    return "".join(f" {key}={options[key]}" for key in own)
-
-
-def _is_setting(key: str, options: dict[str, str]) -> bool:
-    return key.startswith(SETTINGS) or (options.get("task") == "recall" and key in LOAD)
-
-
-def _bare(key: str) -> str:
-    return key.partition(".")[2] or key
-
-
 def _settings(rows: Frame) -> str:
     """The model and recipe that all attentions shared."""
     options = parse_options(rows["options"].iloc[0])
-    return " ".join(f"{_bare(key)}={options[key]}" for key in sorted(options) if _is_setting(key, options))
+    return " ".join(f"{bare(key)}={options[key]}" for key in sorted(options) if is_setting(key, options))
 
 
 def _points(rows: Frame) -> list[Point]:

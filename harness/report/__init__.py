@@ -26,14 +26,17 @@ MARK = "<!doctype html>\n<!-- attention-harness report -->\n"
 NAME = "report.html"
 
 
-def build(runs: Sequence[Run], *, kinds: Mapping[str, str]) -> str:
-    """The page of these runs. kinds: which variants are exact, which a floor. Failure without Plotly or Jinja2."""
+def build(
+    runs: Sequence[Run], *, kinds: Mapping[str, str], defaults: Mapping[str, Mapping[str, str]] | None = None
+) -> str:  # fmt: skip
+    """The page of these runs. kinds: which variants are exact, which a floor; defaults: of each variant's options, as
+    text. Raises Failure without Plotly or Jinja2."""
     missing = [name for name in ("plotly", "jinja2") if not _installed(name)]
     if missing:
         raise Failure(f"report needs {' and '.join(missing)}: pip install {' '.join(missing)}")
     from harness.report.page import render
 
-    page = render(runs, kinds=kinds)
+    page = render(runs, kinds=kinds, defaults=defaults or {})
     return MARK + page.encode("utf-8", "replace").decode("utf-8")  # a folder's name need not be UTF-8
 
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.answers.candidates import Candidate, Stock
+from harness.answers.candidates import Candidate, Stock, known_kinds
+from harness.answers.known import NO_DEFAULTS, Known
 from harness.answers.recommend import Answer, Wish, drift, judge, measured
 from harness.figures import Run
 from harness.report.rows import Setting
@@ -19,19 +20,24 @@ from harness.store.selection import FILE, PANEL
 
 
 def of_settings(
-    runs: Sequence[Run], found: Sequence[Setting], *, kinds: Mapping[str, str]
+    runs: Sequence[Run], found: Sequence[Setting], *, kinds: Mapping[str, str],
+    defaults: Mapping[str, Mapping[str, str]] = NO_DEFAULTS,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """The answers of each setting, in order. Each run is a stock of its own: rows of two are never ranked together."""
+    """The answers of each setting, in order. Each run is a stock of its own: rows of two are never ranked together.
+
+    What is known of accuracies holds for all: they are of all the runs, and of the shipped studies.
+    """
     stocks = [Stock([run], kinds=kinds) for run in runs]
+    known = Known.of(runs, kinds=known_kinds(runs, kinds), defaults=defaults)
     lines = {
         (at, *_key(values)): (stock, values, own) for at, stock in enumerate(stocks) for values, own in stock.settings()
     }
-    return [_answers(*lines[(setting.run, *_key(setting.values))]) for setting in found]
+    return [_answers(*lines[(setting.run, *_key(setting.values))], known) for setting in found]
 
 
-def _answers(stock: Stock, values: Mapping[str, Any], lines: Sequence[Any]) -> dict[str, Any]:
+def _answers(stock: Stock, values: Mapping[str, Any], lines: Sequence[Any], known: Known) -> dict[str, Any]:
     sizes, own_m = measured(lines), sorted({line.m for line in lines if line.m is not None})
-    known = {"measured": sizes, "drift": drift(stock, lines)}
+    facts: dict[str, Any] = {"measured": sizes, "drift": drift(stock, lines), "known": known}
     found = {}
     for n in sizes:
         candidates, failed = stock.at(lines, n)
@@ -39,7 +45,7 @@ def _answers(stock: Stock, values: Mapping[str, Any], lines: Sequence[Any]) -> d
         asked |= {str(m): {"m": (m,)} for m in own_m}
         wishes = {name: Wish(n=n, by=stock.runs[0].clock, **more) for name, more in asked.items()}
         for name, wish in wishes.items():
-            found[f"{n}|{name}"] = _as_data(judge(values, wish, candidates, failed, **known))
+            found[f"{n}|{name}"] = _as_data(judge(values, wish, candidates, failed, **facts))
     return found
 
 
@@ -47,6 +53,11 @@ def _as_data(answer: Answer) -> dict[str, Any]:
     first = answer.choice
     return {
         "headline": answer.headline,
+        "lines": [
+            {"text": text, "series": named.series if named else None, "m": named.m if named else None}
+            for text, named in answer.lines
+        ],
+        "kept": answer.kept,
         "reasons": answer.reasons,
         "unknown": answer.unknown,
         "ranking": [_candidate(one, first) for one in answer.ranking],

@@ -34,10 +34,10 @@ USUAL_M = 64
 MOST_NAMES = 60
 
 
-def render(runs: Sequence[Run], *, kinds: Mapping[str, str]) -> str:
+def render(runs: Sequence[Run], *, kinds: Mapping[str, str], defaults: Mapping[str, Mapping[str, str]]) -> str:
     """The page as HTML, without the mark that names it a report."""
     rows = gather(runs)
-    found = answers.of_settings(runs, rows.settings, kinds=kinds)
+    found = answers.of_settings(runs, rows.settings, kinds=kinds, defaults=defaults)
     named = [facts.of_run(run, name) for run, name in zip(runs, _names(runs), strict=True)]
     first = _first(rows, found)
     charted = rows.frame[rows.frame["setting"].notna()]

@@ -18,13 +18,13 @@ import pandas
 from harness.answers.crossover import Crossover, Probe, among, one_sided
 from harness.figures import Run, Skip
 from harness.figures._style import lines_of
-from harness.figures.pareto import own_options
 from harness.figures.roofline import points, roof_of
 from harness.figures.speedup import ratios
 from harness.report.island import Column, codes, numbers
 from harness.store.contention import reason
 from harness.store.record import parse_options
 from harness.store.selection import FILE, PANEL, Frame, labelled, metric_rows, pool_seeds, settings
+from harness.store.trained_for import own_options
 
 LOST = ("oom", "timeout")  # a base that cannot finish a size has lost there; other failures say nothing
 DERIVED = ("speed", "speed_low", "speed_high", "intensity")

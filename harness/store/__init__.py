@@ -2,7 +2,7 @@
 
 record (Case, Reading, Row: the columns) · problem (causal, grouped, cross attention) · former (rows of earlier
 versions) · runs (a run's folder, written row by row) · csvfile, replacing (files that survive a kill) · selection (rows
-that belong together) · pivot, table (for a terminal) · curves (of a training) · contention (rows of a machine that was
-not quiet, and their marks).
+that belong together) · pivot, table (for a terminal) · curves (of a training) · trained_for (what a model was trained
+for) · contention (rows of a machine that was not quiet, and their marks).
 May import stats and errors.
 """

@@ -11,8 +11,7 @@ function showAnswer(data, state) {
     return;
   }
   const looks = new Map(about.series.map((look) => [look.series, look]));
-  const first = answer.ranking[0];
-  const parts = [heading(answer.headline, first, looks, state), ...answer.reasons.map((line) => make("p", { class: "reason" }, line))];
+  const parts = [heading(answer.lines, looks, state), ...[...answer.reasons, ...answer.kept].map((line) => make("p", { class: "reason" }, line))];
   if (answer.unknown.length) parts.push(make("p", { class: "caveat" }, answer.unknown[0]));
   if (answer.ranking.length) parts.push(ranking(answer.ranking, looks, state));
   if (answer.unknown.length > 1) {
@@ -22,13 +21,19 @@ function showAnswer(data, state) {
   place.replaceChildren(...parts);
 }
 
-/** The headline, with the winner's name underlined in its colour. */
-function heading(text, first, looks, state) {
-  const name = first ? named(first.series, first.m) : "";
-  if (!name || !text.startsWith(name)) return make("h1", { class: "headline" }, text);
+/** The headline: a line on the best exact one and one on the best other, whom each names underlined in its colour. */
+function heading(lines, looks, state) {
+  return make("h1", { class: "headline" }, ...lines.map((line) => make("span", { class: "line" }, ...marked(line, looks, state))));
+}
+
+function marked({ text, series, m }, looks, state) {
+  const name = series === null ? "" : named(series, m);
+  // Behind its title, not in the list of those measured beside other work, which may hold the name too
+  const at = name ? text.indexOf(name, Math.max(0, text.search(/(Exact|Not exact): /))) : -1;
+  if (at < 0) return [text];
   const own = make("span", { class: "name" }, name);
-  own.style.setProperty("--own", looks.get(first.series)[state.theme]);
-  return make("h1", { class: "headline" }, own, text.slice(name.length));
+  own.style.setProperty("--own", looks.get(series)[state.theme]);
+  return [text.slice(0, at), own, text.slice(at + name.length)];
 }
 
 const MOST_RANKED = 12;

@@ -14,7 +14,9 @@ from stored import KINDS, Told, stored
 
 from harness import stats
 from harness.answers.candidates import Stock, interpolation_miss, power_between
-from harness.answers.recommend import Answer, Wish, as_json, recommend
+from harness.answers.document import as_json
+from harness.answers.known import Known, Reached
+from harness.answers.recommend import Answer, Wish, recommend
 from harness.answers.terminal import as_text
 from harness.answers.wording import figure
 from harness.cases.catalogue import kinds
@@ -46,7 +48,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_without_limits_the_fastest_is_taken(run: Run) -> None:
     answer = ask(run)
     assert names(answer) == ["anchor m=16", "anchor m=64", "nystrom m=64", "flash", "full"]
-    assert answer.headline == "anchor m=16 (an approximation) is the fastest at n = 1024: 1.00 ms (0.990 to 1.01)."
+    assert answer.headline.splitlines() == [
+        "Exact: flash is the fastest at n = 1024: 10.0 ms (9.90 to 10.1).",
+        "Not exact: anchor m=16 is the fastest at n = 1024: 1.00 ms (0.990 to 1.01), 10.0× (9.80 to 10.2) as fast as "
+        "flash; it is an approximation.",
+    ]
+    assert [named.name for _, named in answer.lines if named] == ["flash", "anchor m=16"]
     assert answer.margin is not None
     assert (answer.margin.value, answer.margin.low, answer.margin.high) == pytest.approx(
         (2, 2 * 0.99 / 1.01, 2 * 1.01 / 0.99)
@@ -55,7 +62,7 @@ def test_without_limits_the_fastest_is_taken(run: Run) -> None:
     best, lead = answer.exact
     assert (best.name, lead.value) == ("flash", pytest.approx(10))
     assert answer.reasons[0].startswith("Runner-up: anchor m=64 (approximation error 0.700) at 2.00 ms (1.98 to 2.02)")
-    assert answer.reasons[1].startswith("flash, the fastest exact one, takes 10.0× the time (9.80 to 10.2): 10.0 ms")
+    assert len(answer.reasons) == 1  # the second line has the rest
 
 
 def test_m_and_attention_narrow_the_choice_and_exact_variants_stay(run: Run) -> None:
@@ -67,7 +74,8 @@ def test_m_and_attention_narrow_the_choice_and_exact_variants_stay(run: Run) -> 
 def test_an_exact_variant_that_keeps_the_budget_comes_before_any_approximation(run: Run) -> None:
     answer = ask(run, budget_ms=12)
     assert names(answer) == ["flash", "anchor m=16", "anchor m=64", "nystrom m=64"]
-    assert answer.headline.startswith("flash (exact) keeps the budget at n = 1024: 10.0 ms")
+    assert answer.headline.startswith("Exact: flash keeps the budget at n = 1024: 10.0 ms")
+    assert "\nNot exact: anchor m=16 keeps the budget at n = 1024: 1.00 ms" in answer.headline
     assert "0.100× the time" in answer.reasons[0]
     assert "what keeps the budget exactly comes first" in answer.reasons[0]
     assert not any("computes something else" in line for line in answer.unknown)
@@ -125,9 +133,8 @@ def test_a_floor_is_never_recommended(tmp_path: Path) -> None:
 def test_runs_say_themselves_what_a_variant_of_their_own_is(tmp_path: Path) -> None:
     environment = {"schema": 1, "kinds": {"mine": "exact"}}
     run = stored(tmp_path / "r", [Told("mine", n=1024, ms=0.5, error=1e-7)], environment=environment)
-    assert (
-        ask(run, max_error=0).headline == "mine (exact) is the only candidate at n = 1024: 0.500 ms (0.495 to 0.505)."
-    )
+    assert ask(run, max_error=0).headline == ask(run).headline
+    assert ask(run).headline == "Exact: mine is the only one at n = 1024: 0.500 ms (0.495 to 0.505)."
 
 
 def test_kinds_of_a_catalogue() -> None:
@@ -135,8 +142,9 @@ def test_kinds_of_a_catalogue() -> None:
         "a": {"floor": False, "exact": True},
         "b": {"floor": False, "exact": False},
         "c": {"floor": True, "exact": False},
+        "d": {"floor": False, "exact": False, "different": True},
     }
-    assert kinds(entries) == {"a": "exact", "b": "approximate", "c": "floor"}
+    assert kinds(entries) == {"a": "exact", "b": "approximate", "c": "floor", "d": "different"}
 
 
 # between measured n
@@ -239,6 +247,7 @@ def test_figures_without_an_interval_claim_no_lead(tmp_path: Path) -> None:
     run = stored(tmp_path / "r", [Told("flash", n=1024, ms=1, half=None), Told("full", n=1024, ms=9, half=None)])
     answer = ask(run)
     assert answer.headline.endswith("at n = 1024: 1.00 ms.")
+    assert "\n" not in answer.headline
     assert answer.margin is not None
     assert (answer.margin.low, answer.margin.told_apart) == (None, False)
 
@@ -332,7 +341,8 @@ def test_figures_have_three_digits(value: float | None, text: str) -> None:
 def test_after_an_exact_choice_the_next_exact_one_is_not_called_the_fastest(tmp_path: Path) -> None:
     told = [Told("full", n=64, ms=1.0), Told("anchor", n=64, m=16, ms=2.0), Told("flash", n=64, ms=3.0)]
     answer = ask(stored(tmp_path / "r", told), n=64)
-    assert answer.headline.startswith("full (exact) is the fastest")
+    assert answer.headline.startswith("Exact: full is the fastest")
+    assert "Not exact: anchor m=16 is the only one at n = 64: 2.00 ms (1.98 to 2.02), 0.500×" in answer.headline
     assert answer.reasons[1].startswith("flash, the fastest other exact one, takes 3.00× the time")
 
 
@@ -367,7 +377,7 @@ BUSY = "contended: others had 0.66 of 2 cores; stopped: converged at ±0.1 %"
 def test_a_verdict_that_rests_on_a_contended_time_says_so_first(tmp_path: Path) -> None:
     told = (Told("flash", n=1024, ms=10.0), Told("anchor", n=1024, m=64, ms=2.0, note=BUSY))
     answer = ask(stored(tmp_path / "r", told))
-    assert answer.headline.startswith("CONTENDED, measured beside other work (anchor m=64): anchor m=64 (an approx")
+    assert answer.headline.startswith("CONTENDED, measured beside other work (anchor m=64): Exact: flash is the only")
     assert answer.unknown[0] == (
         "anchor m=64 was timed while the machine was not quiet: others had 0.66 of 2 cores; measure it again."
     )
@@ -381,7 +391,7 @@ def test_a_verdict_that_rests_on_a_contended_time_says_so_first(tmp_path: Path) 
 def test_a_contended_rival_is_told_as_well(tmp_path: Path, limits: dict[str, float]) -> None:
     told = (Told("flash", n=1024, ms=10.0, note=BUSY), Told("anchor", n=1024, m=64, ms=2.0))
     answer = ask(stored(tmp_path / "r", told), **limits)
-    assert answer.headline.startswith("CONTENDED, measured beside other work (flash): anchor m=64")
+    assert answer.headline.startswith("CONTENDED, measured beside other work (flash): Exact: ")
 
 
 def test_what_is_interpolated_between_contended_rows_is_contended(tmp_path: Path) -> None:
@@ -456,3 +466,126 @@ def test_neighbouring_sizes_neither_break_nor_blank_an_answer(
     between = next(candidate for candidate in answer.ranking if candidate.name == "flash")
     assert min(times) <= between.time.ms <= max(times)
     assert stats.power_law(sizes, times).exponent == pytest.approx(math.log(times[1] / times[0]) / math.log(high / low))
+
+
+# What it costs: the error that judges nothing, what is known to be kept, m as a choice
+
+DIFFERENT = KINDS | {"anchor": "different", "linear": "different"}
+
+
+def reached(attention: str, m: int | None, mean: float, **changes: Any) -> Reached:
+    facts: dict[str, Any] = {
+        "task": "recall", "problem": "items=56", "metric": "top1", "options": "", "n": 64, "seeds": 3,
+        "lowest": mean - 0.01, "highest": mean + 0.01, "source": "results/x",
+    }  # fmt: skip
+    return Reached(attention=attention, m=m, mean=mean, **(facts | changes))
+
+
+KNOWN = Known(
+    reached=(
+        reached("none", None, 0.18), reached("full", None, 1.0), reached("flash", None, 0.9, seeds=1),
+        reached("anchor", 16, 0.98), reached("anchor", 64, 0.5, options="init=paper"), reached("nystrom", 64, 0.3),
+    ),
+    kinds=DIFFERENT, defaults={"anchor": {"init": "sharp"}},
+)  # fmt: skip
+
+
+def knowing(run: Run, *, kinds: dict[str, str] = DIFFERENT, **wish: Any) -> Answer:
+    (answer,) = recommend(Stock([run], kinds=kinds), Wish(**{"n": 1024, **wish}), known=KNOWN)
+    return answer
+
+
+def test_the_error_of_what_estimates_nothing_is_told_and_ranks_nothing(tmp_path: Path) -> None:
+    told = [
+        Told("flash", n=1024, ms=10.0), Told("anchor", n=1024, m=16, ms=1.0, error=0.01),
+        Told("linear", n=1024, ms=2.0, error=0.02), Told("nystrom", n=1024, m=64, ms=4.0, error=0.05),
+    ]  # fmt: skip
+    run = stored(tmp_path / "r", told)
+    answer = knowing(run, max_error=0.1)
+    assert names(answer) == ["nystrom m=64", "flash"]
+    assert {one.candidate.name: one.reasons for one in answer.refused} == {
+        "anchor m=16": ("no estimate of softmax attention: its approximation error, 0.0100, judges nothing",),
+        "linear": ("no estimate of softmax attention: its approximation error, 0.0200, judges nothing",),
+    }
+    free = knowing(run)
+    assert free.headline.splitlines()[1].endswith("as fast as flash; it computes something else.")
+    assert "by 0.0100 of the norm; it is no estimate of that, so the figure judges nothing" in free.unknown[0]
+    assert as_json(free)["choice"]["approximation_error"] == 0.01
+    assert as_json(free)["choice"]["different"] is True
+
+
+def test_a_run_of_before_does_not_take_the_difference_back(tmp_path: Path) -> None:
+    environment = {"schema": 1, "kinds": {"anchor": "approximate", "mine": "exact"}}
+    run = stored(tmp_path / "r", [Told("anchor", n=1024, m=16)], environment=environment)
+    assert Stock([run], kinds=DIFFERENT).kinds == {**DIFFERENT, "mine": "exact"}
+
+
+def test_what_models_kept_is_told_with_task_seeds_and_floor(run: Run) -> None:
+    answer = knowing(run, m=(16,))
+    assert answer.kept == [
+        "Known of anchor m=16: recall (items=56, n=64): top1 0.980 (0.970 to 0.990 over 3 seeds), "
+        "attention removed 0.180, exact 0.975; results/x."
+    ]
+    assert as_json(answer)["known"] == [
+        {
+            "task": "recall", "problem": "items=56", "metric": "top1", "attention": "anchor", "m": 16, "options": "",
+            "n": 64, "seeds": 3, "mean": 0.98, "lowest": 0.97, "highest": 0.99, "source": "results/x",
+            "floor_mean": 0.18, "exact_mean": pytest.approx(0.975),
+        }
+    ]  # fmt: skip
+    assert answer.kept[0].split(": ", 1)[1] in " ".join(as_text(answer).split())
+
+
+def test_of_another_m_or_other_options_nothing_is_claimed(tmp_path: Path, run: Run) -> None:
+    (line,) = knowing(run, m=(64,)).kept
+    assert line.startswith("Nothing is known of the accuracy of anchor m=64 (of m = 16 something is); docs/which.md")
+    told = [Told("anchor", n=1024, m=64, options="init=paper"), Told("flash", n=1024, ms=2.0)]
+    assert "Known of anchor m=64: recall" in knowing(stored(tmp_path / "p", told)).kept[0]
+    told = [Told("anchor", n=1024, m=16, options="init=sharp"), Told("flash", n=1024, ms=2.0)]  # named, and the default
+    assert "Known of anchor m=16: recall" in knowing(stored(tmp_path / "d", told)).kept[0]
+    told = [Told("performer", n=1024, m=16), Told("flash", n=1024, ms=2.0)]
+    (line,) = knowing(stored(tmp_path / "n", told)).kept
+    assert line.startswith("Nothing is known of the accuracy of performer m=16; docs/which.md")
+
+
+def test_without_m_the_smallest_does_not_win_silently(run: Run) -> None:
+    answer = knowing(run)
+    assert answer.kept[0] == (
+        "m is a choice, not part of the answer: m=16 takes 1.00 ms, at worst recall 0.970; "
+        "m=64 takes 2.00 ms, nothing known of it."
+    )
+    assert not any("is a choice" in line for line in knowing(run, m=(16, 64)).kept)
+
+
+def test_an_accuracy_is_chosen_by_in_the_worst_seed(run: Run) -> None:
+    answer = knowing(run, task="recall", min_accuracy=0.95)
+    assert names(answer) == ["anchor m=16"]  # of the exact ones flash's only seed reached 0.89
+    reasons = {one.candidate.name: one.reasons[0] for one in answer.refused}
+    assert reasons["anchor m=64"] == "nothing is known of its recall"
+    assert reasons["nystrom m=64"] == "recall (items=56, n=64): top1 0.290 in its worst seed, under 0.950"
+    assert reasons["full"] == reasons["flash"] == "recall (items=56, n=64): top1 0.890 in its worst seed, under 0.950"
+    assert answer.headline.startswith("Exact: none keeps the limits at n = 1024; nearest: flash, recall (items=56")
+    assert names(knowing(run, task="recall", min_accuracy=0.88)) == ["anchor m=16", "flash", "full"]
+    assert knowing(run, task="recall", min_accuracy=1.0).choice is None
+
+
+def test_the_runs_own_accuracies_come_before_the_shipped_ones(tmp_path: Path) -> None:
+    from making import case, row
+
+    from harness import figures
+    from harness.store.record import Reading
+    from harness.store.runs import Store
+
+    with Store.open(tmp_path / "mine", metrics=("top1",)) as store:
+        for seed, top1 in ((0, 0.5), (1, 0.7)):
+            options = "data=mine;recipe.lr=0.1;task=classification"
+            of = case(attention="anchor", scope="model", m=16, options=options, seed=seed)
+            store.append([row(of, Reading(metric="top1", value=top1, samples=9))], {})
+    known = Known.of([figures.load(tmp_path / "mine")], kinds=DIFFERENT)
+    (own,) = [one for one in known.reached if one.source == str(tmp_path / "mine")]
+    assert (own.task, own.m, own.seeds, own.mean, own.lowest) == ("classification mine", 16, 2, pytest.approx(0.6), 0.5)
+    assert known.reached[0] == own
+    assert known.told(own).startswith(
+        "classification mine (n=64): top1 0.600 (0.500 to 0.700 over 2 seeds), and no floor was measured; "
+    )
+    assert {"recall", "digits", "legend-segmentation", "legend-detection"} <= set(known.tasks)

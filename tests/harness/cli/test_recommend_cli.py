@@ -50,7 +50,7 @@ def harness(capsys: pytest.CaptureFixture[str]) -> Any:
 def test_it_reads_every_run_under_results_and_measures_nothing(harness: Any, results: Path) -> None:
     code, out, err = harness("--n", "4k", *LINE, "--budget-ms", "50")
     assert (code, err) == (0, "")
-    assert out.startswith("flash (exact) keeps the budget at n = 4096: 41.0 ms (40.6 to 41.4).\n")
+    assert out.startswith("Exact: flash keeps the budget at n = 4096: 41.0 ms (40.6 to 41.4).\n")
     assert [path.name for path in results.iterdir()] == ["a"]
 
 
@@ -64,7 +64,7 @@ def test_the_usual_phase_is_taken_unless_another_is_asked_for(harness: Any, resu
     assert "forward, float32" in harness("--n", "4k", *LINE)[1]
     code, out, _ = harness("--n", "4k", *LINE, "--phase", "train")
     assert code == 0
-    assert "flash (exact) is the only candidate at n = 4096: 81.9 ms" in out
+    assert "Exact: flash is the only one at n = 4096: 81.9 ms" in out
     code, _, err = harness("--n", "4k", *LINE, "--phase", "backward", "--no-measure")
     assert code == 4
     assert "no stored row has phase backward; stored: forward, train; add --measure" in err
@@ -138,7 +138,8 @@ def test_two_machines_get_an_answer_each(harness: Any, tmp_path: Path) -> None:
 def test_between_and_beyond_measured_sizes(harness: Any, results: Path) -> None:
     code, out, _ = harness("--n", "2k", *LINE, "results/a")
     assert code == 0
-    assert out.startswith("anchor m=64 (an approximation) is the fastest at n = 2048: 2.05 ms")
+    assert out.startswith("Exact: flash is the only one at n = 2048: 20.5 ms")
+    assert "Not exact: anchor m=64 is the only one at n = 2048: 2.05 ms" in " ".join(out.split())
     assert "interpolated between n = 1024 and 4096" in out.replace("\n  ", " ")
     code, out, _ = harness("--n", "64k", *LINE, "results/a")
     assert code == 4
@@ -169,6 +170,13 @@ def test_a_damaged_run_is_left_out_with_a_warning_and_refused_by_name(harness: A
         (("--n", "1k", "--max-memory", "inf"), "--max-memory takes a number, more than 0, not inf"),
         (("--n", "1k", "--metrics", "latency"), "recommend chooses the metrics itself"),
         (("--n", "1k", "nowhere"), "nowhere is not a run"),
+        (("--n", "1k", "--task", "recall"), "--task needs --min-accuracy, as in --task recall --min-accuracy 0.95"),
+        (("--n", "1k", "--min-accuracy", "0.9"), "--min-accuracy needs --task"),
+        (("--n", "1k", "--task", "recall", "--min-accuracy", "95"), "--min-accuracy takes a share, more than 0 and at"),
+        (
+            ("--scope", "model", "--resolution", "224,448"),
+            "recommend answers for one resolution at a time, not 224, 448",
+        ),
         (("--n", "1k", "--attention", "ancor"), "unknown attention 'ancor'; did you mean 'anchor'?"),
         (("--n", "1k", "--attention", "anchor:refrence"), "did you mean 'reference'?"),
         (("--n", "1k", "--phase", "fwd"), "unknown phase 'fwd'"),
@@ -206,3 +214,147 @@ def test_what_no_run_holds_is_measured_once(harness: Any, tmp_path: Path, monkey
     code, out, _ = harness(*words, "--measure", "--json")  # everything is there now
     assert (code, json.loads(out)["measured"]) == (0, None)
     assert [path.name for path in Path("results").iterdir()] == [measured.name]
+
+
+# What models are known to reach
+
+
+def test_an_accuracy_is_asked_for_by_its_task(harness: Any, tmp_path: Path) -> None:
+    told = [
+        Told("flash", n=1024, ms=10.0), Told("nystrom", n=1024, m=16, ms=0.5, error=0.1),
+        *(Told("anchor", n=1024, m=m, ms=m / 16, error=1.5) for m in (16, 32, 64)),
+    ]  # fmt: skip
+    run = stored(tmp_path / "r", told).folder
+    words = ("--n", "1024", *LINE, run)
+    code, out, _ = harness(*words, "--task", "recall", "--min-accuracy", "0.95", "--json")
+    assert code == 0
+    (answer,) = json.loads(out)["answers"]
+    assert [one["label"] for one in answer["ranking"]] == ["anchor:reference", "anchor:reference", "flash:reference"]
+    assert [one["m"] for one in answer["ranking"]] == [16, 32, None]
+    assert {one["task"] for one in answer["known"]} == {"recall", "digits", "legend-segmentation", "legend-detection"}
+    assert all(one["floor_mean"] < one["mean"] for one in answer["known"])
+    reasons = {(one["attention"], one["m"]): one["reasons"] for one in answer["refused"]}
+    assert reasons["anchor", 64] == ["nothing is known of its recall"]
+    assert reasons["nystrom", 16][0].startswith("recall (items=56 shapes=96 steps=500, n=64): top1 0.2")
+    out = " ".join(harness(*words, "--m", "16")[1].split())
+    assert (
+        "Known of anchor m=16: digits (n=65): top1 0.914 (0.894 to 0.933 over 3 seeds), attention removed 0.539" in out
+    )
+    code, out, err = harness(*words, "--task", "recal", "--min-accuracy", "0.95")
+    assert (code, out) == (2, "")
+    assert "unknown task 'recal'; did you mean 'recall'?" in err
+
+
+# Whole models
+
+
+def models(folder: Path) -> Path:
+    """Two released models at two resolutions, and a trained one, in one run."""
+    from making import case, row
+
+    from harness.store.record import Reading
+    from harness.store.runs import Store
+
+    with Store.open(folder, metrics=("latency",)) as store:
+        for name, h in (("anchorformer_tiny", 3), ("anchorformer_small", 6)):
+            for side, n in ((224, 198), (448, 786)):
+                for attention, m, ms in (("flash", None, 4.0), ("anchor", 30, 3.0)):
+                    of = case(
+                        attention=attention, scope="model", h=h, d=64, n=n, m=m,
+                        options=f"model={name};resolution={side}",
+                    )  # fmt: skip
+                    store.append([row(of, Reading(metric="latency", value=ms * h * n / 198, samples=9))], {})
+        of = case(attention="flash", scope="model", h=4, d=16, n=65, options="data=digits;task=classification")
+        store.append([row(of, Reading(metric="latency", value=1.0, samples=9))], {})
+    return folder
+
+
+def test_stored_rows_of_models_are_found(harness: Any, tmp_path: Path) -> None:
+    run = models(tmp_path / "r")
+
+    def asked(*words: object) -> list[tuple[str, int, float]]:
+        code, out, err = harness("--scope", "model", *words, run, "--json")
+        assert code == 0, err
+        answers = json.loads(out)["answers"]
+        assert all(a["choice"]["attention"] == ("anchor" if a["choice"]["m"] else "flash") for a in answers)
+        return [(a["setting"]["scope"], a["setting"]["h"], a["choice"]["latency_ms"]) for a in answers]
+
+    assert asked() == [("model anchorformer_tiny", 3, 9.0)]
+    assert asked("--resolution", "448") == [("model anchorformer_tiny", 3, pytest.approx(9.0 * 786 / 198))]
+    assert asked("--model", "anchorformer_small") == [("model anchorformer_small", 6, 18.0)]
+    assert asked("--n", "65") == [("model classification digits", 4, 1.0)]
+    both = [("model anchorformer_tiny", 3, 9.0), ("model anchorformer_small", 6, 18.0)]
+    assert sorted(asked("--n", "198")) == sorted(both)
+    trained = models(tmp_path / "t")
+    kept = [line for line in (trained / "measurements.csv").read_text().splitlines() if "resolution" not in line]
+    (trained / "measurements.csv").write_text("".join(f"{line}\n" for line in kept))
+    code, out, _ = harness("--scope", "model", trained)  # nothing else was said, and its rows have one n
+    assert code == 0
+    assert out.startswith("Exact: flash is the only one at n = 65: 1.00 ms")
+    code, out, err = harness("--scope", "model", "--model", "anchorformer_base", run)
+    assert (code, out) == (4, "")
+    assert "no stored row has scope model anchorformer_base; stored: model anchorformer" in err
+    code, out, _ = harness("--scope", "model", "--resolution", "896", run)
+    assert code == 4
+    assert " ".join(out.split()).startswith("n = 3138 lies outside what was measured (198 to 786)")
+
+
+# A decision that can be used
+
+
+def test_a_policy_holds_what_is_fastest_among_equals(harness: Any, tmp_path: Path) -> None:
+    told = [
+        *(Told("flash", n=n, ms=n / 1000, backend="torch") for n in SIZES),
+        Told("full", n=1024, ms=0.5), Told("full", n=4096, ms=40.0), Told("linear", n=4096, ms=0.1),
+        Told("anchor", n=4096, m=64, ms=2.0), Told("anchor", n=4096, m=64, ms=1.0, backend="sdpa"),
+        Told("flash", n=1024, ms=3.0, phase="train", backend="torch"), Told("full", n=1024, ms=6.0, phase="train"),
+    ]  # fmt: skip
+    run, out = stored(tmp_path / "r", told).folder, tmp_path / "deep" / "policy.json"
+    code, text, err = harness("--emit", out, run)
+    assert (code, err) == (0, "")
+    assert f"{out}: 4 classes of sizes on here-2c-000000 (cpu)" in text
+    document = json.loads(out.read_text())
+    assert (document["format"], document["schema"], document["by"]) == ("attention-policy", 1, "latency")
+    assert document["runs"] == [str(run)]
+    held = {(one["among"], one["m"], one["n"], one["phase"]): one for one in document["classes"]}
+    assert {key: (one["choice"], one["fallback"]) for key, one in held.items()} == {
+        ("exact", None, 1024, "forward"): ("full:reference", "flash:torch"),
+        ("exact", None, 4096, "forward"): ("flash:torch", "full:reference"),
+        ("exact", None, 1024, "train"): ("flash:torch", "full:reference"),
+        ("anchor", 64, 4096, "forward"): ("anchor:sdpa", "anchor:reference"),
+    }
+    train = held["exact", None, 1024, "train"]
+    assert (train["margin"], train["margin_low"]) == (pytest.approx(2.0), pytest.approx(2 * 0.99 / 1.01))
+    assert (train["b"], train["h"], train["d"], train["device"], train["dtype"]) == (1, 2, 16, "cpu", "float32")
+    assert harness("--emit", out, run, "--phase", "train")[0] == 0  # an older policy is replaced
+    assert len(json.loads(out.read_text())["classes"]) == 1
+    code, text, _ = harness("--emit", out, run, "--n", "4096", *LINE)
+    assert code == 0
+    assert text.startswith("Exact: flash is the fastest at n = 4096")
+    assert "4 classes of sizes" in text
+    code, text, _ = harness("--emit", out, run, "--json")
+    assert json.loads(text)["policy"] == {"path": str(out), "classes": 4, "places": ["here-2c-000000 (cpu)"]}
+
+
+def test_what_is_no_policy_is_not_replaced_and_machines_are_not_mixed(harness: Any, tmp_path: Path) -> None:
+    mine = tmp_path / "notes.json"
+    mine.write_text('{"format": "mine"}')
+    two = [Told(name, n=64, machine=f"{m}-2c-000000") for name in ("flash", "full") for m in "ab"]
+    run = stored(tmp_path / "r", two).folder
+    for words, told in (
+        (("--emit", mine, run), "exists and is no policy; it was left untouched"),
+        (("--emit", tmp_path, run), "is a folder; name a file"),
+        (
+            ("--emit", tmp_path / "p.json", run),
+            "a policy is for one machine, and these rows of cpu are of a-2c-000000, b",
+        ),
+    ):
+        code, out, err = harness(*words)
+        assert (code, out) == (2, ""), words
+        assert told in err
+    assert mine.read_text() == '{"format": "mine"}'
+    alone = stored(tmp_path / "s", [Told("flash", n=64), Told("anchor", n=64, m=16)]).folder
+    code, _, err = harness("--emit", tmp_path / "p.json", alone)
+    assert code == 4
+    assert "there is nothing to decide" in err
+    assert not (tmp_path / "p.json").exists()

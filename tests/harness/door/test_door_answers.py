@@ -83,3 +83,29 @@ def test_crossover_takes_a_function(capsys: pytest.CaptureFixture[str]) -> None:
         harness.crossover("anchor", "flash", n=64)
     with pytest.raises(ValueError, match="--low 4k must be below --high 128"):
         harness.crossover("anchor", "flash", low="4k", high=128)
+
+
+def test_recommend_finds_models_and_writes_a_policy_as_the_command_does(
+    catalogue: dict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from making import case, row
+
+    from harness.store.record import Reading
+    from harness.store.runs import Store
+
+    with Store.open(tmp_path / "m", metrics=("latency",)) as store:
+        of = case(attention="flash", scope="model", h=3, d=64, n=198, options="model=anchorformer_tiny;resolution=224")
+        store.append([row(of, Reading(metric="latency", value=3.0, samples=9))], {})
+    found = harness.recommend(tmp_path / "m", scope="model")
+    assert found.choice is not None
+    assert (found.n, found.choice.time.ms) == (198, 3.0)
+    both = [*told(), Told("full", n=1024, ms=1.0), Told("full", n=2048, ms=99.0)]
+    run = stored(tmp_path / "a", both).folder
+    found = harness.recommend(run, emit=tmp_path / "policy.json")
+    assert (found.n, found.answers) == (None, ())
+    assert found.policy is not None
+    assert found.policy.classes == 2
+    with pytest.raises(ValueError, match="only a policy was written"):
+        _ = found.choice
+    assert cli.main(["recommend", str(run), "--emit", str(tmp_path / "policy.json")]) == 0
+    assert capsys.readouterr().out == f"{found!r}\n"

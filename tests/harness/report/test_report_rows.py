@@ -101,11 +101,13 @@ def test_the_answers_are_those_of_recommend(tmp_path: Path) -> None:
     for key, wish in {"all": {}, "64": {"m": (64,)}, "exact": {"max_error": 0.0}}.items():
         (expected,) = recommend(Stock([run], kinds=KINDS), Wish(n=1024, **wish))  # pyright: ignore[reportArgumentType]
         got = answers[f"1024|{key}"]
-        assert (got["headline"], got["reasons"], got["unknown"]) == (
+        assert (got["headline"], got["reasons"], got["unknown"], got["kept"]) == (
             expected.headline,
             expected.reasons,
             expected.unknown,
+            expected.kept,
         )
+        assert [line["text"] for line in got["lines"]] == expected.headline.split("\n")
         assert [one["ms"] for one in got["ranking"]] == [one.time.ms for one in expected.ranking]
 
 
@@ -143,7 +145,13 @@ def test_seeds_of_a_trained_model_are_one_candidate_and_every_row_is_listed(trai
     assert [one["series"] for one in answer["ranking"]] == [
         "anchor init=paper", "anchor init=orthogonal logits=cosine", "flash"
     ]  # fmt: skip
-    assert answer["headline"].startswith("anchor init=paper m=16 (an approximation) is the fastest")
+    assert [(line["series"], line["m"]) for line in answer["lines"]] == [("flash", None), ("anchor init=paper", 16)]
+    assert answer["lines"][1]["text"].startswith("Not exact: anchor init=paper m=16 is the fastest at n = 65: ")
+    own = [line for line in answer["kept"] if f"; {trained.folder}." in line]  # beside the shipped studies
+    assert own[0].startswith(
+        "Known of anchor init=paper m=16: classification digits (n=65): top1 0.610 (0.600 to 0.620 over 3 seeds), "
+        "exact 0.910"
+    )
 
 
 def test_runs_without_several_seeds_are_as_they_are(run: Run) -> None:

@@ -66,7 +66,7 @@ def test_each_case_has_its_status_memory_and_time(plan: Plan) -> None:
 
 
 def test_a_slow_call_takes_fewer_samples_than_its_budget_would_hold_fast_ones() -> None:
-    """One millisecond is certain before the budget ends; 100 ms take ten samples; a second three, and what a call takes."""
+    """One millisecond is certain before the budget ends; 100 ms take ten samples; a second three."""
     sizes = (10**8, 10**10, 10**11)  # FLOP: at 0.1 TFLOP/s a product of 1, 100 and 1000 ms
     few = [
         Resolution(case=making.case(n=n), peak_bytes=0, flops=flops)

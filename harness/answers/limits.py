@@ -1,0 +1,82 @@
+"""What a user asks for, n and limits; and which of the limits a candidate breaks, and by how much.
+
+    wish = Wish(n=4096, m=(64,), budget_ms=10)
+    for text, excess in breaches(candidate, wish, known): print(text)      # nothing where it meets them all
+
+A limit is met when the interval's upper end meets it, an accuracy when the worst seed does. The error against softmax
+attention judges what estimates softmax attention, and nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from harness.answers.candidates import Candidate, Failed
+from harness.answers.known import Known
+from harness.answers.wording import error_of, figure, told
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What is asked: n tokens, and limits where there are any.
+
+    m: only these, every m where empty; attention: only these, such as anchor or anchor:sdpa; budget_ms: of one call;
+    max_error: of the approximation error; max_memory_mib: of the peak above the inputs; task, min_accuracy: what models
+    are known to reach on a task, in their worst seed (harness.answers.known); by: whose time counts, as the rows have
+    it already (harness.store.clock).
+    """
+
+    n: int
+    m: tuple[int, ...] = ()
+    attention: tuple[str, ...] = ()
+    budget_ms: float | None = None
+    max_error: float | None = None
+    max_memory_mib: float | None = None
+    task: str = ""
+    min_accuracy: float | None = None
+    by: str = "latency"
+
+
+def asked_for(one: Candidate | Failed, wish: Wish) -> bool:
+    """Whether the wish's m and variants let it in; variants without m are in with every m."""
+    m = not wish.m or one.m is None or one.m in wish.m
+    return m and (not wish.attention or bool({one.attention, one.implementation} & set(wish.attention)))
+
+
+def breaches(candidate: Candidate, wish: Wish, known: Known) -> list[tuple[str, float]]:
+    """Each limit that it does not surely meet: in words, and the figure over the limit."""
+    found = []
+    time, budget = candidate.time, wish.budget_ms
+    if budget is not None and time.surely > budget:
+        within = "within the budget, but its interval is not" if time.ms <= budget else f"over {figure(budget)} ms"
+        found.append((f"{told(candidate)}: {within}", time.surely / budget))
+    for what, value, most, unit in (
+        ("approximation error", candidate.error, wish.max_error, ""),
+        ("peak memory", candidate.memory, wish.max_memory_mib, " MiB"),
+    ):
+        if most is None:
+            continue
+        if what == "approximation error" and candidate.different:
+            by_design = f"no estimate of softmax attention: its {what}, {error_of(candidate)}, judges nothing"
+            found.append((by_design, math.inf))
+        elif value is None:
+            found.append((f"its {what} was not measured", math.inf))
+        elif value > most:
+            over = value / most if most else math.inf
+            found.append((f"{what} {figure(value)}{unit}, over {figure(most)}{unit}", over))
+    if wish.min_accuracy is not None:
+        found += _short(candidate, wish.task, wish.min_accuracy, known)
+    return found
+
+
+def _short(candidate: Candidate, task: str, least: float, known: Known) -> list[tuple[str, float]]:
+    """Whether models with it are not known to reach an accuracy: in the worst seed of every problem of the task."""
+    reached = [one for one in known.of_candidate(candidate) if one.task == task]
+    if not reached:
+        return [(f"nothing is known of its {task}", math.inf)]
+    worst = min(reached, key=lambda one: one.lowest)
+    if worst.lowest >= least:
+        return []
+    told_of = f"{worst.where}: {worst.metric} {worst.lowest:.3f} in its worst seed, under {figure(least)}"
+    return [(told_of, least / worst.lowest if worst.lowest else math.inf)]
