@@ -4,17 +4,16 @@ from pathlib import Path
 
 import typer
 
+from harness.cli._rows import with_rows
 
+
+@with_rows
 def command(
-    run: Path | None = typer.Argument(None, help="A run's folder; the newest one under results/ by default."),
+    runs: list[Path],
+    which: dict[str, list[str]],
     figure: list[str] = typer.Option([], "--figure", help="Figures to draw, comma-separated; all by default."),
     out: Path | None = typer.Option(None, "--out", help="Where to write; the run's own figures/ by default."),
     format: list[str] = typer.Option(["png,svg"], "--format", help="png, svg or both."),
-    attention: list[str] = typer.Option([], "--attention", help="Only these: anchor, anchor:sdpa."),
-    n: list[str] = typer.Option([], "--n", help="Only these token counts: 1024,4k."),
-    m: list[str] = typer.Option([], "--m", help="Only these m, and the exact variants."),
-    phase: list[str] = typer.Option([], "--phase", help="Only these phases."),
-    dtype: list[str] = typer.Option([], "--dtype", help="Only these dtypes."),
     by: str = typer.Option(
         "latency", "--by", help="Whose time: latency (the device's), host, or eager (the longer). One on a CPU."
     ),
@@ -24,21 +23,18 @@ def command(
     import json
     import sys
 
-    from harness.door.stored import Run
+    from harness.door.stored import read
     from harness.errors import NothingToCompare
-    from harness.store import runs as store
 
-    folder = run if run is not None else store.newest_run(Path("results"))
-    outcome = Run((folder,)).draw(
-        figure, out=out, formats=format, attention=attention, n=n, m=m, phase=phase, dtype=dtype, by=by
-    )  # fmt: skip
+    run = read(runs)
+    outcome = run.draw(figure, out=out, formats=format, by=by, **which)
     for name, reason in outcome.skipped.items():
         print(f"harness: skipped {name}: {reason}", file=sys.stderr)
     if not outcome.figures:
-        raise NothingToCompare(f"{folder} holds nothing that {', '.join(outcome.skipped)} could draw")
+        raise NothingToCompare(f"{run.name} holds nothing that {', '.join(outcome.skipped)} could draw")
     if as_json:
         document = {
-            "run": str(folder),
+            "run": str(run.name),
             "figures": [{"name": name, "files": list(map(str, files))} for name, files in outcome.figures.items()],
             "skipped": [{"name": name, "reason": reason} for name, reason in outcome.skipped.items()],
         }

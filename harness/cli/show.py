@@ -4,39 +4,31 @@ from pathlib import Path
 
 import typer
 
+from harness.cli._rows import with_rows
 
+
+@with_rows
 def command(
-    run: Path | None = typer.Argument(None, help="A run's folder; the newest one under results/ by default."),
+    runs: list[Path],
+    which: dict[str, list[str]],
     metric: list[str] = typer.Option(["latency"], "--metric", help="Metrics, comma-separated, a table each."),
     rows: list[str] = typer.Option(["attention"], "--rows", help="Axes down: attention (with its m), phase, dtype …"),
     columns: str = typer.Option("n", "--columns", help="The axis across."),
-    attention: list[str] = typer.Option([], "--attention", help="Only these: anchor, anchor:sdpa."),
-    n: list[str] = typer.Option([], "--n", help="Only these token counts: 1024,4k."),
-    m: list[str] = typer.Option([], "--m", help="Only these m, and the exact variants."),
-    batch: list[str] = typer.Option([], "--batch", help="Only these batch sizes."),
-    phase: list[str] = typer.Option([], "--phase", help="Only these phases."),
-    dtype: list[str] = typer.Option([], "--dtype", help="Only these dtypes."),
-    scope: list[str] = typer.Option([], "--scope", help="Only these scopes."),
-    device: list[str] = typer.Option([], "--device", help="Only these devices."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON document."),
     as_csv: bool = typer.Option(False, "--csv", help="Print the tables as one CSV, unrounded."),
 ) -> None:
-    """Pivot a run in the terminal: variants down, token counts across, medians with their intervals."""
+    """Pivot runs in the terminal: variants down, token counts across, medians with their intervals."""
     import json
 
-    from harness.door.stored import Run
+    from harness.door.stored import read
     from harness.errors import UsageError
-    from harness.store import runs as store
     from harness.store.table import write
 
     if as_json and as_csv:
         raise UsageError("--json and --csv cannot both be given")
-    folder = run if run is not None else store.newest_run(Path("results"))
-    tables = Run((folder,)).table(
-        metric, rows=rows, columns=columns, attention=attention, n=n, m=m, batch=batch, phase=phase, dtype=dtype,
-        scope=scope, device=device,
-    )  # fmt: skip
+    run = read(runs)
+    tables = run.table(metric, rows=rows, columns=columns, **which)
     if as_json:
-        write(json.dumps({"run": str(folder), "tables": tables.as_json()}, indent=2) + "\n")
+        write(json.dumps({"run": str(run.name), "tables": tables.as_json()}, indent=2) + "\n")
     else:
         write(tables.to_csv() if as_csv else f"{tables!r}\n")

@@ -62,18 +62,20 @@ class Comparison:
         return {"a": str(self.a), "b": str(self.b), "lines": [asdict(line) for line in self.lines]}
 
     def __repr__(self) -> str:
-        doubted = sum(bool(line.contended) for line in self.lines)
-        texts = [folded(banner(doubted, len(self.lines), "comparison"), 2)] if doubted else []
-        for line in self.lines:
-            values = " → ".join("-" if value is None else f"{value:.4g}" for value in (line.a, line.b))
+        told = [line for line in self.lines if line.verdict not in UNTOLD]
+        doubted = sum(bool(line.contended) for line in told)
+        texts = [folded(banner(doubted, len(told), "comparison"), 2)] if doubted else []
+        for line in told:
             ratio = "" if line.ratio is None else f"  ×{line.ratio:.3f}"
             interval = "" if line.low is None else f" ({line.low:.3f} to {line.high:.3f})"
-            reason = f"  [{line.reason}]" if line.verdict in UNTOLD else "  contended" if line.contended else ""
-            text = f"{line.verdict:<14} {line.case}  {line.metric} {values} {line.unit}{ratio}{interval}{reason}"
+            values = f"{line.a:.4g} → {line.b:.4g} {line.unit}"
+            doubt = "  contended" if line.contended else ""
+            text = f"{line.verdict:<14} {line.case}  {line.metric} {values}{ratio}{interval}{doubt}"
             texts.append(folded(text, 15))
         counted = Counter(line.verdict for line in self.lines)
-        texts += ["", ", ".join(f"{count} {verdict}" for verdict, count in counted.most_common())]
-        told = sorted((line for line in self.lines if line.verdict not in UNTOLD), key=_inconclusive)
+        texts += [*([""] if told else []), ", ".join(f"{count} {verdict}" for verdict, count in counted.most_common())]
+        texts += [folded(text, 2) for text in _rest(self.lines)]
+        told.sort(key=_inconclusive)
         for reason in dict.fromkeys(line.reason for line in told):
             wide = all(_inconclusive(line) for line in told if line.reason == reason)
             texts.append(folded(f"inconclusive: {reason}" if wide else reason, 2))
@@ -161,12 +163,13 @@ class Limits(TypedDict, total=False):
 def compare(a: Stored, b: Stored, *, metrics: str | Sequence[str] = "latency") -> Comparison:
     """Two stored runs: the ratio b/a of each case with its interval, and what it does not show.
 
+    A side may be several runs, or a folder that holds runs: then the newest figure of each case and machine counts.
     Raises UsageError for an unknown metric, NothingToCompare when the runs share no case.
     """
     texts = [metrics] if isinstance(metrics, str) else metrics
     names = tuple(name.strip() for text in texts for name in text.split(",") if name.strip())
-    first, second = _path(a), _path(b)
-    return Comparison(first, second, tuple(comparing.compare(first, second, metrics=names)))
+    (first, sides_a), (second, sides_b) = _side(a), _side(b)
+    return Comparison(first, second, tuple(comparing.compare(sides_a, sides_b, metrics=names)))
 
 
 def crossover(
@@ -251,12 +254,22 @@ def _stored(runs: Sequence[Stored]) -> tuple[list[figures.Run], list[str]]:
     return [*parts.values()], []
 
 
-def _path(one: Stored) -> Path:
-    if not isinstance(one, Run):
-        return Path(one)
-    if len(one.paths) != 1:
-        raise UsageError(f"compare takes one run on each side; {one.folder} holds {len(one.paths)}: take one of .runs")
-    return one.paths[0]
+def _side(one: Stored) -> tuple[Path, list[Path]]:
+    """What a side is called, and its runs."""
+    run = one if isinstance(one, Run) else read(one)
+    return (run.paths[0] if len(run.paths) == 1 else run.folder), [*run.paths]
+
+
+def _rest(lines: Iterable[comparing.Line]) -> list[str]:
+    """`12 missing: run B lacks this case or metric; such as flash:torch n=1024 …` a reason, the most common first."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for line in lines:
+        if line.verdict in UNTOLD:
+            found.setdefault((line.verdict, line.reason), []).append(line.case)
+    return [
+        f"{len(cases)} {verdict}: {reason}; {'such as ' if len(cases) > 1 else ''}{cases[0]}"
+        for (verdict, reason), cases in sorted(found.items(), key=lambda item: -len(item[1]))
+    ]
 
 
 def _inconclusive(line: comparing.Line) -> bool:

@@ -21,9 +21,10 @@ from harness.cases.filters import only, words
 from harness.door.tables import Tables
 from harness.door.together import together
 from harness.errors import NothingToCompare, UsageError, reason, unknown
-from harness.store import markup, pivot, table
+from harness.store import folders, markup, pivot, table
 from harness.store import runs as store
 from harness.store.replacing import replacing
+from harness.store.rows import RowsLeftOut
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 
 Values = str | int | Iterable[str | int]
 MOST_LINES = 60
+
+
+class RunLeftOut(RowsLeftOut):
+    """A run below a folder could not be read; the others were."""
 
 
 class Only(TypedDict, total=False):
@@ -114,12 +119,12 @@ class Run:
             raise UsageError(f"--columns takes one axis that --rows does not name, not {columns!r}")
         frame = self._drawn.frame
         if frame.empty:
-            raise NothingToCompare(f"{self._name} holds no rows yet")
+            raise NothingToCompare(f"{self.name} holds no rows yet")
         metrics = words(_texts(metric), what="metric in this run", valid=list(dict.fromkeys(frame["metric"])))
         frame = _kept(frame, which)
         found = [one for name in metrics for one in pivot.pivot(frame, name, rows_by=down, columns_by=across[0])]
         if not found:
-            raise NothingToCompare(f"{self._name} holds no case of all that was asked for at once")
+            raise NothingToCompare(f"{self.name} holds no case of all that was asked for at once")
         return Tables(tuple(found))
 
     def plot(self, figure: str = "latency", *, title: str = "", by: str = "latency", **which: Unpack[Only]) -> Figure:
@@ -213,7 +218,7 @@ class Run:
         places = ", ".join(f"{m} ({d})" for m, d in dict.fromkeys(zip(frame["machine"], frame["device"], strict=True)))
         what = "Run" if len(self.paths) == 1 else f"{len(self.paths)} runs"
         where = f" on {places}" if places else ""
-        return f"{what} of {len(cases)} cases ({statuses or 'no rows yet'}){where}: {self._name}"
+        return f"{what} of {len(cases)} cases ({statuses or 'no rows yet'}){where}: {self.name}"
 
     @property
     def _summary(self) -> list[pivot.Table]:
@@ -221,7 +226,8 @@ class Run:
         return pivot.pivot(self._drawn.frame, "latency")
 
     @property
-    def _name(self) -> Path:
+    def name(self) -> Path:
+        """What it is called: its path; of several runs the folder that holds them all."""
         return self.paths[0] if len(self.paths) == 1 else self.folder
 
     @cached_property
@@ -255,8 +261,7 @@ def read(where: str | Path | Iterable[str | Path]) -> Run:
 def _paths(path: Path) -> list[Path]:
     below = []
     if path.is_dir() and not (path / store.MEASUREMENTS).exists():
-        below = sorted(one.parent for one in path.rglob(store.MEASUREMENTS) if one.is_file())
-        below = [one for one in below if not any(part.startswith(".") for part in one.relative_to(path).parts)]
+        below = folders.below(path)
     if not below:
         return [path]
     kept = []
@@ -265,7 +270,7 @@ def _paths(path: Path) -> list[Path]:
             figures.load(one)
             kept.append(one)
         except store.StoreError as error:
-            warnings.warn(f"left out: {error}", stacklevel=4)
+            warnings.warn(f"left out: {error}", RunLeftOut, stacklevel=4)
     if not kept:
         raise store.StoreError(f"{path} holds no run that can be read")
     return kept
