@@ -21,6 +21,7 @@ from harness.cases.filters import only, words
 from harness.door.tables import Tables
 from harness.door.together import together
 from harness.errors import NothingToCompare, UsageError, reason, unknown
+from harness.figures._wish import Wish
 from harness.store import folders, markup, pivot, table
 from harness.store import runs as store
 from harness.store.replacing import replacing
@@ -127,15 +128,26 @@ class Run:
             raise NothingToCompare(f"{self.name} holds no case of all that was asked for at once")
         return Tables(tuple(found))
 
-    def plot(self, figure: str = "latency", *, title: str = "", by: str = "latency", **which: Unpack[Only]) -> Figure:
-        """One figure (`harness plot` lists them) as matplotlib's; in a notebook it shows. by: as in `draw`.
+    @property
+    def caption(self) -> str:
+        """On which device, with which versions and by which command it was measured: what stands under a table."""
+        from harness.door.captions import caption
+
+        return caption(self.parts)
+
+    def plot(
+        self, figure: str = "", *, by: str = "latency", title: str = "", size: str = "", scale: str = "",
+        style: str = "", x: str = "", y: str = "", **which: Unpack[Only],
+    ) -> Figure:  # fmt: skip
+        """One figure (latency; `harness plot` lists them) as matplotlib's; in a notebook it shows. See `draw`.
 
         Raises UsageError for an unknown one and where it takes several sheets, naming what to choose among;
         NothingToCompare where this run has nothing for it.
         """
-        name = words([figure], what="figure", valid=figures.names())[0]
+        wish = self._wish(figure, title=title, size=size, scale=scale, style=style, x=x, y=y)
+        name = wish.over or words([figure or "latency"], what="figure", valid=figures.names())[0]
         try:
-            sheets = figures.draw(self._only(which, by), name, title=title)
+            sheets = figures.draw(replace(self._only(which, by), wish=wish), name)
         except figures.Skip as reason:
             raise NothingToCompare(f"{name}: {reason}") from None
         if len(sheets) != 1:
@@ -148,16 +160,20 @@ class Run:
 
     def draw(
         self, figure: str | Sequence[str] = (), *, out: str | Path | None = None,
-        formats: str | Sequence[str] = figures.FORMATS, by: str = "latency", **which: Unpack[Only],
+        formats: str | Sequence[str] = figures.USUAL, by: str = "latency", title: str = "", size: str = "",
+        scale: str = "", style: str = "", x: str = "", y: str = "", **which: Unpack[Only],
     ) -> figures.Outcome:  # fmt: skip
         """Write figures (all by default) as files into `out`, by default `figures/` in the run's folder.
 
         by: whose time latencies are: latency (the device's), host, or eager (the longer); one and the same on a CPU.
+        title: a line above; size: inches, "5" or "5x3"; scale: log or linear, of values over n; style: one of
+        matplotlib's or a file, on top of ours; x, y: instead of figures, a metric over an axis or another metric.
         Returns the files of each figure, and of each that was skipped the reason.
         """
         chosen = words(_texts(figure), what="figure", valid=figures.names()) or figures.names()
         kinds = words(_texts(formats), what="format", valid=figures.FORMATS)
-        drawn = self._only(which, by)
+        wish = self._wish(figure, title=title, size=size, scale=scale, style=style, x=x, y=y)
+        drawn = replace(self._only(which, by), wish=wish)
         target = Path(out) if out is not None else store.inside(self.folder, "figures")
         return figures.write(drawn, chosen, target, formats=kinds)
 
@@ -238,6 +254,12 @@ class Run:
     def _only(self, which: Only, by: str) -> figures.Run:
         drawn = self._drawn.by(by)
         return replace(drawn, frame=_kept(drawn.frame, which))
+
+    def _wish(self, figure: str | Sequence[str], **wanted: str) -> Wish:
+        wish = Wish.parse(**wanted, metrics=list(dict.fromkeys(self._drawn.frame["metric"])))
+        if wish.over and _texts(figure) not in ([], [""]):
+            raise UsageError(f"--x and --y make a figure of their own, {wish.over}; leave --figure out")
+        return wish
 
     def _single(self, what: str) -> None:
         if len(self.paths) != 1:
