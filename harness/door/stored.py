@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 from harness import figures
 from harness.cases.filters import only, words
 from harness.door.tables import Tables
-from harness.door.together import together
 from harness.errors import NothingToCompare, UsageError, reason, unknown
+from harness.figures._together import together
 from harness.figures._wish import Wish
 from harness.store import folders, markup, pivot, table
 from harness.store import runs as store

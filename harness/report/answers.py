@@ -1,6 +1,6 @@
 """The recommendation for every choice of n, m and exactness that the page offers, as data. The logic is recommend's.
 
-    answers = of_settings(runs, rows.settings, kinds=kinds)     # for each setting: {"4096|64": answer, …}
+    answers = of_settings(rows.groups, rows.settings, kinds=kinds)     # for each setting: {"4096|64": answer, …}
     answers[0]["4096|64"]["headline"]
 
 Keys: `n|m`, `n|all` for every m together, `n|exact` for exact variants only.
@@ -13,16 +13,15 @@ from typing import Any
 
 from harness.answers.candidates import Candidate, Stock
 from harness.answers.recommend import Answer, Wish, drift, judge, measured
-from harness.figures import Run
-from harness.report.rows import Setting
+from harness.report.rows import Group, Setting
 from harness.store.selection import FILE, PANEL
 
 
 def of_settings(
-    runs: Sequence[Run], found: Sequence[Setting], *, kinds: Mapping[str, str]
+    groups: Sequence[Group], found: Sequence[Setting], *, kinds: Mapping[str, str]
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """The answers of each setting, in order. Each run is a stock of its own: rows of two are never ranked together."""
-    stocks = [Stock([run], kinds=kinds) for run in runs]
+    """The answers of each setting, in order. Each group is a stock of its own: two are never ranked together."""
+    stocks = [Stock(group.parts, kinds=kinds) for group in groups]
     lines = {
         (at, *_key(values)): (stock, values, own) for at, stock in enumerate(stocks) for values, own in stock.settings()
     }
