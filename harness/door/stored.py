@@ -177,6 +177,28 @@ class Run:
         target = Path(out) if out is not None else store.inside(self.folder, "figures")
         return figures.write(drawn, chosen, target, formats=kinds)
 
+    def export(
+        self, path: str | Path | None = None, *, to: str = "parquet", samples: bool = False, **which: Unpack[Only]
+    ) -> Path:
+        """Write the rows, or the raw samples, of all its runs as one Parquet or CSV file; NAME.parquet here by default.
+
+        A Parquet has the environment of each run in its metadata: pandas.read_parquet(path).attrs["environments"].
+        Raises UsageError, NothingToCompare where nothing is left, Failure without pyarrow.
+        """
+        from harness.door.exporting import write
+
+        rows = _kept(self.frame, which)
+        if rows.empty:
+            raise NothingToCompare(f"{self.name} holds no row of what was asked for")
+        frame = self.samples if samples else rows
+        if samples:
+            kept = set(zip(rows["run_id"], rows["case_id"], strict=True))
+            frame = frame[[key in kept for key in zip(frame["run_id"], frame["case_id"], strict=True)]]
+        target = Path(path) if path is not None else Path(f"{self.folder.resolve().name}.{to}")
+        known = {str(part.environment.get("run_id", at)): part.environment for at, part in enumerate(self.parts)}
+        write(frame.reset_index(drop=True), target, kind=to, environments=known)
+        return target
+
     def report(self, path: str | Path | None = None, *, by: str = "latency") -> Path:
         """Write one HTML file with the answer, the charts and every row; `report.html` in the folder by default.
 

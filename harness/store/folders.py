@@ -23,7 +23,7 @@ from harness.store.runs import ENVIRONMENT, MEASUREMENTS, SAMPLES, SWEEP, VARIAN
 from harness.store.tags import TAGS, read_tags
 
 FILES = (MEASUREMENTS, SAMPLES, ENVIRONMENT, SWEEP, TAGS, CURVES, "report.html", "last.safetensors", "best.safetensors")
-FOLDERS = (VARIANTS, "figures", "eval")
+FOLDERS = (VARIANTS, "figures", "eval", "tracking")
 PARTIAL = ".partial"  # what replacing a file leaves when it is killed
 
 

@@ -145,7 +145,7 @@ def test_a_run_in_which_everything_failed_has_settings_and_no_answers(tmp_path: 
     run = stored(tmp_path / "r", [Told("flash", n=64, status="error", note="broken")])
     rows = gather([run])
     assert [setting.base for setting in rows.settings] == [None]
-    assert of_settings([run], rows.settings, kinds=KINDS) == [{}]
+    assert of_settings(rows.groups, rows.settings, kinds=KINDS) == [{}]
     assert all(math.isnan(value) for value in rows.frame["speed"])
 
 
@@ -160,7 +160,7 @@ def test_seeds_of_a_trained_model_are_one_candidate_and_every_row_is_listed(trai
     flash = drawn.loc["flash"]
     assert (flash["value"], flash["ci_low"], flash["ci_high"]) == pytest.approx((3.0, 1.9, 4.1))
     assert "median of 3 seeds" in flash["note"]
-    ((answer,),) = [[own["65|all"]] for own in of_settings([trained], rows.settings, kinds=KINDS)]
+    ((answer,),) = [[own["65|all"]] for own in of_settings(rows.groups, rows.settings, kinds=KINDS)]
     assert [one["series"] for one in answer["ranking"]] == [
         "anchor init=paper", "anchor init=orthogonal logits=cosine", "flash"
     ]  # fmt: skip
