@@ -8,6 +8,7 @@ Machines are never in one line. Points of a machine that was not quiet are shown
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -120,8 +121,14 @@ def lines(sources: Sequence[Path], wanted: Wanted, *, metric: str = "latency") -
 
     found = []
     for path in _paths(sources):
-        frame = store.read(path)
-        found.append(frame.assign(source=str(path)))
+        try:
+            found.append(store.read(path).assign(source=str(path)))
+        except store.StoreError as error:
+            if path in sources:
+                raise
+            warnings.warn(f"left out: {error}", store.RowsLeftOut, stacklevel=2)
+    if not found:
+        raise NothingToCompare(f"{', '.join(map(str, sources))} holds no run that can be read")
     whole: Frame = pandas.concat(found, ignore_index=True)
     metrics = [name for name in dict.fromkeys(whole["metric"]) if name != "definition"]
     if metric not in metrics:

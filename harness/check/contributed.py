@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from harness.machine.quiet import CANARY_BAD
 from harness.store import runs as store
 from harness.store.contention import TIMED, reason, suspects
 from harness.store.record import unit_of
-from harness.store.rows import LEFT_OUT
+from harness.store.rows import LEFT_OUT, RowsLeftOut, is_there
 
 ABOUT = 1.5  # a resumed or merged run has measured its ceilings more than once
 FASTEST = 1.05  # of the roofline, as harness.measuring.floor tolerates
@@ -49,8 +50,21 @@ class Fault:
 
 
 def faults(folder: Path) -> list[Fault]:
-    """Everything that fails, in the order of CHECKS; nothing for a run that passes. Raises StoreError for no run."""
-    run = Judged.of(folder)
+    """Everything that fails, in the order of CHECKS; nothing for a run that passes. Raises StoreError for no run.
+
+    A run that cannot be read at all fails as a whole.
+    """
+    if not is_there(folder / store.MEASUREMENTS) and not folder.is_file():
+        raise store.StoreError(f"{folder} is not a run: it has no {store.MEASUREMENTS}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RowsLeftOut)  # they are faults
+            return _faults(Judged.of(folder))
+    except store.StoreError as error:
+        return [Fault(check="schema", told=str(error))]
+
+
+def _faults(run: Judged) -> list[Fault]:
     found = []
     for name, check in CHECKS.items():
         told = list(check(run))
@@ -67,6 +81,8 @@ def schema(run: Judged) -> Iterator[str]:
         yield "it holds no rows"
     for text in run.frame.attrs.get(LEFT_OUT, ()):
         yield f"a row cannot be read: {text}"
+    for text in run.kept.attrs.get(LEFT_OUT, ()):
+        yield f"a sample cannot be read: {text}"
     for name in ("schema", "run_id", "machine", "commit", "environment"):
         if not run.environment.get(name):
             yield f"{store.ENVIRONMENT} does not tell {name}"

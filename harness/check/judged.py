@@ -45,10 +45,15 @@ class Judged:
         return list(found.values())
 
     @cached_property
+    def kept(self) -> Frame:
+        """The raw samples, a row each."""
+        return store.read_samples(self.folder)
+
+    @cached_property
     def samples(self) -> dict[Any, np.ndarray]:
         """The raw samples by (case_id, metric)."""
-        kept: Any = store.read_samples(self.folder).groupby(["case_id", "metric"])
-        return {key: group["value"].to_numpy(dtype=float) for key, group in kept}
+        groups = self.kept.groupby(["case_id", "metric"])
+        return {key: group["value"].to_numpy(dtype=float) for key, group in groups}
 
     @property
     def sessions(self) -> list[Mapping[str, Any]]:

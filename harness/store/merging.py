@@ -100,6 +100,8 @@ def merge(folders: Sequence[Path], out: Path) -> Merged:
 
 
 def _read(folder: Path) -> _Run:
+    if folder.is_file():
+        raise UsageError(f"{folder} is a file; merging takes the folders of runs, with their samples and environment")
     frame = read(folder)
     if wrong := frame.attrs.get(LEFT_OUT, ()):
         raise StoreError(f"{folder} has rows that cannot be read, and is not merged: {wrong[0]}")
