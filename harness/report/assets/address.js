@@ -32,8 +32,9 @@ function takeAddress(data, state, table) {
   const kept = (setting) => asked.filter(([name]) => facet(setting, name) === words.get(name)).length * FACETS.length
     + FACETS.filter(([name]) => facet(setting, name) === facet(settings[first.setting], name)).length;
   state.setting = settings.reduce((best, setting, at) => (kept(setting) > kept(settings[best]) ? at : best), first.setting);
-  state.n = words.has("n") ? Number(words.get("n")) : first.n;
-  state.m = words.get("m") ?? first.m;
+  const [n, m] = [Number(words.get("n")), words.get("m")];
+  state.n = n > 0 && Number.isFinite(n) ? n : first.n;
+  state.m = m === "all" || settings[state.setting].m.map(String).includes(m) ? m : first.m;
   state.among = words.get("among") === "exact" ? "exact" : "all";
   state.hidden = new Set(words.getAll("hide").filter((name) => series.some((look) => look.series === name)));
   settle(data, state);
@@ -43,7 +44,6 @@ function takeAddress(data, state, table) {
 function settle(data, state) {
   const setting = data.about.settings[state.setting];
   const far = (n) => Math.abs(Math.log(n / state.n));
-  if (!(state.n > 0)) state.n = data.about.first.n;
   if (!setting.n.includes(state.n)) state.n = setting.n.reduce((best, n) => (far(n) < far(best) ? n : best));
   if (state.m !== "all" && !setting.m.map(String).includes(state.m)) state.m = "all";
 }

@@ -392,7 +392,7 @@ def test_tables_are_saved_as_markdown(report: Opened, run: Run) -> None:
     answer = saved(report, report.page.locator("#answer button", has_text="Save as Markdown"))
     assert answer.splitlines()[0].strip("*") == report.page.locator(".headline").inner_text()
     assert "scope core · forward · float32 · b=1 h=6 d=64" in answer
-    assert answer.count("\n| ") == 2 - 1 + report.page.locator(".ranking tbody tr").count()
+    assert answer.count("\n| ") == 2 + report.page.locator(".ranking tbody tr").count()
     report.page.get_by_label("Filter the rows").fill("")
     report.page.wait_for_function("!location.hash.includes('rows=')")
 
