@@ -50,7 +50,7 @@ def start(name: str, run: Path, settings: Mapping[str, Any], *, step: int) -> An
         # What an earlier session wrote beyond its last checkpoint is taken back.
         tracker: Any = tracking.TensorBoardTracker(name, str(place), purge_step=step + 1 if step else None)
     elif name == "wandb":
-        tracker = tracking.WandBTracker(PROJECT, name=run.name, dir=str(place), resume="allow", id=run.name)
+        tracker = tracking.WandBTracker(PROJECT, name=run.name, dir=str(place))
     else:
         tracker = tracking.MLflowTracker(PROJECT, logging_dir=(place / name).resolve().as_uri(), run_name=run.name)
     tracker.start()

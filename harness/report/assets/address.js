@@ -29,7 +29,7 @@ function takeAddress(data, state, table) {
   if (!state) return;
   const { settings, first, series } = data.about;
   const asked = FACETS.filter(([name]) => words.has(name));
-  const kept = (setting) => asked.filter(([name]) => facet(setting, name) === words.get(name)).length * FACETS.length
+  const kept = (setting) => asked.filter(([name]) => facet(setting, name) === words.get(name)).length * (FACETS.length + 1)
     + FACETS.filter(([name]) => facet(setting, name) === facet(settings[first.setting], name)).length;
   state.setting = settings.reduce((best, setting, at) => (kept(setting) > kept(settings[best]) ? at : best), first.setting);
   const [n, m] = [Number(words.get("n")), words.get("m")];
