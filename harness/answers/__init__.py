@@ -1,7 +1,8 @@
 """What stored rows say: which is faster, from which n, which to take.
 
-compare (two runs) · crossover, measure_crossover (from which n A beats B) · recommend, measure_candidates (which to
-take at n) · limits, known, headline, candidates, wording, terminal, document (theirs) · closing (the sentence that a
-run ends with) · policy (what to take among equals, as a file) · scaling (what sequence-parallel ranks would do).
+compare (two runs) · history, steps (a case over commits) · crossover, measure_crossover (from which n A beats B) ·
+recommend, measure_candidates (which to take at n) · limits, known, headline, candidates, wording, terminal, document
+(theirs) · closing (the sentence that a run ends with) · policy (what to take among equals, as a file) · scaling (what
+sequence-parallel ranks would do).
 May import sweep, to measure what is missing, figures and what is below.
 """

@@ -2,16 +2,18 @@
 
     for line in compare(Path("results/a"), Path("results/b")): print(line)
 
-Times are compared only between runs of one machine; everything else always. A case is matched by its case_id.
+Times are compared only between runs of one machine; everything else always. A case is matched by its case_id, on the
+same machine where both sides have it there; a side of several runs has the newest row of each.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness import stats
 from harness.errors import NothingToCompare, UsageError, unknown
@@ -19,9 +21,6 @@ from harness.store import contention
 from harness.store import runs as store
 from harness.store.record import DTYPES, PHASES, TASK_UNITS, UNITS
 from harness.store.selection import place, sort_key
-
-if TYPE_CHECKING:
-    import pandas
 
 TIMED = ("latency", "host", "first_call", "throughput", "flops_rate", "roofline_fraction", "energy")
 EXACT = ("flops", "peak_memory", "bytes_moved", "kernels")
@@ -48,10 +47,21 @@ class Line:
     contended: str = ""
 
 
+@dataclass(frozen=True)
+class _Figure:
+    """A row, and the raw samples behind it."""
+
+    row: Any
+    raw: Any
+
+
 def compare(
-    a: Path, b: Path, *, metrics: tuple[str, ...] = ("latency",), keep: Callable[[Any], Any] = lambda frame: frame
-) -> list[Line]:
-    """The lines of every case that either run holds, by variant, scope, phase, dtype, n and m.
+    a: Path | Sequence[Path], b: Path | Sequence[Path], *, metrics: tuple[str, ...] = ("latency",),
+    keep: Callable[[Any], Any] = lambda frame: frame,
+) -> list[Line]:  # fmt: skip
+    """The lines of every case that either side holds, by variant, scope, phase, dtype, n and m. A side: runs, or one.
+
+    keep: the rows of both sides together that are meant.
 
     keep: the rows of both runs together that are meant.
     Raises UsageError for an unknown metric, StoreError for a folder that is no run, NothingToCompare when the runs
@@ -60,22 +70,17 @@ def compare(
     for name in metrics or ("",):
         if name not in UNITS | TASK_UNITS:
             raise UsageError(unknown("metric", name, UNITS | TASK_UNITS))
-    import pandas
-
-    frames: list[Any] = [store.read(folder) for folder in (a, b)]
-    both: Any = pandas.concat([frame.assign(side=at) for at, frame in enumerate(frames)], ignore_index=True)
-    meant = keep(both)
-    frames = [meant[meant["side"] == at] for at in range(len(frames))]
-    shared = set(frames[0]["case_id"]) & set(frames[1]["case_id"])
-    if not shared:
-        raise NothingToCompare(f"{a} and {b} share no case: they differ in variant, size, dtype, phase or device")
-    samples = [_samples(folder) for folder in (a, b)]
-    tables = [_table(frame) for frame in frames]
-    found = {**tables[0], **tables[1]}
-    keys = sorted((key for key in found if key[1] in metrics), key=lambda key: _place(found[key], metrics))
+    folders = [[side] if isinstance(side, Path) else list(side) for side in (a, b)]
+    sides = [_side(read) for read in _meant(folders, keep)]
+    names = [", ".join(map(str, side)) for side in folders]
+    if not {case for case, _ in sides[0]} & {case for case, _ in sides[1]}:
+        told = " and ".join(names)
+        raise NothingToCompare(f"{told} share no case: they differ in variant, size, dtype, phase or device")
+    keys = [key for key in {**sides[0], **sides[1]} if key[1] in metrics]
     if not keys:
-        raise NothingToCompare(f"neither {a} nor {b} holds {', '.join(metrics)}")
-    return [_line(key, tables[0].get(key), tables[1].get(key), samples) for key in keys]
+        raise NothingToCompare(f"neither {names[0]} nor {names[1]} holds {', '.join(metrics)}")
+    pairs = [pair for key in keys for pair in _pairs(sides[0].get(key, {}), sides[1].get(key, {}))]
+    return [_line(*pair) for pair in sorted(pairs, key=lambda pair: _place((pair[1] or pair[0]).row, metrics))]
 
 
 def _place(row: Any, metrics: tuple[str, ...]) -> tuple[Any, ...]:
@@ -86,12 +91,13 @@ def _place(row: Any, metrics: tuple[str, ...]) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def _line(key: tuple[str, str], a: Any, b: Any, samples: list[dict[tuple[str, str], Any]]) -> Line:
-    row = b if b is not None else a
+def _line(first: _Figure | None, second: _Figure | None) -> Line:
+    a, b = (None if side is None else side.row for side in (first, second))
+    row: Any = b if b is not None else a
     size = f"n={row.n}" + ("" if _none(row.m) else f" m={row.m}") + f" b={row.b} h={row.h} d={row.d}"
     told = [*filter(None, [row.options]), *([f"seed={row.seed}"] if row.seed else [])]
     facts: dict[str, Any] = {
-        "case_id": key[0], "metric": key[1], "unit": row.unit,
+        "case_id": row.case_id, "metric": row.metric, "unit": row.unit,
         "case": " ".join([f"{row.attention}:{row.backend}".rstrip(":"), size, row.dtype, row.phase, row.scope, *told]),
     }  # fmt: skip
     figures = [
@@ -107,11 +113,11 @@ def _line(key: tuple[str, str], a: Any, b: Any, samples: list[dict[tuple[str, st
             return Line(**facts, **nothing, verdict="not comparable", reason=reason)
         if not math.isfinite(side.value):
             return Line(**facts, **nothing, verdict="not comparable", reason=f"no finite figure in run {name}")
-    return Line(**facts, **_judge(key, a, b, samples))
+    return Line(**facts, **_judge(a, b, raw=[side.raw for side in (first, second) if side is not None]))
 
 
-def _judge(key: tuple[str, str], a: Any, b: Any, samples: list[dict[tuple[str, str], Any]]) -> dict[str, Any]:
-    first, second, metric = float(a.value), float(b.value), key[1]
+def _judge(a: Any, b: Any, *, raw: Sequence[Any]) -> dict[str, Any]:
+    first, second, metric = float(a.value), float(b.value), a.metric
     judged: dict[str, Any] = {
         "a": first,
         "b": second,
@@ -138,10 +144,10 @@ def _judge(key: tuple[str, str], a: Any, b: Any, samples: list[dict[tuple[str, s
         known = all(math.isfinite(end) and end > 0 for end in ends)
         judged |= {"low": ends[2] / ends[1], "high": ends[3] / ends[0]} if known else {}
         return judged | {"verdict": "inconclusive", "reason": doubts, "contended": doubts}
-    if metric != "latency" or any(len(table.get(key, ())) < FEWEST for table in samples):
+    if metric != "latency" or any(len(each) < FEWEST for each in raw):
         return judged | {"verdict": "inconclusive", "reason": f"needs at least {FEWEST} raw samples in both runs"}
     try:
-        ratio, low, high = stats.ratio_interval(samples[1][key], samples[0][key])
+        ratio, low, high = stats.ratio_interval(raw[1], raw[0])
     except ValueError as error:
         return judged | {"verdict": "inconclusive", "reason": f"the raw samples are damaged: {error}"}
     judged |= {"ratio": ratio, "low": low, "high": high}
@@ -155,15 +161,40 @@ def _judge(key: tuple[str, str], a: Any, b: Any, samples: list[dict[tuple[str, s
     return judged | {"verdict": "inconclusive", "reason": reason}
 
 
-def _table(frame: pandas.DataFrame) -> Mapping[tuple[str, str], Any]:
-    rows: Any = frame.itertuples(index=False)
-    return {(row.case_id, row.metric): row for row in rows}
+def _meant(sides: Sequence[Sequence[Path]], keep: Callable[[Any], Any]) -> list[list[tuple[Path, Any]]]:
+    """(folder, rows that are meant) of each run of each side."""
+    import pandas
+
+    runs = [(at, folder) for at, side in enumerate(sides) for folder in side]
+    frames = [store.read(folder).assign(read=place) for place, (_, folder) in enumerate(runs)]
+    meant: Any = keep(pandas.concat(frames, ignore_index=True))
+    return [
+        [(folder, meant[meant["read"] == place]) for place, (at, folder) in enumerate(runs) if at == side]
+        for side in range(len(sides))
+    ]  # fmt: skip
 
 
-def _samples(folder: Path) -> dict[tuple[str, str], Any]:
-    frame = store.read_samples(folder)
-    groups: Any = frame.groupby(["case_id", "metric"])
-    return {key: group["value"].to_numpy() for key, group in groups}
+def _side(frames: Sequence[tuple[Path, Any]]) -> dict[tuple[str, str], dict[str, _Figure]]:
+    """The newest figure of each (case, metric) on each machine, from one run or several."""
+    found: dict[tuple[str, str], dict[str, _Figure]] = {}
+    for folder, frame in sorted(frames, key=lambda pair: str(pair[1]["time_utc"].max())):
+        groups: Any = store.read_samples(folder).groupby(["case_id", "metric"])
+        raw = {key: group["value"].to_numpy() for key, group in groups}
+        rows: Any = frame.itertuples(index=False)
+        for row in rows:
+            key = row.case_id, row.metric
+            found.setdefault(key, {})[row.machine] = _Figure(row, raw.get(key, ()))
+    return found
+
+
+def _pairs(
+    a: dict[str, _Figure], b: dict[str, _Figure]
+) -> Iterator[tuple[_Figure | None, _Figure | None]]:  # fmt: skip
+    """Figures of one case and metric by machine: those of one machine together, then the others as they come."""
+    both = [machine for machine in a if machine in b]
+    yield from ((a[machine], b[machine]) for machine in both)
+    left, right = ([one for machine, one in side.items() if machine not in both] for side in (a, b))
+    yield from zip_longest(left, right)
 
 
 def _none(value: Any) -> bool:

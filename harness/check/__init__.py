@@ -9,6 +9,7 @@ baseline     the committed file of deterministic values
 gate         all of the above, in order; verdict and output say what came out
 rules        what was tried for telling a slowdown, and which of it is used
 selftest, pool, peers, account    the gate's own error rates on this machine
+contributed, judged    what a stored run of somebody else must pass
 
 May import sweep and what is below.
 """

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import secrets
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -24,6 +25,7 @@ from harness.check.deterministic import IMPLAUSIBLE_BELOW, METRICS, TOOLCHAIN_BO
 from harness.check.verdict import Finding, Verdict
 from harness.errors import Failure, NothingToCompare, brief, reason
 from harness.store import runs as store
+from harness.store.csvfile import CsvFile, check_header
 from harness.store.record import COLUMNS, Case, Reading, Row
 from harness.store.replacing import replacing
 from harness.store.rows import LEFT_OUT
@@ -84,10 +86,15 @@ def run_id(cases: Sequence[Case]) -> str:
     return f"baseline-{len(cases)}-{hashlib.sha256(names.encode()).hexdigest()[:12]}"
 
 
-def rows_of(measured: Sequence[tuple[Case, Facts, Sequence[float]]], *, machine: str, commit: str) -> list[Row]:
-    """The rows of a baseline: each case's facts and, where there are any, the medians of its processes in ms."""
+def rows_of(
+    measured: Sequence[tuple[Case, Facts, Sequence[float]]], *, machine: str, commit: str, name: str = ""
+) -> list[Row]:  # fmt: skip
+    """The rows of a baseline: each case's facts and, where there are any, the medians of its processes in ms.
+
+    name: their run_id, that of the cases by default.
+    """
     now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
-    name = run_id([case for case, _, _ in measured])
+    name = name or run_id([case for case, _, _ in measured])
     rows = []
     for case, facts, medians in measured:
         readings = [_definition(facts), *(_keyed(facts.readings[metric], facts.toolchain) for metric in METRICS)]
@@ -115,6 +122,28 @@ def write(path: Path, rows: Sequence[Row]) -> None:
             writer.writerows(row.cells() for row in rows)
     except OSError as error:
         raise Failure(f"cannot write {path}: {reason(error)}") from None
+
+
+def append(path: Path, measured: Sequence[tuple[Case, Facts, Sequence[float]]], *, machine: str, commit: str) -> None:
+    """Add what one check measured to a history, which `harness history` reads. Raises Failure, StoreError for no such.
+
+    A file that another check is writing at this moment is refused, as is one with other columns.
+    """
+    check_header(path, COLUMNS, links=True)
+    name = f"check-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+    rows = rows_of(measured, machine=machine, commit=commit, name=name)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = CsvFile(path, COLUMNS)
+    except OSError as error:
+        raise Failure(f"cannot write {path}: {reason(error)}") from None
+    try:
+        if not file.lock():
+            raise Failure(f"{path} is being written by another check")
+        file.mend()
+        file.append(row.cells() for row in rows)
+    finally:
+        file.close()
 
 
 def compare_timing(name: str, stored: Reading | None, medians: Sequence[float]) -> Finding:

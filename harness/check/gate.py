@@ -39,6 +39,7 @@ class Options:
     against: str | None = None
     baseline: Path | None = None
     update: Path | None = None
+    history: Path | None = None
     pairs: int = 12
     seconds: float = SECONDS
     threads: int = THREADS
@@ -131,8 +132,16 @@ class _Measurement:
         findings += self._time(timed, session)
         self._report.findings = findings
         self._report.machine, self._report.device = session["machine"], session["device"]
+        measured = [
+            (case.head.case, self.head_facts[case.name], self.medians.get(case.name, []))
+            for case in planned
+            if case.head and case.name in self.head_facts and self.head_facts[case.name].status == "ok"
+        ]
         if self.options.update:
-            self._update(planned, session)
+            self._update(self.options.update, measured, session)
+        if self.options.history and measured:
+            baseline.append(self.options.history, measured, machine=session["machine"], commit=self.head.commit)
+            self._report.notes.append(f"{self.options.history}: {len(measured)} cases of {self.head.commit} were added")
         return self._report
 
     def _plan(self) -> tuple[list[Planned], Mapping[str, Any]]:
@@ -227,25 +236,19 @@ class _Measurement:
             if case.head
         ]
 
-    def _update(self, planned: Sequence[Planned], session: Mapping[str, Any]) -> None:
+    def _update(
+        self, path: Path, measured: Sequence[tuple[Case, Facts, Sequence[float]]], session: Mapping[str, Any]
+    ) -> None:  # fmt: skip
         """Write the baseline, unless anything failed, regressed or is missing."""
-        assert self.options.update is not None
         bad = [f for f in accept(self._report.findings, self.options.accept) if f.verdict in baseline.REFUSED]
         if bad:
-            self._report.notes.append(
-                f"{self.options.update} was not written: {bad[0].case} {bad[0].check} is {bad[0].verdict}"
-            )
+            self._report.notes.append(f"{path} was not written: {bad[0].case} {bad[0].check} is {bad[0].verdict}")
             return
-        measured = [
-            (case.head.case, self.head_facts[case.name], self.medians.get(case.name, []))
-            for case in planned
-            if case.head and self.head_facts[case.name].status == "ok"
-        ]
         if not measured:
-            raise Failure(f"{self.options.update} was not written: no case could be measured")
+            raise Failure(f"{path} was not written: no case could be measured")
         rows = baseline.rows_of(measured, machine=session["machine"], commit=self.head.commit)
-        baseline.write(self.options.update, rows)
-        self._report.updated = str(self.options.update)
+        baseline.write(path, rows)
+        self._report.updated = str(path)
 
 
 def _unchanged(

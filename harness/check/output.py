@@ -24,6 +24,7 @@ MEANING = {
 NOT_XML = re.compile("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]")
 BAD = ("failed", *WORSE)
 WIDEST, NARROWEST = 104, 40
+COMMENT, LONGEST_COMMENT = "<!-- attention-harness check -->", 65_000  # GitHub takes 65,536 letters
 
 
 def table(report: Report, code: int, *, width: int | None = None) -> str:
@@ -90,6 +91,23 @@ def markdown(report: Report, code: int) -> str:
         lines.append("| " + " | ".join(_markdown(cell) for cell in cells) + " |")
     lines += ["", *(f"- {_markdown(note)}" for note in report.notes), "", _sum(report, code), ""]
     return "\n".join(lines)
+
+
+def comment(report: Report, code: int) -> str:
+    """For a comment on a pull request: the same below a mark to find it by, cut where a comment may be no longer."""
+    text = f"{COMMENT}\n{markdown(report, code)}"
+    if len(text) <= LONGEST_COMMENT:
+        return text
+    lines = text.splitlines()
+    rows = [at for at, line in enumerate(lines) if line.startswith("| ")][1:]  # without the heading
+    end = _sum(report, code)
+    room, kept = LONGEST_COMMENT - len(end) - 200, 0
+    for at in rows:
+        if sum(map(len, lines[: at + 1])) + at > room:
+            break
+        kept += 1
+    first = lines[: rows[kept]] if kept < len(rows) else lines[: rows[-1] + 1]
+    return "\n".join([*first, "", f"{len(rows) - kept} more cases: the job's summary has them.", "", end, ""])
 
 
 def workflow_commands(report: Report) -> list[str]:

@@ -21,6 +21,7 @@ LOG_EVERY_S = 10.0
 
 def options(
     given: Mapping[str, Any], *, against: str, baseline: Path | None, update: Path | None, junit: Path | None,
+    comment: Path | None, history: Path | None,
     thorough: bool, pairs: int, seconds: float, threads: int, quick: bool, accept: Sequence[str], base_python: str,
 ) -> Options:  # fmt: skip
     """The gate's options. Raises UsageError for combinations that contradict each other, and for files that could not
@@ -36,13 +37,13 @@ def options(
     if pairs and (pairs <= FEWEST_PAIRS or pairs % 2):
         raise UsageError(f"--pairs takes an even number of at least {FEWEST_PAIRS + 1}, not {pairs}")
     timing(seconds=seconds, threads=threads)
-    for option, path in (("--update", update), ("--junit", junit)):
+    for option, path in (("--update", update), ("--junit", junit), ("--comment", comment), ("--history", history)):
         if path is not None:
             _writable(option, path)
     if base_python and not os.access(base_python, os.X_OK):
         raise UsageError(f"--base-python {base_python}: not an interpreter that can be run")
     return Options(
-        given=given, against=against or None, baseline=baseline, update=update,
+        given=given, against=against or None, baseline=baseline, update=update, history=history,
         pairs=pairs or (PAIRS_THOROUGH if thorough else PAIRS), seconds=seconds, threads=threads, quick=quick,
         accept=[name.strip() for text in accept for name in text.split(",") if name.strip()],
         base_python=base_python or None,

@@ -43,6 +43,12 @@ def command(
     ),
     as_json: bool = typer.Option(False, "--json", help="One JSON document on stdout instead of the table."),
     quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress on stderr; warnings stay."),
+    comment: Path | None = typer.Option(
+        None, "--comment", help="Write the table in Markdown, for a pull request.", show_default=False
+    ),
+    history: Path | None = typer.Option(
+        None, "--history", help="Add what head measured to this CSV, for harness history.", show_default=False
+    ),
     junit: Path | None = typer.Option(None, "--junit", help="Write JUnit XML.", show_default=False),
     self_test: Path | None = typer.Option(
         None, "--self-test", help="Measure the gate's own error rates into this folder.", show_default=False
@@ -75,8 +81,9 @@ def command(
         finally:
             progress.close()
     asked = options(
-        given, against=against, baseline=baseline, update=update, junit=junit, thorough=thorough, pairs=pairs,
-        seconds=seconds, threads=threads, quick=quick, accept=accept, base_python=base_python,
+        given, against=against, baseline=baseline, update=update, junit=junit, comment=comment, history=history,
+        thorough=thorough, pairs=pairs, seconds=seconds, threads=threads, quick=quick, accept=accept,
+        base_python=base_python,
     )  # fmt: skip
     progress = Progress(quiet=quiet)
     try:
@@ -90,6 +97,8 @@ def command(
     else:
         print(output.table(report, code, width=terminal_width() if sys.stdout.isatty() else None))
     progress.github(report, code)
+    if comment is not None:
+        publish(comment, output.comment(report, code))
     if junit is not None:  # last: what cannot be written must not cost the verdict
         publish(junit, output.junit(report))
     return code

@@ -9,7 +9,10 @@ import typer
 
 def command(
     runs: list[Path] = typer.Argument(
-        None, metavar="[RUN]...", help="Run folders; the newest one under results/ by default.", show_default=False
+        None,
+        metavar="[RUN]...",
+        show_default=False,
+        help="Runs, or folders that hold runs; the newest run under results/ by default.",
     ),
     out: Path | None = typer.Option(
         None, "--out", help="The file to write. Default: report.html in the run's folder.", show_default=False
@@ -22,14 +25,14 @@ def command(
     """Write one self-contained HTML file: the answer, interactive charts, every row, failures and the environment."""
     import json
 
-    from harness.door.stored import Run
+    from harness.door.stored import read
     from harness.store import runs as store
     from harness.store.table import write
 
-    folders = list(dict.fromkeys(runs or [store.newest_run(Path("results"))]))
-    target = Run(tuple(folders)).report(out, by=by)
+    run = read(list(dict.fromkeys(runs or [store.newest_run(Path("results"))])))
+    target = run.report(out, by=by)
     if as_json:
-        document = {"report": str(target), "bytes": target.stat().st_size, "runs": list(map(str, folders))}
+        document = {"report": str(target), "bytes": target.stat().st_size, "runs": list(map(str, run.paths))}
         write(json.dumps(document, indent=2) + "\n")
     else:
         write(f"{target}\n")

@@ -14,7 +14,8 @@ from harness.cli._axes import with_axes
 def command(
     given: dict[str, Any],
     out: Path | None = typer.Option(None, "--out", help="Run folder. Default: results/<time>.", show_default=False),
-    resume: bool = typer.Option(False, "--resume", help="Finish what --out, or the newest run, lacks."),
+    name: str | None = typer.Option(None, "--name", help="Run folder results/NAME.", show_default=False),
+    resume: bool = typer.Option(False, "--resume", help="Finish what --out or --name, or the newest run, lacks."),
     as_json: bool = typer.Option(False, "--json", help="One JSON document on stdout instead of the table."),
     quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress on stderr; warnings stay."),
     engine: str = typer.Option(
@@ -43,7 +44,7 @@ def command(
 
     from harness.cases.sharing import is_follower
     from harness.door.engine import Choice
-    from harness.door.measure import fresh, measured
+    from harness.door.measure import fresh, measured, under_name
     from harness.door.progress import Progress
     from harness.errors import FAILURE, OK
     from harness.store import runs as store
@@ -55,7 +56,7 @@ def command(
 
         return serve()
     choice = Choice.parse(engine, address=address, devices=devices, given=given)
-    folder = out or (store.newest_run if resume else fresh)(Path("results"))
+    folder = under_name(name, out=out) or (store.newest_run if resume else fresh)(Path("results"))
     progress = Progress(quiet=quiet)
     try:
         result = measured(given, folder, choice=choice, listener=progress, resume=resume)

@@ -36,6 +36,9 @@ def command(
     ),
     device: str = typer.Option("auto", "--device", help="auto, cpu, cuda or cuda:<index>."),
     until: int | None = typer.Option(None, "--until", help="Stop, saved, after this step.", show_default=False),
+    track: str = typer.Option(
+        "", "--track", metavar="NAME", help="Log to tensorboard, wandb or mlflow as well.", show_default=False
+    ),
     resume: bool = typer.Option(False, "--resume", help="Go on with --out where it was stopped."),
     as_json: bool = typer.Option(False, "--json", help="One JSON document on stdout instead of the table."),
     quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress on stderr."),
@@ -49,6 +52,7 @@ def command(
     from harness.cli import _vision
 
     try:
+        from harness.vision import tracking
         from harness.vision import train as training
     except ModuleNotFoundError as error:
         raise _vision.missing_extra(error) from None
@@ -67,12 +71,15 @@ def command(
         task, folder if resume else None, data=data, model=model, attention=attention, anchors=anchors, settings=set_,
         recipe={**_vision.pairs(recipe, option="--recipe", example="ema=0.999"), **numbers}, plugins=plugin,
     )  # fmt: skip
+    tracking.check(track)
     if until is not None and until < 1:
         raise UsageError(f"--until takes a step from 1 on, not {until}")
     store.check_folder(folder, resume=resume) if _first() else None
     progress = _vision.Progress(quiet=quiet, main=_first())
     try:
-        outcome = training.train(plan, folder, listener=progress, device=_device(device), resume=resume, until=until)
+        outcome = training.train(
+            plan, folder, listener=progress, device=_device(device), resume=resume, until=until, track=track
+        )
     except KeyboardInterrupt as stopped:
         again = f"go on with: harness train --resume --out {shlex.quote(str(folder))}"
         kept = str(stopped) or ("at once; the last checkpoint is kept" if (folder / LAST).is_file() else "")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -20,8 +20,7 @@ from harness.cases.problems import asked_problems
 from harness.cases.space import Sweep
 from harness.door.defined import named
 from harness.door.measure import Keys, over_file
-from harness.door.stored import Only, Run, kept
-from harness.errors import UsageError
+from harness.door.stored import Only, Run, kept, read
 from harness.store.contention import banner
 from harness.store.problem import DEFAULT, PROBLEM_KEYS
 from harness.store.table import folded
@@ -58,18 +57,20 @@ class Comparison:
         return {"a": str(self.a), "b": str(self.b), "lines": [asdict(line) for line in self.lines]}
 
     def __repr__(self) -> str:
-        doubted = sum(bool(line.contended) for line in self.lines)
-        texts = [folded(banner(doubted, len(self.lines), "comparison"), 2)] if doubted else []
-        for line in self.lines:
-            values = " → ".join("-" if value is None else f"{value:.4g}" for value in (line.a, line.b))
+        told = [line for line in self.lines if line.verdict not in UNTOLD]
+        doubted = sum(bool(line.contended) for line in told)
+        texts = [folded(banner(doubted, len(told), "comparison"), 2)] if doubted else []
+        for line in told:
             ratio = "" if line.ratio is None else f"  ×{line.ratio:.3f}"
             interval = "" if line.low is None else f" ({line.low:.3f} to {line.high:.3f})"
-            reason = f"  [{line.reason}]" if line.verdict in UNTOLD else "  contended" if line.contended else ""
-            text = f"{line.verdict:<14} {line.case}  {line.metric} {values} {line.unit}{ratio}{interval}{reason}"
+            values = f"{line.a:.4g} → {line.b:.4g} {line.unit}"
+            doubt = "  contended" if line.contended else ""
+            text = f"{line.verdict:<14} {line.case}  {line.metric} {values}{ratio}{interval}{doubt}"
             texts.append(folded(text, 15))
         counted = Counter(line.verdict for line in self.lines)
-        texts += ["", ", ".join(f"{count} {verdict}" for verdict, count in counted.most_common())]
-        told = sorted((line for line in self.lines if line.verdict not in UNTOLD), key=_inconclusive)
+        texts += [*([""] if told else []), ", ".join(f"{count} {verdict}" for verdict, count in counted.most_common())]
+        texts += [folded(text, 2) for text in _rest(self.lines)]
+        told.sort(key=_inconclusive)
         for reason in dict.fromkeys(line.reason for line in told):
             wide = all(_inconclusive(line) for line in told if line.reason == reason)
             texts.append(folded(f"inconclusive: {reason}" if wide else reason, 2))
@@ -124,13 +125,14 @@ def compare(
 ) -> Comparison:  # fmt: skip
     """Two stored runs: the ratio b/a of each case with its interval, and what it does not show.
 
-    which: the rows meant, as in Run.table. Raises UsageError for an unknown metric and for what neither run holds,
+    which: the rows meant, as in Run.table. A side may be several runs, or a folder that holds runs: then the newest
+    figure of each case and machine counts. Raises UsageError for an unknown metric and for what neither side holds,
     NothingToCompare when the runs share no case.
     """
     texts = [metrics] if isinstance(metrics, str) else metrics
     names = tuple(name.strip() for text in texts for name in text.split(",") if name.strip())
-    first, second = _path(a), _path(b)
-    lines = comparing.compare(first, second, metrics=names, keep=lambda frame: kept(frame, which))
+    (first, sides_a), (second, sides_b) = _side(a), _side(b)
+    lines = comparing.compare(sides_a, sides_b, metrics=names, keep=lambda frame: kept(frame, which))
     return Comparison(first, second, tuple(lines))
 
 
@@ -159,12 +161,22 @@ def crossover(
     return Crossing(a=names[0], b=names[1], device=device, answer=answer, problem=problem)
 
 
-def _path(one: Stored) -> Path:
-    if not isinstance(one, Run):
-        return Path(one)
-    if len(one.paths) != 1:
-        raise UsageError(f"compare takes one run on each side; {one.folder} holds {len(one.paths)}: take one of .runs")
-    return one.paths[0]
+def _side(one: Stored) -> tuple[Path, list[Path]]:
+    """What a side is called, and its runs."""
+    run = one if isinstance(one, Run) else read(one)
+    return (run.paths[0] if len(run.paths) == 1 else run.folder), [*run.paths]
+
+
+def _rest(lines: Iterable[comparing.Line]) -> list[str]:
+    """`12 missing: run B lacks this case or metric; such as flash:torch n=1024 …` a reason, the most common first."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for line in lines:
+        if line.verdict in UNTOLD:
+            found.setdefault((line.verdict, line.reason), []).append(line.case)
+    return [
+        f"{len(cases)} {verdict}: {reason}; {'such as ' if len(cases) > 1 else ''}{cases[0]}"
+        for (verdict, reason), cases in sorted(found.items(), key=lambda item: -len(item[1]))
+    ]
 
 
 def _inconclusive(line: comparing.Line) -> bool:

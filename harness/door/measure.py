@@ -19,7 +19,7 @@ from harness.door.bar import listening
 from harness.door.defined import Defined, named
 from harness.door.engine import Choice
 from harness.door.stored import Run, read
-from harness.errors import UsageError
+from harness.errors import UsageError, brief
 from harness.store import runs as store
 from harness.sweep import conduct
 
@@ -60,8 +60,9 @@ class Keys(TypedDict, total=False):
 
 
 def run(
-    *, out: str | Path | None = None, resume: bool = False, config: str | Path | None = None, progress: bool = True,
-    engine: str = "local", address: str | None = None, devices: str | None = None, **keys: Unpack[Keys],
+    *, out: str | Path | None = None, name: str | None = None, resume: bool = False, config: str | Path | None = None,
+    progress: bool = True, engine: str = "local", address: str | None = None, devices: str | None = None,
+    **keys: Unpack[Keys],
 ) -> Run:  # fmt: skip
     """Measure a sweep in worker processes and return its rows; what `harness run` does, with the same words.
 
@@ -71,6 +72,7 @@ def run(
     out: the run's folder. Without one it is a temporary folder, deleted as Python ends: `save` of the Run keeps it.
     resume: finish what `out` lacks, such as after an interrupt; rows are written as they are measured. Keys may be
         left out, those given must be as before; code (plugins, and functions in `attention`) is named again.
+    name: of a folder under results/, in place of `out`.
     config: a sweep file; keys go on top of it. progress: a bar on stderr or in the notebook; warnings are Python's.
     engine, address, devices: as `harness run` has them.
 
@@ -83,9 +85,10 @@ def run(
         )
     given, defined = split(over_file(Path(config) if config else None, keys))
     choice = Choice.parse(engine, address=address, devices=devices, given=given)
-    if resume and out is None:
+    kept = under_name(name, out=Path(out) if out is not None else None)
+    if resume and kept is None:
         raise UsageError("resume=True needs out=, the folder of the run to go on with")
-    folder = Path(out) if out is not None else _temporary_folder()
+    folder = kept or _temporary_folder()
     try:
         with listening(progress=progress) as listener:
             measured(given, folder, choice=choice, listener=listener, resume=resume, defined=defined)
@@ -160,6 +163,17 @@ def fresh(results: Path) -> Path:
     while (folder := results / (name if number == 1 else f"{name}-{number}")).exists():
         number += 1
     return folder
+
+
+def under_name(name: str | None, *, out: Path | None, results: Path = Path("results")) -> Path | None:
+    """results/NAME, or `out` where no name is given. Raises UsageError for both, and for what names no folder there."""
+    if name is None:
+        return out
+    if out is not None:
+        raise UsageError(f"--name {brief(name)} and --out {out} are two folders; give one of them")
+    if not name.strip() or name.startswith(".") or "/" in name or not name.isprintable():
+        raise UsageError(f"--name takes the name of a folder under {results}/, such as paper-2, not {brief(name)!r}")
+    return results / name
 
 
 def _several(value: Any) -> bool:

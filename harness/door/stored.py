@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 from harness import figures
 from harness.cases.filters import only, words
 from harness.door.tables import Tables
-from harness.door.together import together
 from harness.errors import NothingToCompare, UsageError, reason, unknown
-from harness.store import markup, pivot, table
+from harness.figures._together import together
+from harness.figures._wish import Wish
+from harness.store import folders, markup, pivot, table
 from harness.store import runs as store
 from harness.store.replacing import replacing
+from harness.store.rows import RowsLeftOut
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,6 +33,10 @@ if TYPE_CHECKING:
 
 Values = str | int | Iterable[str | int]
 MOST_LINES = 60
+
+
+class RunLeftOut(RowsLeftOut):
+    """A run below a folder could not be read; the others were."""
 
 
 class Only(TypedDict, total=False):
@@ -116,23 +122,34 @@ class Run:
             raise UsageError(f"--columns takes one axis that --rows does not name, not {columns!r}")
         frame = self._drawn.frame
         if frame.empty:
-            raise NothingToCompare(f"{self._name} holds no rows yet")
+            raise NothingToCompare(f"{self.name} holds no rows yet")
         metrics = words(_texts(metric), what="metric in this run", valid=list(dict.fromkeys(frame["metric"])))
         frame = kept(frame, which)
         found = [one for name in metrics for one in pivot.pivot(frame, name, rows_by=down, columns_by=across[0])]
         if not found:
-            raise NothingToCompare(f"{self._name} holds no case of all that was asked for at once")
+            raise NothingToCompare(f"{self.name} holds no case of all that was asked for at once")
         return Tables(tuple(found))
 
-    def plot(self, figure: str = "latency", *, title: str = "", by: str = "latency", **which: Unpack[Only]) -> Figure:
-        """One figure (`harness plot` lists them) as matplotlib's; in a notebook it shows. by: as in `draw`.
+    @property
+    def caption(self) -> str:
+        """On which device, with which versions and by which command it was measured: what stands under a table."""
+        from harness.door.captions import caption
+
+        return caption(self.parts)
+
+    def plot(
+        self, figure: str = "", *, by: str = "latency", title: str = "", size: str = "", scale: str = "",
+        style: str = "", x: str = "", y: str = "", **which: Unpack[Only],
+    ) -> Figure:  # fmt: skip
+        """One figure (latency; `harness plot` lists them) as matplotlib's; in a notebook it shows. See `draw`.
 
         Raises UsageError for an unknown one and where it takes several sheets, naming what to choose among;
         NothingToCompare where this run has nothing for it.
         """
-        name = words([figure], what="figure", valid=figures.names())[0]
+        wish = self._wish(figure, title=title, size=size, scale=scale, style=style, x=x, y=y)
+        name = wish.over or words([figure or "latency"], what="figure", valid=figures.names())[0]
         try:
-            sheets = figures.draw(self._only(which, by), name, title=title)
+            sheets = figures.draw(replace(self._only(which, by), wish=wish), name)
         except figures.Skip as reason:
             raise NothingToCompare(f"{name}: {reason}") from None
         if len(sheets) != 1:
@@ -145,18 +162,44 @@ class Run:
 
     def draw(
         self, figure: str | Sequence[str] = (), *, out: str | Path | None = None,
-        formats: str | Sequence[str] = figures.FORMATS, by: str = "latency", **which: Unpack[Only],
+        formats: str | Sequence[str] = figures.USUAL, by: str = "latency", title: str = "", size: str = "",
+        scale: str = "", style: str = "", x: str = "", y: str = "", **which: Unpack[Only],
     ) -> figures.Outcome:  # fmt: skip
         """Write figures (all by default) as files into `out`, by default `figures/` in the run's folder.
 
         by: whose time latencies are: latency (the device's), host, or eager (the longer); one and the same on a CPU.
+        title: a line above; size: inches, "5" or "5x3"; scale: log or linear, of values over n; style: one of
+        matplotlib's or a file, on top of ours; x, y: instead of figures, a metric over an axis or another metric.
         Returns the files of each figure, and of each that was skipped the reason.
         """
         chosen = words(_texts(figure), what="figure", valid=figures.names()) or figures.names()
         kinds = words(_texts(formats), what="format", valid=figures.FORMATS)
-        drawn = self._only(which, by)
+        wish = self._wish(figure, title=title, size=size, scale=scale, style=style, x=x, y=y)
+        drawn = replace(self._only(which, by), wish=wish)
         target = Path(out) if out is not None else store.inside(self.folder, "figures")
         return figures.write(drawn, chosen, target, formats=kinds)
+
+    def export(
+        self, path: str | Path | None = None, *, to: str = "parquet", samples: bool = False, **which: Unpack[Only]
+    ) -> Path:
+        """Write the rows, or the raw samples, of all its runs as one Parquet or CSV file; NAME.parquet here by default.
+
+        A Parquet has the environment of each run in its metadata: pandas.read_parquet(path).attrs["environments"].
+        Raises UsageError, NothingToCompare where nothing is left, Failure without pyarrow.
+        """
+        from harness.door.exporting import write
+
+        rows = kept(self.frame, which)
+        if rows.empty:
+            raise NothingToCompare(f"{self.name} holds no row of what was asked for")
+        frame = self.samples if samples else rows
+        if samples:
+            cases = set(zip(rows["run_id"], rows["case_id"], strict=True))
+            frame = frame[[key in cases for key in zip(frame["run_id"], frame["case_id"], strict=True)]]
+        target = Path(path) if path is not None else Path(f"{self.folder.resolve().name}.{to}")
+        known = {str(part.environment.get("run_id", at)): part.environment for at, part in enumerate(self.parts)}
+        write(frame.reset_index(drop=True), target, kind=to, environments=known)
+        return target
 
     def report(self, path: str | Path | None = None, *, by: str = "latency") -> Path:
         """Write one HTML file with the answer, the charts and every row; `report.html` in the folder by default.
@@ -217,7 +260,7 @@ class Run:
         places = ", ".join(f"{m} ({d})" for m, d in dict.fromkeys(zip(frame["machine"], frame["device"], strict=True)))
         what = "Run" if len(self.paths) == 1 else f"{len(self.paths)} runs"
         where = f" on {places}" if places else ""
-        return f"{what} of {len(cases)} cases ({statuses or 'no rows yet'}){where}: {self._name}"
+        return f"{what} of {len(cases)} cases ({statuses or 'no rows yet'}){where}: {self.name}"
 
     @property
     def _summary(self) -> list[pivot.Table]:
@@ -225,7 +268,8 @@ class Run:
         return pivot.pivot(self._drawn.frame, "latency")
 
     @property
-    def _name(self) -> Path:
+    def name(self) -> Path:
+        """What it is called: its path; of several runs the folder that holds them all."""
         return self.paths[0] if len(self.paths) == 1 else self.folder
 
     @cached_property
@@ -236,6 +280,12 @@ class Run:
     def _only(self, which: Only, by: str) -> figures.Run:
         drawn = self._drawn.by(by)
         return replace(drawn, frame=kept(drawn.frame, which))
+
+    def _wish(self, figure: str | Sequence[str], **wanted: str) -> Wish:
+        wish = Wish.parse(**wanted, metrics=list(dict.fromkeys(self._drawn.frame["metric"])))
+        if wish.over and _texts(figure) not in ([], [""]):
+            raise UsageError(f"--x and --y make a figure of their own, {wish.over}; leave --figure out")
+        return wish
 
     def _single(self, what: str) -> None:
         if len(self.paths) != 1:
@@ -259,8 +309,7 @@ def read(where: str | Path | Iterable[str | Path]) -> Run:
 def _paths(path: Path) -> list[Path]:
     below = []
     if path.is_dir() and not (path / store.MEASUREMENTS).exists():
-        below = sorted(one.parent for one in path.rglob(store.MEASUREMENTS) if one.is_file())
-        below = [one for one in below if not any(part.startswith(".") for part in one.relative_to(path).parts)]
+        below = folders.below(path)
     if not below:
         return [path]
     kept = []
@@ -269,7 +318,7 @@ def _paths(path: Path) -> list[Path]:
             figures.load(one)
             kept.append(one)
         except store.StoreError as error:
-            warnings.warn(f"left out: {error}", stacklevel=4)
+            warnings.warn(f"left out: {error}", RunLeftOut, stacklevel=4)
     if not kept:
         raise store.StoreError(f"{path} holds no run that can be read")
     return kept

@@ -31,17 +31,20 @@ class Tables:
     def _repr_html_(self) -> str:
         return "\n".join(map(markup.html, self.tables))
 
-    def to_markdown(self) -> str:
-        """Medians ± half their 95 % interval, a status where there is no value; tables below each other."""
-        return "\n".join(map(markup.markdown, self.tables))
+    def to_markdown(self, *, note: str = "") -> str:
+        """Medians ± half their 95 % interval, a status where there is no value; tables below each other.
 
-    def to_latex(self) -> str:
-        """The same for LaTeX; needs the package booktabs."""
-        return "\n".join(map(markup.latex, self.tables))
+        note: below each, such as `Run.caption`, which names device, versions and command.
+        """
+        return "\n".join(markup.markdown(one, note=note) for one in self.tables)
 
-    def to_csv(self) -> str:
-        """All tables as one CSV, unrounded, without intervals."""
-        return pivot.as_csv(self.tables)
+    def to_latex(self, *, note: str = "") -> str:
+        """The same for LaTeX; needs the package booktabs. note: at the end of each caption."""
+        return "\n".join(markup.latex(one, note=note) for one in self.tables)
+
+    def to_csv(self, *, intervals: bool = False) -> str:
+        """All tables as one CSV, unrounded; with the ends of each interval beside its value, or without."""
+        return pivot.as_csv(self.tables, intervals=intervals)
 
     def as_json(self) -> list[dict[str, Any]]:
         """Plain data: values and intervals unrounded, statuses and notes."""

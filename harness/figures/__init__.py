@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UsageError, reason
+from harness.figures._wish import AS_USUAL, Wish, styled
 from harness.store import runs as store
 from harness.store.clock import timed_by
 from harness.store.contention import reason as why_contended
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     import numpy
     from matplotlib.figure import Figure
 
-FORMATS = ("png", "svg")
+FORMATS = ("png", "svg", "pdf")
+USUAL = ("png", "svg")
 
 
 class Skip(Exception):
@@ -49,7 +51,7 @@ class Run:
     """What a figure draws from: labelled rows, the environment, the raw samples.
 
     whole: the rows before any selection, from which colours are given, so that they do not depend on it;
-    clock: whose time its latencies are (harness.store.clock).
+    clock: whose time its latencies are (harness.store.clock); wish: how its figures are wanted.
     """
 
     folder: Path
@@ -57,6 +59,7 @@ class Run:
     environment: dict[str, Any]
     whole: Frame
     clock: str = "latency"
+    wish: Wish = AS_USUAL
 
     def by(self, clock: str) -> Run:
         """The run with its latencies, and what is made of them, by another clock. Raises UsageError."""
@@ -109,33 +112,28 @@ def load(path: Path) -> Run:
     return Run(folder=folder, frame=frame, environment=store.read_environment(folder), whole=frame)
 
 
-def draw(run: Run, name: str, *, title: str = "") -> list[Sheet]:
-    """The sheets of one figure, laid out. title: a line above the panels. Raises Skip where nothing can be drawn."""
-    import matplotlib
-
-    from harness.figures._style import RC
-
-    with matplotlib.rc_context(RC), warnings.catch_warnings():
+def draw(run: Run, name: str) -> list[Sheet]:
+    """The sheets of one figure, laid out; of `run.wish.over` where that is wished. Raises Skip where nothing is."""
+    with styled(run.wish), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # names come from users
-        sheets = list(importlib.import_module(f"{__name__}.{name}").draw(run))
+        module = importlib.import_module(f"{__name__}.{'_against' if run.wish.over else name}")
+        if run.wish.scale and not getattr(module, "SCALES", False):
+            raise Skip("its scales are its own; --scale is for a metric over n")
+        sheets = list(module.draw(run))
         for sheet in sheets:
-            if title:
-                sheet.figure.suptitle(title, x=0.06, ha="left", fontsize=11, fontweight="bold")
+            if run.wish.title:
+                sheet.figure.suptitle(run.wish.title, x=0.06, ha="left", fontsize=11, fontweight="bold")
             sheet.figure.draw_without_rendering()
             sheet.figure.set_layout_engine("none")  # laid out once, the same for every format
     return sheets
 
 
-def write(run: Run, figures: Sequence[str], out: Path, *, formats: Sequence[str] = FORMATS) -> Outcome:
+def write(run: Run, figures: Sequence[str], out: Path, *, formats: Sequence[str] = USUAL) -> Outcome:
     """Draw the figures into `out`, each file replaced atomically. Raises UsageError where `out` cannot be written."""
-    import matplotlib
-
-    from harness.figures._style import RC
-
     outcome = Outcome()
-    with matplotlib.rc_context(RC), warnings.catch_warnings():
+    with styled(run.wish), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # names come from users
-        for name in figures:
+        for name in [run.wish.over] if run.wish.over else figures:
             try:
                 sheets = draw(run, name)
             except Skip as reason:
@@ -151,10 +149,13 @@ def write(run: Run, figures: Sequence[str], out: Path, *, formats: Sequence[str]
 
 def _save(figure: Figure, path: Path, kind: str) -> None:
     """Write to a hidden neighbour, then rename. Without dates or versions: the same rows give the same bytes."""
-    metadata: dict[str, Any] = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+    undated: dict[str, dict[str, Any]] = {
+        "svg": {"Date": None, "Creator": None}, "png": {"Software": None},
+        "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    }  # fmt: skip
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path, several=True) as partial:
-            figure.savefig(partial, format=kind, metadata=metadata)
+            figure.savefig(partial, format=kind, metadata=undated[kind])
     except OSError as error:
         raise UsageError(f"cannot write {path}: {reason(error)}") from None

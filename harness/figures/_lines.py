@@ -123,7 +123,7 @@ def draw_failures(paper: Paper, panel: Panel, marks: Sequence[tuple[str, str]], 
 def finish_axes(
     paper: Paper, panels: Sequence[Panel], *, marks: int = 0, low_marks: bool = False, include: float | None = None
 ) -> None:  # fmt: skip
-    """Log axes over the values of all panels, with room at the top, or the bottom, for the failure marks."""
+    """Axes over the values of all panels, with room at the top, or the bottom, for the failure marks."""
     ok = paper.rows[(paper.rows["status"] == "ok") & (paper.rows["value"] > 0)]
     values = [*ok["value"], *ok["ci_low"], *ok["ci_high"], *([include] if include else [])]
     values = [value for value in values if value > 0 and math.isfinite(value)]
@@ -134,10 +134,13 @@ def finish_axes(
     share = 1 - top - below
     for panel in panels:
         axes = panel.axes
-        axes.set_yscale("log")
         token_ticks(axes, paper.rows["n"], inches=panel.inches)
-        axes.set_ylim(low / 10 ** (span * below / share), high * 10 ** (span * top / share))
-        log_ticks(axes.yaxis, low / 10 ** (span * 0.05), high * 10 ** (span * 0.05), inches=2.0)
+        if paper.run.wish.linear:
+            axes.set_ylim(-high * below / share if low_marks else 0, high * (1 + top / share))
+        else:
+            axes.set_yscale("log")
+            axes.set_ylim(low / 10 ** (span * below / share), high * 10 ** (span * top / share))
+            log_ticks(axes.yaxis, low / 10 ** (span * 0.05), high * 10 ** (span * 0.05), inches=2.0)
         if panel.bottom:
             axes.set_xlabel("n (tokens)")
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from harness.figures import Sheet
 from harness.figures._sheet import Panel, Paper, reference_line, ring
-from harness.figures._style import FAINT, LETTER_INCHES, WIDTH, lines_of, log_ticks
+from harness.figures._style import FAINT, LETTER_INCHES, lines_of, log_ticks
+from harness.figures._wish import WIDTH
 from harness.store.selection import Frame, printable, size
 
 Line = tuple[str, str, int | None]
@@ -37,11 +38,14 @@ def value_rows(
             reference_line(panel.axes, x=reference)
         for at, line in enumerate(lines):
             _value_row(paper, panel, at, line, words)
-        panel.axes.set_xscale("log")
-        inches = panel_inches(lines, 1 if len(panels) == 1 else max(2, round(WIDTH / (panel.inches + 0.55))))
-        far = with_room(low - room, high + room, inches)
-        panel.axes.set_xlim(10 ** (low - room), 10**far)
-        log_ticks(panel.axes.xaxis, 10 ** (low - room), 10 ** (high + room), inches=inches - WORDS_INCHES)
+        columns = 1 if len(panels) == 1 else max(2, round(paper.width / (panel.inches + 0.55)))
+        inches = panel_inches(lines, columns, width=paper.width)
+        if paper.run.wish.linear:
+            panel.axes.set_xlim(0, with_room(0, 1.06 * 10**high, inches))
+        else:
+            panel.axes.set_xscale("log")
+            panel.axes.set_xlim(10 ** (low - room), 10 ** with_room(low - room, high + room, inches))
+            log_ticks(panel.axes.xaxis, 10 ** (low - room), 10 ** (high + room), inches=inches - WORDS_INCHES)
         if panel.bottom:
             panel.axes.set_xlabel(label)
         if panel.left:
@@ -65,9 +69,9 @@ def name_of(line: Line) -> str:
     return printable(series, limit=NAME_LETTERS) + (f" m={m}" if m is not None else "")
 
 
-def panel_inches(lines: Sequence[Line], columns: int) -> float:
-    """About how wide each of `columns` panels is beside the names of the rows."""
-    return (WIDTH - 0.2 - LETTER_INCHES * max(len(name_of(line)) for line in lines)) / columns - 0.12
+def panel_inches(lines: Sequence[Line], columns: int, *, width: float = WIDTH) -> float:
+    """About how wide each of `columns` panels of a figure is beside the names of the rows."""
+    return (width - 0.2 - LETTER_INCHES * max(len(name_of(line)) for line in lines)) / columns - 0.12
 
 
 def with_room(low: float, high: float, inches: float) -> float:

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from harness.errors import UsageError
 from harness.figures import Run, Sheet
-from harness.figures._style import FAINT, INK, WIDTH, Looks, device_name
+from harness.figures._style import FAINT, INK, Looks, device_name
 from harness.store import problem
 from harness.store.clock import RATES, told
 from harness.store.contention import banner, count, reason
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 DOUBT = "#c00000"
 CAPTION_POINTS, CAPTION_LETTERS = 8, 148
 MOST_COLUMNS = 10
+LEAST_INCHES = 0.8  # of the panels, where a height is wished
 FAILED = {"oom": ("x", "out of memory"), "timeout": ("+", "timeout"), "error": ("1", "error")}
 
 
@@ -62,13 +64,17 @@ class Panel:
         return self.rows[self.rows["status"] == "ok"]
 
 
-def sheets(rows: Frame, *, by: Sequence[str] = ()) -> Iterator[tuple[str, dict[str, Any], Any]]:
+def sheets(
+    rows: Frame, *, by: Sequence[str] = (), without: str = ""
+) -> Iterator[tuple[str, dict[str, Any], Any]]:  # fmt: skip
     """(suffix, setting, rows) of each file: split by machine, device, scope, problem, b, h, d and `by`, where values
     exist.
 
+    without: the one of these that is an axis of the figure, and then no part of the setting.
+
     The suffix names what several files differ in; it is empty for a single one.
     """
-    keys = (*FILE, *by)
+    keys = tuple(key for key in (*FILE, *by) if key != without)
     groups = [(where, group) for where, group in settings(rows, keys) if (group["status"] == "ok").any()]
     varying = [key for key in keys if len({where[key] for where, _ in groups}) > 1]
     taken: set[str] = set()
@@ -89,12 +95,13 @@ class Paper:
         self.where, self.rows, self.run, self.letters = where, rows, run, letters
         self.looks = Looks(run.whole)
         self.legend: dict[tuple[str, Any], Line2D] = {}
-        self.figure, self.tall = Page(figsize=(WIDTH, 4), layout="constrained"), 4.0
+        self.width = run.wish.width
+        self.figure, self.tall = Page(figsize=(self.width, 4), layout="constrained"), 4.0
 
     def grid(self, lines: int, columns: int, *, tall: float, **how: Any) -> Any:
         """lines × columns axes, `tall` inches high in all."""
         self.tall = tall
-        self.figure.set_size_inches(WIDTH, tall)
+        self.figure.set_size_inches(self.width, tall)
         return self.figure.subplots(lines, columns, squeeze=False, **how)
 
     def panels(self, *, height: float = 2.45, single: float = 1.45) -> list[Panel]:
@@ -117,7 +124,7 @@ class Paper:
         panels = []
         for (values, group), (line, column) in zip(found, cells, strict=True):
             axes, low = grid[line, column], (line + 1, column) not in cells
-            panels.append(Panel(axes, group, values, WIDTH / columns - 0.55, column == 0, low))
+            panels.append(Panel(axes, group, values, self.width / columns - 0.55, column == 0, low))
             axes.tick_params(labelbottom=low)
             if len(found) > 1:
                 axes.set_title(f"{values['phase']} · {values['dtype']}", fontweight="bold", pad=4)
@@ -155,11 +162,16 @@ class Paper:
         rows = [self._legend([label for label in sorted(self.legend, key=lambda e: e[1]) if label[1][0] in kinds])
                 for kinds in ((0,), (1, 2))]  # fmt: skip
         for row in reversed([row for row in rows if row is not None]):
-            row.set_bbox_to_anchor((0.5 * WIDTH, below), transform=self.figure.dpi_scale_trans)
+            row.set_bbox_to_anchor((0.5 * self.width, below), transform=self.figure.dpi_scale_trans)
             below += row.get_window_extent().height / dpi + 0.03
         below += 0.03
-        tall = self.tall + below
-        self.figure.set_size_inches(WIDTH, tall)
+        tall = self.run.wish.height or self.tall + below
+        if tall - below < LEAST_INCHES:
+            raise UsageError(
+                f"--size of {self.width:g}x{tall:g} inches leaves no room for the panels: legend and caption take "
+                f"{below:.1f}"
+            )
+        self.figure.set_size_inches(self.width, tall)
         engine: Any = self.figure.get_layout_engine()
         engine.set(rect=(0, below / tall, 1, 1 - below / tall), w_pad=0.05)
         return Sheet(self.figure, suffix)
@@ -172,7 +184,7 @@ class Paper:
         )  # fmt: skip
         for letters in range(CAPTION_LETTERS, 40, -6):
             text.set_text("\n".join(line for words in paragraphs for line in textwrap.wrap(words, letters)))
-            if text.get_window_extent().width <= (WIDTH - 0.12) * self.figure.dpi:
+            if text.get_window_extent().width <= (self.width - 0.12) * self.figure.dpi:
                 break
         return text
 
@@ -190,7 +202,7 @@ class Paper:
                 bbox_transform=self.figure.dpi_scale_trans,
             )  # fmt: skip
             legend.set_in_layout(False)
-            if columns == 1 or legend.get_window_extent().width <= (WIDTH - 0.15) * self.figure.dpi:
+            if columns == 1 or legend.get_window_extent().width <= (self.width - 0.15) * self.figure.dpi:
                 break
             legend.remove()
         return legend
@@ -202,8 +214,9 @@ class Paper:
         dtypes = sorted(set(ok["dtype"]), key=lambda name: place(name, DTYPES))
         where = self.where
         device = device_name(self.run, where["device"], where["machine"])
-        shape = f"b={where['b']} h={where['h']} d={where['d']}"
-        shape += "" if where["problem"] == problem.DEFAULT else f" {printable(where['problem'])}"
+        shape = " ".join(f"{name}={where[name]}" for name in "bhd" if name in where)
+        problem_told = where.get("problem", problem.DEFAULT)
+        shape += "" if problem_told == problem.DEFAULT else f" {printable(problem_told)}"
         return " · ".join([printable(device), f"scope {where['scope']}", ", ".join(phases), ", ".join(dtypes), shape])
 
     def _contended(self) -> str:

@@ -1,6 +1,6 @@
 """What all figures share: a fixed colour and marker for a variant, line styles for m, fonts, number formats, ticks.
 
-Figures are 8 inches wide and saved at 200 dots an inch: at 800 pixels, a README's width, 10 points are 14 pixels.
+Figures are saved at 200 dots an inch, 8 inches wide unless another size is wished (harness.figures._wish).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from harness.store.selection import Frame, size, sort_key
 if TYPE_CHECKING:
     from harness.figures import Run
 
-WIDTH, LETTER_INCHES = 8.0, 0.075  # of a tick's digit
+LETTER_INCHES = 0.075  # of a tick's digit
 FINE = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0)
 INK, FAINT = "#333333", "#8a8a8a"
 
@@ -47,7 +47,7 @@ RC: Any = {
     "grid.color": "#e3e3e3", "grid.linewidth": 0.7, "text.color": INK, "axes.labelcolor": INK,
     "xtick.color": INK, "ytick.color": INK, "lines.solid_capstyle": "round", "hatch.linewidth": 0.6,
     "text.parse_math": False,  # names and notes come from users: a $ is a $
-    "svg.fonttype": "path", "svg.hashsalt": "harness", "savefig.dpi": 200, "figure.dpi": 100,
+    "svg.fonttype": "path", "pdf.fonttype": 42, "svg.hashsalt": "harness", "savefig.dpi": 200, "figure.dpi": 100,
     "axes.formatter.use_mathtext": False, "axes.unicode_minus": True,
 }  # fmt: skip
 

@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from harness.figures import Run, Sheet, Skip
 from harness.figures._sheet import Page
-from harness.figures._style import FAINT, INK, LOOKS, WIDTH
+from harness.figures._style import FAINT, INK, LOOKS
 from harness.store.curves import CURVES, read_curves
 from harness.store.rows import is_there
 from harness.store.selection import Frame
@@ -25,7 +25,7 @@ def draw(run: Run) -> list[Sheet]:
     train, val = frame[frame["split"] == "train"], frame[frame["split"] == "val"]
     if train.empty:
         raise Skip(f"{CURVES} holds no step yet")
-    figure = Page(figsize=(WIDTH, 3.0), layout="constrained")
+    figure = Page(figsize=(run.wish.width, run.wish.height or 3.0), layout="constrained")
     left, right = figure.subplots(1, 2)
     _lines(left, train[~train["metric"].isin(OTHER)], smooth=True)
     left.set_ylabel("training loss")

@@ -10,7 +10,7 @@ import pandas
 from harness.figures import Run, Sheet, Skip
 from harness.figures._lines import register
 from harness.figures._sheet import Paper, sheets
-from harness.figures._style import WIDTH, lines_of, log_ticks
+from harness.figures._style import lines_of, log_ticks
 from harness.store.selection import PANEL, Frame, metric_rows, printable, size
 
 if TYPE_CHECKING:
@@ -129,4 +129,4 @@ def _log(axis: Any, values: Any, which: str, axes: Axes, columns: int = 3) -> No
     room = max((high / low) ** 0.12, 1.25)
     getattr(axes, f"set_{which}scale")("log")
     getattr(axes, f"set_{which}lim")(low / room, high * room)
-    log_ticks(axis, low / room, high * room, inches=WIDTH / columns - 0.5 if which == "x" else 1.9)
+    log_ticks(axis, low / room, high * room, inches=axes.figure.get_figwidth() / columns - 0.5 if which == "x" else 1.9)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from harness.figures import Run, Sheet
 from harness.figures._lines import against_n
 
+SCALES = True  # log or linear, as is wished
+
 
 def draw(run: Run) -> list[Sheet]:
     """The median of one call in ms."""

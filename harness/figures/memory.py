@@ -6,6 +6,8 @@ from harness.figures import Run, Sheet
 from harness.figures._lines import against_n, first_failures
 from harness.store.selection import Frame
 
+SCALES = True  # log or linear, as is wished
+
 
 def draw(run: Run) -> list[Sheet]:
     """Most bytes alive above the inputs during one call, in MiB."""

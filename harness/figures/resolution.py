@@ -10,7 +10,7 @@ import pandas
 from harness.figures import Run, Sheet, Skip
 from harness.figures._lines import INTERVAL, draw_failures, draw_line, failure_rows, register
 from harness.figures._sheet import Panel, Paper, brief, sheets
-from harness.figures._style import WIDTH, lines_of, log_ticks, token_ticks
+from harness.figures._style import lines_of, log_ticks, token_ticks
 from harness.store.record import parse_options
 from harness.store.selection import PANEL, Frame, metric_rows
 
@@ -46,7 +46,7 @@ def _sheet(run: Run, suffix: str, where: dict[str, Any], rows: Frame) -> Sheet:
     paper = Paper(where, rows, run)
     grid = paper.grid(1, len(shown), tall=HEIGHT)
     order = [line[:3] for line in lines_of(ok)]
-    inches = WIDTH / len(shown) - 0.75
+    inches = paper.width / len(shown) - 0.75
     for column, metric in enumerate(shown):
         own = rows[rows["metric"] == metric]
         panel = Panel(grid[0, column], own, where, inches, column == 0, True)

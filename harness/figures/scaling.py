@@ -77,7 +77,7 @@ def _sheet(run: Run, suffix: str, where: dict[str, Any], rows: Frame, fits: dict
     mixed = any(own[own["status"] == "ok"]["backend"].nunique() > 1 for *_, own in lines_of(rows))
     paper = Paper(where, rows, run)
     grid = paper.grid(1, len(metrics), tall=ROW_INCHES * len(fits) + 0.75, sharey=True)
-    far = with_room(low, high, panel_inches(lines, len(metrics)))
+    far = with_room(low, high, panel_inches(lines, len(metrics), width=paper.width))
     for column, metric in enumerate(metrics):
         axes = grid[0, column]
         for place, (line, own) in enumerate(fits.items()):

@@ -16,6 +16,7 @@ from harness.store.selection import PANEL, Frame, printable, settings
 
 DRAWN_VALUES = 2_000_000
 ALONE = "no base"  # the status of a latency that has nothing to be compared with
+SCALES = True  # log or linear, as is wished
 
 
 def draw(run: Run) -> list[Sheet]:

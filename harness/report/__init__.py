@@ -3,8 +3,9 @@
     html = build([figures.load(Path("results/cpu/sweep"))], kinds={"flash": "exact", "anchor": "approximate"})
     write(html, Path("results/cpu/sweep/report.html"))      # atomically; never over a file that is no report
 
-Rows of different runs and machines are never ranked or drawn together. Everything that users wrote (names, notes,
-machines) reaches the page as data: a gzipped island of columns, and text that Jinja2 escapes.
+Rows of different machines are never ranked or drawn together; runs of one machine are, each case by its newest row.
+Everything that users wrote (names, notes, machines) reaches the page as data: a gzipped island of columns, and text
+that Jinja2 escapes.
 May import answers and what is below.
 """
 

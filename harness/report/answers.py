@@ -1,6 +1,6 @@
 """The recommendation for every choice of n, m and exactness that the page offers, as data. The logic is recommend's.
 
-    answers = of_settings(runs, rows.settings, kinds=kinds)     # for each setting: {"4096|64": answer, …}
+    answers = of_settings(rows.groups, rows.settings, kinds=kinds)     # for each setting: {"4096|64": answer, …}
     answers[0]["4096|64"]["headline"]
 
 Keys: `n|m`, `n|all` for every m together, `n|exact` for exact variants only.
@@ -14,20 +14,20 @@ from typing import Any
 from harness.answers.candidates import Candidate, Stock, known_kinds
 from harness.answers.known import NO_DEFAULTS, Known
 from harness.answers.recommend import Answer, Wish, drift, judge, measured
-from harness.figures import Run
-from harness.report.rows import Setting
+from harness.report.rows import Group, Setting
 from harness.store.selection import FILE, PANEL
 
 
 def of_settings(
-    runs: Sequence[Run], found: Sequence[Setting], *, kinds: Mapping[str, str],
+    groups: Sequence[Group], found: Sequence[Setting], *, kinds: Mapping[str, str],
     defaults: Mapping[str, Mapping[str, str]] = NO_DEFAULTS,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """The answers of each setting, in order. Each run is a stock of its own: rows of two are never ranked together.
+    """The answers of each setting, in order. Each group is a stock of its own: two are never ranked together.
 
     What is known of accuracies holds for all: they are of all the runs, and of the shipped studies.
     """
-    stocks = [Stock([run], kinds=kinds) for run in runs]
+    stocks = [Stock(group.parts, kinds=kinds) for group in groups]
+    runs = [run for group in groups for run in group.parts]
     known = Known.of(runs, kinds=known_kinds(runs, kinds), defaults=defaults)
     lines = {
         (at, *_key(values)): (stock, values, own) for at, stock in enumerate(stocks) for values, own in stock.settings()

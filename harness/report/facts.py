@@ -176,10 +176,16 @@ def _commands(run: Run, sweep: str) -> tuple[str, ...]:
     lines = [f"git checkout {shlex.quote(commits[0])}"] if len(commits) == 1 else []
     if not sweep:
         return tuple(lines)
+    command = sweep_command(run)
+    return (*lines, command, f"harness run --config {folder}/{store.SWEEP}") if command else tuple(lines)
+
+
+def sweep_command(run: Run) -> str:
+    """`harness run …` with the options of a run's sweep; "" where it has none that can be read."""
     try:
         wanted = Sweep.parse(read_toml(run.folder / store.SWEEP, of_run=True))
     except UsageError:
-        return tuple(lines)
+        return ""
     words = ["harness", "run"]
     usual = Sweep()
     for name in Sweep.model_fields:
@@ -193,7 +199,7 @@ def _commands(run: Run, sweep: str) -> tuple[str, ...]:
             words += [option] if value == (True,) else []  # both are an axis that a file alone can ask for
         else:
             words += [option, ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
-    return (*lines, shlex.join(words), f"harness run --config {folder}/{store.SWEEP}")
+    return shlex.join(words)
 
 
 def _part(document: Mapping[str, Any], name: str) -> dict[str, Any]:

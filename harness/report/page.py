@@ -29,7 +29,18 @@ from harness.store import problem
 from harness.store.selection import FILE, PANEL
 
 ASSETS = Path(__file__).parent / "assets"
-SCRIPTS = ("words.js", "data.js", "frame.js", "lines.js", "maps.js", "spreads.js", "answer.js", "table.js", "main.js")
+SCRIPTS = (
+    "words.js",
+    "data.js",
+    "frame.js",
+    "lines.js",
+    "maps.js",
+    "spreads.js",
+    "answer.js",
+    "table.js",
+    "address.js",
+    "main.js",
+)
 USUAL_M = 64
 MOST_NAMES = 60
 
@@ -37,12 +48,13 @@ MOST_NAMES = 60
 def render(runs: Sequence[Run], *, kinds: Mapping[str, str], defaults: Mapping[str, Mapping[str, str]]) -> str:
     """The page as HTML, without the mark that names it a report."""
     rows = gather(runs)
-    found = answers.of_settings(runs, rows.settings, kinds=kinds, defaults=defaults)
+    found = answers.of_settings(rows.groups, rows.settings, kinds=kinds, defaults=defaults)
     named = [facts.of_run(run, name) for run, name in zip(runs, _names(runs), strict=True)]
+    titles = [" + ".join(named[at].name for at in group.of) for group in rows.groups]
     first = _first(rows, found)
     charted = rows.frame[rows.frame["setting"].notna()]
     about = {
-        "settings": [_setting(runs, named, s, a) for s, a in zip(rows.settings, found, strict=True)],
+        "settings": [_setting(rows, titles, s, a) for s, a in zip(rows.settings, found, strict=True)],
         "runs": [fact.name for fact in named],
         "series": looks.series_looks(charted),
         "sizes": looks.size_looks(charted),
@@ -91,13 +103,13 @@ def _first(rows: Rows, found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"setting": at, "n": n, "m": m, "answer": f"{n}|{m}"}
 
 
-def _setting(runs: Sequence[Run], named: Sequence[facts.RunFacts], setting: Setting, own: Mapping[str, Any]) -> Any:
+def _setting(rows: Rows, titles: Sequence[str], setting: Setting, own: Mapping[str, Any]) -> Any:
     """A setting as the page's script takes it."""
     values, latency = setting.values, setting.latency
     return {
-        "run": named[setting.run].name, "values": {name: values[name] for name in (*FILE, *PANEL)},
+        "run": titles[setting.run], "values": {name: values[name] for name in (*FILE, *PANEL)},
         "shape": f"b={values['b']} h={values['h']} d={values['d']}",
-        "place": device_name(runs[setting.run], values["device"], values["machine"]),
+        "place": device_name(rows.groups[setting.run].run, values["device"], values["machine"]),
         "n": sorted({int(n) for n in latency["n"]}), "m": sorted({int(m) for m in latency["m"].dropna()}),
         "base": setting.base, "roof": setting.roof, "answers": own, "seeds": setting.seeds,
         "crossings": [

@@ -1,9 +1,12 @@
 """The rows of the page: every row of every run, with what the charts need beside it. Nothing is left out.
 
+Runs of one machine are ranked and drawn as one, a case by its newest row; the older ones are listed all the same.
+
 rows = gather(runs)
+rows.groups         # the runs that are ranked together, as one Run each, and the places of its runs in `runs`
 rows.frame          # the runs' rows; `run`, `setting`, `whole`, `speed`, `speed_low`, `speed_high`, `base`, `intensity`
 rows.listed         # how many of them, from the first, are the runs' own; the rest are trained models over their seeds
-rows.settings       # what is ranked and drawn together: one run, machine, device, scope, shape, phase and dtype
+rows.settings       # what is ranked and drawn together: one group, machine, device, scope, shape, phase and dtype
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import pandas
 from harness.answers.crossover import Crossover, Probe, among, one_sided
 from harness.figures import Run, Skip
 from harness.figures._style import lines_of
+from harness.figures._together import Together, common
 from harness.figures.roofline import points, roof_of
 from harness.figures.speedup import ratios
 from harness.report.island import Column, codes, numbers
@@ -38,7 +42,10 @@ NUMBERS = ("value", "ci_low", "ci_high", "p20", "p80", *DERIVED)
 
 @dataclass(frozen=True)
 class Setting:
-    """One set of rows that may be compared: its values, its latency rows and, per line, where it overtakes the base."""
+    """One set of rows that may be compared: its values, its latency rows and, per line, where it overtakes the base.
+
+    run: the place of its group.
+    """
 
     run: int
     values: dict[str, Any]
@@ -50,12 +57,22 @@ class Setting:
 
 
 @dataclass(frozen=True)
+class Group:
+    """Runs that are ranked as one: as one Run, as they are, and the places of these among the page's runs."""
+
+    run: Run
+    parts: tuple[Run, ...]
+    of: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Rows:
     """All rows of a page and the settings that they fall into."""
 
     frame: Frame
     settings: list[Setting]
     listed: int
+    groups: list[Group]
 
     def columns(self) -> dict[str, Column]:
         """As the island takes them."""
@@ -64,16 +81,18 @@ class Rows:
 
 
 def gather(runs: Sequence[Run]) -> Rows:
-    """The rows of the runs, each run's apart."""
-    frames, found = [], []
-    for at, run in enumerate(runs):
-        frame = run.frame.reset_index(drop=True)
+    """The rows of the runs: those of one machine together, all others apart."""
+    frames, found, groups = [], [], []
+    for at, group in enumerate(_groups(runs)):
+        run, frame = group.run, group.run.frame.reset_index(drop=True)
         drawn = labelled(pool_seeds(frame))
         run = replace(run, frame=drawn, whole=drawn)
+        groups.append(replace(group, run=run))
         pooled = drawn[drawn.index >= len(frame)]
         frame = pandas.concat([frame, pooled]) if len(pooled) else frame
+        frame.loc[drawn.index, ["label", "series"]] = drawn[["label", "series"]]  # as several runs together tell them
         own = frame["options"].map(lambda text: own_options(parse_options(text)))
-        frame = frame.assign(run=at, setting=None, whole=_whole_failures(frame), base=None, own=own)
+        frame = frame.assign(setting=None, whole=_whole_failures(frame), base=None, own=own)
         frame = frame.assign(**dict.fromkeys(DERIVED, math.nan), pooled=frame.index.isin(pooled.index))
         latency = metric_rows(run.frame, "latency")
         for values, rows in settings(latency, (*FILE, *PANEL)):
@@ -85,7 +104,30 @@ def gather(runs: Sequence[Run]) -> Rows:
         _add_intensity(run, frame)
         frames.append(frame)
     whole: Frame = pandas.concat(frames, ignore_index=True).sort_values("pooled", kind="stable", ignore_index=True)
-    return Rows(whole, found, listed=int((~whole["pooled"]).sum()))
+    return Rows(whole, found, listed=int((~whole["pooled"]).sum()), groups=groups)
+
+
+def _groups(runs: Sequence[Run]) -> list[Group]:
+    """Runs that hold rows of one and the same machine alone are a group, its newest run last; `run`: whose a row is."""
+    apart: dict[Any, list[int]] = {}
+    for at, run in enumerate(runs):
+        machines = tuple(set(run.frame["machine"]))
+        apart.setdefault(machines if len(machines) == 1 else at, []).append(at)
+    groups = []
+    for places in apart.values():
+        if len(places) == 1:
+            run = runs[places[0]]
+            groups.append(Group(replace(run, frame=run.frame.assign(run=places[0])), (run,), tuple(places)))
+            continue
+        order = sorted(places, key=lambda at: str(runs[at].frame["time_utc"].max()))
+        frame = pandas.concat([runs[at].frame.assign(run=at) for at in order], ignore_index=True)
+        parts = tuple(runs[at] for at in order)
+        made = Together(
+            folder=parts[-1].folder, frame=frame, environment=common(parts), whole=frame, parts=parts,
+            clock=parts[-1].clock,
+        )  # fmt: skip
+        groups.append(Group(made, parts, tuple(places)))
+    return groups
 
 
 def _setting(run: Run, at: int, values: dict[str, Any], rows: Frame, frame: Frame) -> Setting:

@@ -47,19 +47,21 @@ def words(table: Table) -> Words:
     )  # fmt: skip
 
 
-def markdown(table: Table) -> str:
-    """The table under its caption, numbers to the right."""
+def markdown(table: Table, *, note: str = "") -> str:
+    """The table under its caption, numbers to the right; below it a note on what it was measured on."""
     told = words(table)
     rule = ["---", *["---:"] * (len(told.titles) - 1)]
     grid = [_piped(map(_markdown, told.titles)), _piped(rule), *(_piped(map(_markdown, row)) for row in told.rows)]
-    return "\n".join([f"**{_markdown(told.caption)}**", "", *grid]) + "\n"
+    below = ["", *(f"_{_markdown(line)}_  " for line in note.splitlines())] if note else []
+    return "\n".join([f"**{_markdown(told.caption)}**", "", *grid, *below]) + "\n"
 
 
-def latex(table: Table) -> str:
-    """A `table` with booktabs rules; the caption says what the figures hold for."""
+def latex(table: Table, *, note: str = "") -> str:
+    """A `table` with booktabs rules; the caption says what the figures hold for, with the note at its end."""
     told = words(table)
+    caption = ". ".join([told.caption, *note.splitlines()]) + ("." if note else "")
     return "\n".join([
-        r"\begin{table}", r"  \centering", rf"  \caption{{{_latex(told.caption)}}}",
+        r"\begin{table}", r"  \centering", rf"  \caption{{{_latex(caption)}}}",
         rf"  \begin{{tabular}}{{l{'r' * (len(told.titles) - 1)}}}", r"  \toprule", _row(told.titles), r"  \midrule",
         *map(_row, told.rows), r"  \bottomrule", r"  \end{tabular}", r"\end{table}",
     ]) + "\n"  # fmt: skip

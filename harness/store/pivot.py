@@ -98,8 +98,11 @@ def as_json(table: Table) -> dict[str, Any]:
     return {**about, "columns_by": by, "columns": table.columns, "rows": rows}
 
 
-def as_csv(tables: Sequence[Table]) -> str:
-    """Tables of one shape as one CSV: their columns side by side, full precision, a status where there is no value."""
+def as_csv(tables: Sequence[Table], *, intervals: bool = False) -> str:
+    """Tables of one shape as one CSV: their columns side by side, full precision, a status where there is no value.
+
+    intervals: a column `… low` and `… high` beside each, the ends of the 95 % interval.
+    """
     first = tables[0]
     columns = list(dict.fromkeys(column for table in tables for column in table.columns))
     if all(isinstance(column, int) for column in columns):
@@ -107,14 +110,23 @@ def as_csv(tables: Sequence[Table]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     titles = [f"{first.columns_by}={'' if column is None else column}" for column in columns]
+    if intervals:
+        titles = [text for title in titles for text in (title, f"{title} low", f"{title} high")]
     writer.writerow(["metric", "unit", *first.setting, *first.rows_by, *titles])
     for table in tables:
         for row in table.rows:
             found = [table.cells.get((row, column)) for column in columns]
-            values = ["" if c is None else cell(c.status if c.value is None else c.value) for c in found]
+            values = [text for c in found for text in _texts(c, intervals=intervals)]
             left = [table.metric, table.unit, *table.setting.values(), *row]
             writer.writerow([*map(cell, left), *values])
     return out.getvalue()
+
+
+def _texts(one: Cell | None, *, intervals: bool) -> list[str]:
+    """A cell of a table as cells of a CSV."""
+    value = "" if one is None else cell(one.status if one.value is None else one.value)
+    ends = (None, None) if one is None else (one.ci_low, one.ci_high)
+    return [value, *map(cell, ends)] if intervals else [value]
 
 
 def shown(name: str, value: Any) -> Any:

@@ -35,6 +35,7 @@ class RunFolder:
     store: Store | None = None
     curves: CsvFile | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    tracker: Any = None  # of harness.vision.tracking, which gets what `log` writes
 
     @classmethod
     @contextmanager
@@ -74,6 +75,8 @@ class RunFolder:
         """Add a line for each value."""
         if self.curves is not None:
             self.curves.append((step, split, name, repr(float(value))) for name, value in values.items())
+        if self.tracker is not None:
+            self.tracker.log({f"{split}/{name}": float(value) for name, value in values.items()}, step=step)
 
     def rewind(self, step: int) -> None:
         """Drop the lines after a step: a resumed training writes them again. Raises StoreError for no line of ours."""

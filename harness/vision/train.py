@@ -27,7 +27,7 @@ from torch import Tensor
 from harness.errors import Failure, UsageError
 from harness.store.record import merit
 from harness.store.rows import is_there
-from harness.vision import report
+from harness.vision import report, tracking
 from harness.vision.evaluate import accuracy
 from harness.vision.plan import Plan
 from harness.vision.recipe import rate, seed_everything
@@ -57,13 +57,16 @@ class Outcome:
 
 
 def train(
-    plan: Plan, out: Path, *, listener: Listener, device: str = "auto", resume: bool = False, until: int | None = None
-) -> Outcome:
+    plan: Plan, out: Path, *, listener: Listener, device: str = "auto", resume: bool = False, until: int | None = None,
+    track: str = "",
+) -> Outcome:  # fmt: skip
     """Train to the end, or to step `until`, leaving a checkpoint.
 
+    track: tensorboard, wandb or mlflow, which gets the losses and evaluations too.
     Raises UsageError for what is asked for or what a file holds; Failure for a loss that is not finite, the last good
     checkpoint kept; KeyboardInterrupt for SIGTERM, SIGINT and SIGHUP, after a checkpoint of the step they came in.
     """
+    tracking.check(track)
     session = Session.open(plan, device)
     main = session.accelerator.is_main_process
     metrics = (*session.task.metrics, "loss", "params")
@@ -76,11 +79,15 @@ def train(
         folder.describe(session.place, plan.document())
         listener.begin(session.describe(), session.step, session.steps)
         started, first = time.monotonic(), session.step
+        if track and main:
+            folder.tracker = tracking.start(track, out, plan.document(), step=session.step)
         try:
             _steps(session, folder, listener, stop, min(until or session.steps, session.steps))
         finally:
             seconds = time.monotonic() - started
             folder.close_session(first_step=first, last_step=session.step, seconds=seconds)
+            if folder.tracker is not None:
+                folder.tracker.finish()
         if session.step == session.steps and main and folder.store is not None and not folder.store.done:
             report.finish(session, folder)
         session.accelerator.wait_for_everyone()

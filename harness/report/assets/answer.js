@@ -13,7 +13,10 @@ function showAnswer(data, state) {
   const looks = new Map(about.series.map((look) => [look.series, look]));
   const parts = [heading(answer.lines, looks, state), ...[...answer.reasons, ...answer.kept].map((line) => make("p", { class: "reason" }, line))];
   if (answer.unknown.length) parts.push(make("p", { class: "caveat" }, answer.unknown[0]));
-  if (answer.ranking.length) parts.push(ranking(answer.ranking, looks, state));
+  if (answer.ranking.length) {
+    parts.push(ranking(answer.ranking, looks, state));
+    parts.push(make("button", { type: "button", class: "save", onclick: () => saveText("answer.md", markdownAnswer(answer, setting)) }, "Save as Markdown"));
+  }
   if (answer.unknown.length > 1) {
     const rest = answer.unknown.slice(1).map((line) => make("li", {}, line));
     parts.push(make("details", {}, make("summary", {}, "What else this does not say"), make("ul", {}, ...rest)));
@@ -34,6 +37,20 @@ function marked({ text, series, m }, looks, state) {
   const own = make("span", { class: "name" }, name);
   own.style.setProperty("--own", looks.get(series)[state.theme]);
   return [text.slice(0, at), own, text.slice(at + name.length)];
+}
+
+/** The answer for a document: the headline, where it holds, every variant that was ranked, and what it does not say. */
+function markdownAnswer(answer, setting) {
+  const kind = (one) => (one.exact ? "exact" : one.error === null ? "error unknown" : `error ${figure(one.error)}`);
+  const heads = [["variant", false], ["latency (ms)", true], ["95 % interval", true], ["of the best", true], ["peak memory (MiB)", true], ["to softmax", false]];
+  const rows = answer.ranking.map((one) => [
+    named(one.series, one.m), figure(one.ms), one.low === null ? "" : `${figure(one.low)} to ${figure(one.high)}`,
+    one.times === null ? "" : `${figure(one.times)}×`, one.memory === null ? "" : figure(one.memory), kind(one),
+  ]);
+  const { values } = setting;
+  const where = `${setting.place} · scope ${values.scope} · ${values.phase} · ${values.dtype} · ${setting.shape}`;
+  const inert = (text) => text.replace(/[\\`<*_[\]]/g, "\\$&");
+  return [`**${inert(answer.headline)}**`, "", `${inert(where)}. No causal mask, no other mask, no dropout.`, "", markdownTable(heads, rows), ...answer.unknown.map((line) => `- ${inert(line)}`), ""].join("\n");
 }
 
 const MOST_RANKED = 12;

@@ -7,6 +7,7 @@ function overTokens(view, { metric, columns, label, unit, skip, shapes = [], inc
   const rows = (view.byMetric.get(metric) || []).filter((row) => view.chosen(row) && !(skip && skip(row)));
   const good = rows.filter((row) => isGood(view, row, value));
   if (!good.length) return null;
+  if (view.setting.n.length === 1) return inRows(view, { metric, columns, label, unit, include, rows });
   const data = [];
   const every = [...include];
   const marked = [];
@@ -34,6 +35,40 @@ function overTokens(view, { metric, columns, label, unit, skip, shapes = [], inc
       yaxis2: { overlaying: "y", range: [0, 1], visible: false, fixedrange: true }, shapes,
     },
     failed: series.length > 0,
+  };
+}
+
+const ROW_PIXELS = 30;
+
+/** The values at the only n there is: a row a variant and m, its value in words at the right, a status where it has none. */
+function inRows(view, { metric, columns, label, unit, include, rows }) {
+  const { cell } = view.data;
+  const [value, low, high] = columns;
+  const measured = linesOf(view, rows);
+  const lines = linesOf(view, [...rows, ...failedLines(view, metric, measured).flatMap((line) => line.rows)]);
+  const names = lines.map((line) => clipped(named(line.series, line.m), view.narrow ? 22 : 34));
+  const every = [...include];
+  const data = [];
+  const words = lines.map((line, at) => {
+    const [row] = line.rows;
+    const own = isGood(view, row, value) ? cell(value, row) : null;
+    if (own === null) return { at, text: cell("status", row), color: view.inks.faint };
+    const [least, most] = [cell(low, row), cell(high, row)];
+    every.push(own, least, most);
+    const hover = `${named(line.series, line.m)}, n = ${cell("n", row)}: ${told(own, least, most, unit(row))}`;
+    const { color } = view.look(line.series);
+    data.push(lineTrace(view, line, [own], [at], [hover], { mode: "markers", error_x: intervals([own], [least], [most], color) }));
+    return { at, text: `${figure(own)}${unit(row) === "×" ? "×" : unit(row) === "1" ? "" : ` ${unit(row)}`}`, color: view.inks.ink };
+  });
+  const vertical = include.map((x) => ({ type: "line", yref: "paper", x0: x, x1: x, y0: 0, y1: 1, line: { color: view.inks.ink, width: 1.2 } }));
+  return {
+    data, height: Math.max(340, ROW_PIXELS * lines.length + 80),
+    layout: {
+      xaxis: logAxis(view, label, every, { room: view.narrow ? 0.4 : 0.2 }), shapes: vertical,
+      yaxis: axis(view, "", { tickvals: lines.map((_, at) => at), ticktext: names.map(plain), range: [lines.length - 0.4, -0.6], showgrid: false, fixedrange: true }),
+      annotations: words.map(({ at, text, color }) => ({ xref: "paper", x: 1, xanchor: "right", y: at, yanchor: "middle", text: plain(text), showarrow: false, font: { color, size: 12 } })),
+    },
+    failed: false, only: `n = ${cell("n", rows[0])}`,
   };
 }
 
@@ -76,7 +111,7 @@ function metricChart(id, title, label, remark) {
       if (first === undefined) return { none: `No value of ${id} in this selection.` };
       const built = overTokens(view, { metric: id, columns: ["value", "ci_low", "ci_high"], label: `${label} (${unit(first)})`, unit });
       if (!built) return { none: `No value of ${id} for the variants and m that are shown.` };
-      return { ...built, caption: [remark, view.setting.seeds ? SEEDS_TOLD : "", built.failed ? `Marks at the top: ${MARKS_TOLD}` : ""] };
+      return { ...built, caption: [built.only, remark, view.setting.seeds ? SEEDS_TOLD : "", built.failed ? `Marks at the top: ${MARKS_TOLD}` : ""] };
     },
   });
 }
@@ -95,7 +130,7 @@ CHARTS.push({
     });
     if (!built) return { none: `Nothing that is shown was measured at a size where ${base} was, too.` };
     const lacking = base.startsWith("flash") ? "" : "No flash in this run: full is the base";
-    return { ...built, caption: [`Ratio of medians with 95 % intervals; above 1 is faster than ${base}`, lacking, view.setting.seeds ? SEEDS_TOLD : "", built.failed ? `Marks at the bottom: ${MARKS_TOLD}` : ""] };
+    return { ...built, caption: [built.only, `Ratio of medians with 95 % intervals; above 1 is faster than ${base}`, lacking, view.setting.seeds ? SEEDS_TOLD : "", built.failed ? `Marks at the bottom: ${MARKS_TOLD}` : ""] };
   },
 });
 

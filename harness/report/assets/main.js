@@ -30,7 +30,7 @@ function layChoice(data, state, changed) {
     for (const [name, title] of FACETS) {
       const values = [...new Set(settings.map((one) => facet(one, name)))];
       if (values.length > 1) {
-        add(name, title, values.map((value) => [value, value]), facet(setting, name), (value) => { state.setting = nearest(settings, state.setting, name, value); settle(); }, ["run", "place", "shape"].includes(name));
+        add(name, title, values.map((value) => [value, value]), facet(setting, name), (value) => { state.setting = nearest(settings, state.setting, name, value); settle(data, state); }, ["run", "place", "shape"].includes(name));
       }
     }
     add("n", "n (tokens)", setting.n.map((n) => [String(n), tokens(n)]), String(state.n), (value) => { state.n = Number(value); });
@@ -39,13 +39,8 @@ function layChoice(data, state, changed) {
     form.replaceChildren(...fields);
     if (focused) form.elements[focused]?.focus();
   }
-  /** Keep n and m where the setting has them, else take its nearest. */
-  function settle() {
-    const setting = settings[state.setting];
-    if (!setting.n.includes(state.n)) state.n = setting.n.reduce((best, n) => (Math.abs(Math.log(n / state.n)) < Math.abs(Math.log(best / state.n)) ? n : best));
-    if (state.m !== "all" && !setting.m.map(String).includes(state.m)) state.m = "all";
-  }
   fill();
+  return fill;
 }
 
 function layChips(data, state, changed) {
@@ -81,12 +76,14 @@ function themeNow() {
 async function start() {
   const data = await loadData();
   const { first } = data.about;
-  layTable(data);
-  if (first.setting === undefined) {
+  const state = first.setting === undefined ? null : { setting: first.setting, n: first.n, m: first.m, among: "all", hidden: new Set(), theme: themeNow() };
+  const table = layTable(data, () => writeAddress(data, state, table));
+  takeAddress(data, state, table);
+  if (!state) {
+    window.addEventListener("hashchange", () => takeAddress(data, state, table));
     document.documentElement.dataset.ready = "true";
     return;
   }
-  const state = { setting: first.setting, n: first.n, m: first.m, among: "all", hidden: new Set(), theme: themeNow() };
   let version = 0;
   const drawAll = async () => {
     const mine = ++version;
@@ -101,12 +98,14 @@ async function start() {
     document.documentElement.dataset.ready = "true";
   };
   const chips = () => refill();
-  const changed = () => { showAnswer(data, state); chips(); drawAll(); };
+  const shown = () => { showAnswer(data, state); chips(); drawAll(); };
+  const changed = () => { writeAddress(data, state, table); shown(); };
   showAnswer(data, state);
-  layChoice(data, state, changed);
-  const refill = layChips(data, state, drawAll);
+  const choose = layChoice(data, state, changed);
+  const refill = layChips(data, state, () => { writeAddress(data, state, table); drawAll(); });
+  window.addEventListener("hashchange", () => { takeAddress(data, state, table); choose(); shown(); });
   layCharts((chart) => drawChart(chart, viewOf(data, state)));
-  const themed = () => { state.theme = themeNow(); changed(); };
+  const themed = () => { state.theme = themeNow(); shown(); };
   document.getElementById("theme").addEventListener("click", () => { document.documentElement.dataset.theme = themeNow() === "dark" ? "light" : "dark"; themed(); });
   DARK.addEventListener("change", themed);
   let wide = document.documentElement.clientWidth >= 700;

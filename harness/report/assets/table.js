@@ -11,7 +11,8 @@ const LINE = 28, AROUND = 12;
 const PICKED = ["attention", "metric", "status", "phase", "dtype"];
 const REALS = new Set(["value", "ci_low", "ci_high", "p20", "p80"]);
 
-function layTable(data) {
+/** The table of every row. changed() is called where its filters or order change; take(words) and tell(words): the same in an address. */
+function layTable(data, changed) {
   const { about, columns } = data;
   const count = about.listed;
   const text = (name, row) => (name === "run" ? about.runs[data.cell("run", row)] : data.cell(name, row));
@@ -26,22 +27,28 @@ function layTable(data) {
   const body = make("div", { class: "body", role: "rowgroup" });
   const grid = make("div", { class: "grid", role: "table", tabIndex: 0, "aria-label": "Rows of the run", "aria-rowcount": count }, head, body);
   const save = make("button", { type: "button", onclick: () => download(data, state.rows) }, "Save as CSV");
+  const mark = make("button", { type: "button", onclick: () => saveText("rows.md", markdownRows(data, state.rows, text)) }, "Save as Markdown");
   grid.style.setProperty("--columns", COLUMNS.map(([, , width]) => `${width}px`).join(" "));
   for (const [name, title, , number] of COLUMNS) {
     const button = make("button", { type: "button", onclick: () => sortBy(name) }, title);
     head.append(make("span", { role: "columnheader", class: number ? "number" : "", "data-column": name, "aria-sort": "none" }, button));
   }
-  document.getElementById("table").append(make("div", { class: "filters" }, search, ...selects, save), counted, grid);
+  document.getElementById("table").append(make("div", { class: "filters" }, search, ...selects, save, mark), counted, grid);
 
   function sortBy(name) {
     if (state.sort === name && state.down) [state.sort, state.down] = [null, false];
     else [state.down, state.sort] = [state.sort === name, name];
+    headed();
+    refresh();
+    changed();
+  }
+
+  function headed() {
     for (const cell of head.children) {
       const own = cell.dataset.column === state.sort;
       cell.setAttribute("aria-sort", own ? (state.down ? "descending" : "ascending") : "none");
       cell.firstChild.textContent = COLUMNS.find(([column]) => column === cell.dataset.column)[1] + (own ? (state.down ? " ▼" : " ▲") : "");
     }
-    refresh();
   }
 
   function refresh() {
@@ -78,8 +85,8 @@ function layTable(data) {
   }
 
   let waiting = 0;
-  search.addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(() => { state.words = search.value; refresh(); }, 120); });
-  for (const select of selects) select.addEventListener("change", () => { state.picked[select.dataset.column] = select.value; refresh(); });
+  search.addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(() => { state.words = search.value; refresh(); changed(); }, 120); });
+  for (const select of selects) select.addEventListener("change", () => { state.picked[select.dataset.column] = select.value; refresh(); changed(); });
   let asked = false;
   grid.addEventListener("scroll", () => {
     if (asked) return;
@@ -87,6 +94,25 @@ function layTable(data) {
     requestAnimationFrame(() => { asked = false; paint(); });
   });
   refresh();
+  return {
+    tell(words) {
+      if (state.words.trim()) words.set("rows", state.words.trim());
+      for (const name of PICKED) if (state.picked[name]) words.set(`rows-${name}`, state.picked[name]);
+      if (state.sort) words.set("sort", (state.down ? "-" : "") + state.sort);
+    },
+    take(words) {
+      state.words = search.value = words.get("rows") || "";
+      for (const select of selects) {
+        const wanted = words.get(`rows-${select.dataset.column}`);
+        select.value = [...select.options].some((option) => option.value === wanted) ? wanted : "";
+        state.picked[select.dataset.column] = select.value;
+      }
+      const [, sign, name] = (words.get("sort") || "").match(/^(-?)(.*)$/);
+      [state.sort, state.down] = COLUMNS.some(([column]) => column === name) ? [name, sign === "-"] : [null, false];
+      headed();
+      refresh();
+    },
+  };
 }
 
 /** Six digits: enough to read, few enough to compare; the file that is saved has all of them. */
@@ -157,7 +183,17 @@ function download(data, rows) {
   const cells = (row) => names.map((name) => quote(inert(name === "run" ? data.about.runs[data.cell("run", row)] : data.cell(name, row)))).join(",");
   const lines = [names.join(",")];
   for (const row of rows) lines.push(cells(row));
-  const link = make("a", { href: URL.createObjectURL(new Blob([`${lines.join("\n")}\n`], { type: "text/csv" })), download: "rows.csv" });
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  saveText("rows.csv", `${lines.join("\n")}\n`, "text/csv");
+}
+
+const TOLD = 12; // the columns that one reads; the file of all of them is the CSV
+
+/** The rows as a table for a document: the first columns, six digits. */
+function markdownRows(data, rows, text) {
+  const names = COLUMNS.slice(0, TOLD);
+  const cells = (row) => names.map(([name]) => {
+    const value = text(name, row);
+    return value === null ? "" : REALS.has(name) ? exactly(value) : String(value);
+  });
+  return markdownTable(names.map(([, title, , number]) => [title, number]), Array.from(rows, cells));
 }

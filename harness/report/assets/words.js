@@ -63,3 +63,18 @@ function draw(tag, properties = {}, ...children) {
   node.append(...children);
   return node;
 }
+
+/** A table in Markdown. heads: [title, whether it is of numbers]; what could be markup stays text. */
+function markdownTable(heads, rows) {
+  const inert = (text) => String(text).replace(/[\\|`<*_[\]]/g, "\\$&").replace(/\s+/g, " ");
+  const line = (cells) => `| ${cells.join(" | ")} |`;
+  const rule = heads.map(([, number]) => (number ? "---:" : "---"));
+  return `${[line(heads.map(([title]) => inert(title))), line(rule), ...rows.map((row) => line(row.map(inert)))].join("\n")}\n`;
+}
+
+/** Hand a text over as a file. */
+function saveText(name, text, type = "text/markdown") {
+  const link = make("a", { href: URL.createObjectURL(new Blob([text], { type })), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}

@@ -16,6 +16,7 @@ import pytest
 from harness.check import pairs
 from harness.check.pairs import CANARY, Process
 from harness.cli import main
+from harness.store import runs as store
 
 TINY = ("--plugin", "mine.py", "--attention", "mine", "--n", "48", "--heads", "2", "--head-dim", "16", "--pairs", "8")
 
@@ -65,7 +66,9 @@ def test_unchanged_code_passes_and_a_slowdown_is_told_everywhere(repository, clo
     clock.update(factors=[1.3, 1.3], rounds=0)
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
-    code = main(["check", "--against", "HEAD", *TINY, "--junit", str(junit)])
+    comment, history = tmp_path / "comment.md", tmp_path / "history.csv"
+    files = ("--junit", str(junit), "--comment", str(comment), "--history", str(history))
+    code = main(["check", "--against", "HEAD", *TINY, *files])
     heard = capsys.readouterr()
     assert code == 1, found
     assert "recurred" in heard.out
@@ -74,6 +77,19 @@ def test_unchanged_code_passes_and_a_slowdown_is_told_everywhere(repository, clo
     assert "regressed" in summary.read_text()
     assert ElementTree.parse(junit).getroot()[0].attrib["failures"] == "1"
     assert clock["rounds"] == 2
+    assert comment.read_text().startswith("<!-- attention-harness check -->\n### harness check: regression\n")
+    assert "| regressed | `mine:" in comment.read_text()
+    frame = store.read(history)
+    assert set(frame["attention"]) == {"mine"}
+    assert {"latency", "flops", "kernels"} <= set(frame["metric"])
+    assert frame["commit"].nunique() == frame["run_id"].nunique() == 1
+    before = history.read_bytes()
+    assert main(["check", "--against", "HEAD", *TINY, "--history", str(history)]) == 1
+    assert history.read_bytes().startswith(before)
+    assert store.read(history)["run_id"].nunique() == 2
+    capsys.readouterr()
+    assert main(["history", "mine", str(history), "--metric", "flops"]) == 0
+    assert "0 steps in 2 points" in capsys.readouterr().out
 
 
 def test_a_canary_that_moved_voids_the_run(repository, clock, capsys):

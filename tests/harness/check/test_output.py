@@ -104,3 +104,16 @@ def test_the_table_fits_a_narrow_terminal_and_stays_whole_elsewhere():
     assert max(map(len, narrow.splitlines())) <= 60
     assert narrow.split() == output.table(found, REGRESSION).split()
     assert any(len(line) > 60 for line in output.table(found, REGRESSION).splitlines())
+
+
+def test_a_comment_can_be_found_again_and_is_never_too_long():
+    short = output.comment(report("regressed", "ok"), 1)
+    assert short.splitlines()[0] == output.COMMENT
+    assert output.markdown(report("regressed", "ok"), 1) in short
+    long = output.comment(report("regressed", *["ok"] * 900, reason="a reason of some length " * 20), 1)
+    assert len(long) <= output.LONGEST_COMMENT
+    rows = [line for line in long.splitlines() if line.startswith("| ")][1:]
+    assert rows[0].startswith("| regressed")  # the worst come first, and are kept
+    left = next(line for line in long.splitlines() if "more cases" in line)
+    assert int(left.split()[0]) == 901 - len(rows) > 0
+    assert long.rstrip().endswith("1 regressed, 900 ok in 0 s")

@@ -103,7 +103,17 @@ def test_plot_of_a_selection(harness: Any, run: Path, tmp_path: Path) -> None:
     [
         (["--figure", "latncy"], 2, "unknown figure 'latncy'; did you mean 'latency'? valid: curves, error, heatmap"),
         (["--figure", ""], 2, "unknown figure ''"),
-        (["--format", "pdf"], 2, "unknown format 'pdf'; valid: png, svg"),
+        (["--format", "gif"], 2, "unknown format 'gif'; valid: png, svg, pdf"),
+        (["--scale", "cubic"], 2, "unknown scale 'cubic'; valid: log, linear"),
+        (["--size", "big"], 2, "--size takes inches, WIDTH or WIDTHxHEIGHT of 2 to 40 each, such as 5x3, not 'big'"),
+        (["--size", "5x3x2"], 2, "not '5x3x2'"),
+        (["--size", "5x1"], 2, "not '5x1'"),
+        (["--style", "nicer"], 2, "unknown style 'nicer'"),
+        (["--y", "latncy"], 2, "unknown metric in this run 'latncy'; did you mean 'latency'?"),
+        (["--x", "width"], 2, "unknown axis or metric in this run 'width'; valid: n, m, batch, heads, head_dim, "),
+        (["--x", "m", "--figure", "memory"], 2, "a figure of their own, latency-over-m; leave --figure out"),
+        (["--x", "m", "--y", "energy"], 4, "holds nothing that energy-over-m could draw"),
+        (["--figure", "heatmap", "--scale", "linear"], 4, "holds nothing that heatmap could draw"),
         (["--dtype", "float16"], 2, "unknown dtype in this run 'float16'"),
         (["--n", "7"], 2, "--n 7 is not in this run; it holds 64, 1024, 4096, 32768"),
         (["--n", "many"], 2, "--n: "),
@@ -300,6 +310,45 @@ def test_show_csv_reads_back(harness: Any, run: Path) -> None:
     assert {len(line) for line in csv.reader(io.StringIO(out))} == {len(frame.columns)}
 
 
+def test_show_for_a_paper_names_device_versions_and_command(harness: Any, tmp_path: Path) -> None:
+    known = {
+        "schema": 1, "device": "cpu",
+        "environment": {
+            "cpu": {"model": "AMD EPYC", "affinity_cores": 2}, "gpu": None, "torch": {"version": "2.14.0"},
+            "packages": {"triton": "3.8.0", "xformers": None},
+        },
+    }  # fmt: skip
+    folder = write_run(
+        tmp_path / "r", variants=("full", "anchor"), sizes=(64, 1024), anchors=(16,), phases=("forward",),
+        dtypes=("float32",), environment=known,
+    )  # fmt: skip
+    (folder / "sweep.toml").write_text('n = [64, 1024]\nattention = ["full", "anchor"]\n')
+    caption = (
+        "AMD EPYC, 2 cores (cpu) · torch 2.14.0, triton 3.8.0, commit 904f979ab01c · "
+        "harness run --attention full,anchor --n 64,1024"
+    )
+    code, out, err = harness("show", folder, "--format", "markdown")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[0].startswith("**latency (ms), median ±half its 95 % interval · forward")
+    assert re.search(r"^\| anchor:sdpa \| 16 \| [\d.]+ ±[\d.]+% \|", out, re.MULTILINE)
+    assert f"_{caption}_" in out.replace("\\", "")
+    latex = harness("show", folder, "--format", "latex")[1]
+    assert "harness run --attention full,anchor --n 64,1024.}" in latex
+    assert "AMD EPYC, 2 cores (cpu) $\\cdot$ torch 2.14.0" in latex
+    document = json.loads(harness("show", folder, "--format", "json")[1])
+    assert document["caption"] == [caption]
+    assert document["tables"][0]["rows"][0]["cells"][0]["ci_low"] > 0
+
+
+def test_show_as_csv_with_intervals(harness: Any, run: Path) -> None:
+    code, out, _ = harness("show", run, "--format", "csv", "--phase", "forward", "--attention", "anchor")
+    assert code == 0
+    frame = pandas.read_csv(io.StringIO(out))
+    assert list(frame.columns)[-3:] == ["n=32768", "n=32768 low", "n=32768 high"]
+    row = frame[frame["m"] == 16].iloc[0]
+    assert row["n=4096 low"] < row["n=4096"] == latency(run, attention="anchor", n=4096, m=16) < row["n=4096 high"]
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
@@ -313,6 +362,9 @@ def test_show_csv_reads_back(harness: Any, run: Path) -> None:
         (["--columns", "attention"], 2, "--columns takes one axis that --rows does not name"),
         (["--columns", "n,m"], 2, "--columns takes one axis"),
         (["--json", "--csv"], 2, "--json and --csv cannot both be given"),
+        (["--format", "word"], 2, "unknown format 'word'; valid: text, markdown, latex, csv, json"),
+        (["--format", "latex", "--csv"], 2, "--format latex and --csv cannot both be given"),
+        (["--machine", "x"], 2, "unknown machine in this run 'x'; valid: EPYC-2c-3f9a1c"),
         (["--attention", "xformers", "--metric", "peak_memory", "--n", "64", "--json"], 0, ""),
         (["--attention", "anchor:reference"], 2, "unknown attention in this run 'anchor:reference'"),
     ],

@@ -26,6 +26,7 @@ from harness.cases import catalogue
 from harness.cases.filters import only
 from harness.cases.space import Sweep, expand, read_toml
 from harness.check import baseline, interpreter, pool
+from harness.check.contributed import faults
 from harness.check.deterministic import METRICS, Facts
 from harness.errors import Failure, UsageError
 from harness.figures import Run, roofline, scaling
@@ -39,6 +40,7 @@ from harness.store.rows import RowsLeftOut
 from harness.store.runs import Store
 from harness.store.selection import labelled
 from harness.store.table import render
+from harness.store.tags import TAGS, change_tags, read_tags
 
 PROJECT = Path(__file__).parents[3] / "pyproject.toml"
 CURVE_LINES = b"step,split,metric,value\n10,train,loss,0.5\n10,val,top1,0.1\n12,train,lr,1e-3\n"
@@ -154,6 +156,7 @@ def use_rows(data: bytes, folder: Path) -> None:
     if len(run.frame):
         only(run.frame, attention=["full"], n=["64"])
     compare(folder, folder, metrics=("latency",))
+    faults(folder)
 
 
 def use_report(data: bytes, folder: Path) -> None:
@@ -175,6 +178,13 @@ def use_environment(data: bytes, folder: Path) -> None:
     roofline.roof_of(run, "cpu", "float32", machine="here-2c-000000")
     scaling._declared(run, "full", "flops_n")
     device_name(run, "cpu", "here-2c-000000")
+    faults(folder)
+
+
+def use_tags(data: bytes, folder: Path) -> None:
+    (a_run(folder) / TAGS).write_bytes(data)
+    held = read_tags(folder)
+    assert change_tags(folder, add=["more"], drop=held[:1]) == tuple(sorted({*held[1:], "more"} - {*held[:1]}))
 
 
 def use_sweep(data: bytes, folder: Path) -> None:
@@ -269,6 +279,7 @@ READERS: dict[str, Reader] = {
     "report": Reader(lambda: [measurements()], use_report, share=1),
     "samples": Reader(lambda: [samples()], use_samples, share=2),
     "environment": Reader(lambda: [environment()], use_environment),
+    "tags": Reader(lambda: [b'{"tags": ["paper", "quiet-2"]}'], use_tags, share=1),
     "sweep": Reader(lambda: [sweep(), b'n = "1k"\nattention = "anchor"\n[set]\nanchor.init = "paper"\n'], use_sweep),
     "resume": Reader(lambda: [measurements(), samples(), environment()], use_resume),
     "curves": Reader(lambda: [CURVE_LINES], use_curves),

@@ -320,3 +320,123 @@ def test_a_narrow_span_has_ticks(open_page: Callable[..., Opened], write: Callab
     told = [Told("flash", n=64, memory=0.24), Told("anchor", n=64, m=16, ms=0.9, memory=0.19)]
     opened = open_page(write(stored(tmp_path / "narrow", told)))
     assert len(opened.page.locator("#plot-peak_memory .ytick").all()) >= 2
+
+
+# The address, files and a single n
+
+
+def test_a_link_shows_what_its_sender_sees(open_page: Callable[..., Opened], page_file: Path) -> None:
+    mine = open_page(page_file)
+    assert mine.page.evaluate("location.hash") == ""  # as it opens: nothing to say
+    mine.choose("phase", "train")
+    mine.choose("n", "1024")
+    mine.choose("m", "16")
+    mine.choose("among", "exact")
+    mine.page.locator("#chips button", has_text="linformer").click()
+    mine.settle()
+    mine.page.get_by_label("Filter the rows").fill("n>=4k status=ok")
+    mine.page.wait_for_function("location.hash.includes('rows=')")
+    mine.page.get_by_label("metric", exact=True).select_option("flops")
+    for _ in range(2):
+        mine.page.locator(".grid .head [data-column=value] button").click()
+    address, rows, first = mine.page.evaluate("location.href"), mine.rows(), mine.column("value")[0]
+    theirs = open_page(page_file)
+    theirs.page.evaluate(f"location.href = {address!r}")
+    theirs.page.wait_for_function("document.querySelector('#choice select[name=phase]').value === 'train'")
+    theirs.settle()
+    told = {name: theirs.page.locator(f"#choice select[name={name}]").input_value() for name in ("n", "m", "among")}
+    assert told == {"n": "1024", "m": "16", "among": "exact"}
+    hidden = theirs.page.locator("#chips button[aria-pressed=false]").all_inner_texts()
+    assert [text.strip() for text in hidden] == ["linformer"]
+    assert theirs.page.get_by_label("Filter the rows").input_value() == "n>=4k status=ok"
+    assert (theirs.rows(), theirs.column("value")[0]) == (rows, first)
+    assert theirs.page.locator(".headline").inner_text() == mine.page.locator(".headline").inner_text()
+    assert mine.complaints == theirs.complaints == []
+    theirs.page.evaluate("location.hash = ''")
+    theirs.page.wait_for_function("document.querySelector('#choice select[name=phase]').value === 'forward'")
+    theirs.settle()
+    assert theirs.page.locator("#chips button[aria-pressed=false]").count() == 0
+
+
+@pytest.mark.parametrize(
+    "strange",
+    ["phase=sideways&n=many&m=7&hide=nobody&sort=-nothing&rows-metric=x", "%E0%A4%A", "n=1e999&n=0", "=&&=&;"],
+)
+def test_an_address_of_another_page_is_passed_over(
+    open_page: Callable[..., Opened], page_file: Path, strange: str
+) -> None:
+    opened = open_page(page_file)
+    before = opened.page.locator(".headline").inner_text()
+    opened.page.evaluate(f"location.hash = {strange!r}")
+    opened.page.wait_for_timeout(50)
+    opened.settle()
+    assert opened.page.locator(".headline").inner_text() == before
+    assert opened.complaints == []
+
+
+def saved(opened: Opened, button: Any) -> str:
+    """What a button hands over as a file."""
+    with opened.page.expect_download() as waiting:
+        button.click()
+    return Path(waiting.value.path()).read_text(encoding="utf-8")
+
+
+def test_tables_are_saved_as_markdown(report: Opened, run: Run) -> None:
+    report.page.get_by_label("Filter the rows").fill("metric=latency status=ok phase=forward")
+    report.page.wait_for_function("location.hash.includes('rows=')")
+    text = saved(report, report.page.locator("#table button", has_text="Save as Markdown"))
+    head, rule, *lines = text.splitlines()
+    assert head.startswith("| variant | m | n | metric | value | unit |")
+    assert rule.count("---") == head.count("|") - 1
+    assert len(lines) == report.rows()
+    assert all(line.count(" | ") == head.count(" | ") for line in lines)
+    answer = saved(report, report.page.locator("#answer button", has_text="Save as Markdown"))
+    assert answer.splitlines()[0].strip("*") == report.page.locator(".headline").inner_text()
+    assert "scope core · forward · float32 · b=1 h=6 d=64" in answer
+    assert answer.count("\n| ") == 2 + report.page.locator(".ranking tbody tr").count()
+    report.page.get_by_label("Filter the rows").fill("")
+    report.page.wait_for_function("!location.hash.includes('rows=')")
+
+
+def test_hostile_text_stays_text_in_markdown(
+    open_page: Callable[..., Opened], write: Callable[..., Path], hostile: Run
+) -> None:
+    opened = open_page(write(hostile))
+    text = saved(opened, opened.page.locator("#table button", has_text="Save as Markdown"))
+    assert "\\<img src=x onerror=boom()>" in text
+    assert len(text.splitlines()) == opened.rows() + 2
+
+
+def test_one_n_is_rows_of_dots_as_in_the_picture(
+    open_page: Callable[..., Opened], write: Callable[..., Path], tmp_path: Path
+) -> None:
+    told = [
+        Told("full", n=64, status="oom", note="needs 9 GB"), Told("flash", n=64, ms=1.0),
+        Told("anchor", n=64, m=16, ms=0.5), Told("anchor", n=64, m=32, ms=0.75),
+    ]  # fmt: skip
+    opened = open_page(write(stored(tmp_path / "one", told)))
+    opened.choose("m", "all")
+    plot = opened.page.locator("#plot-latency")
+    assert plot.locator(".ytick").all_text_contents() == ["full", "flash", "anchor m=16", "anchor m=32"]
+    words = plot.locator(".annotation").all_text_contents()
+    assert words == ["oom", "1.00 ms", "0.500 ms", "0.750 ms"]
+    drawn = plot.evaluate("one => one.data.map(trace => [trace.mode, trace.x[0], trace.y[0]])")
+    assert drawn == [["markers", 1.0, 1], ["markers", 0.5, 2], ["markers", 0.75, 3]]
+    assert plot.locator(".xtitle").text_content() == "latency (ms)"
+    assert "n = 64" in opened.page.locator("#chart-latency .caption").inner_text()
+    assert opened.complaints == []
+
+
+def test_failed_cases_are_read_on_a_phone(open_page: Callable[..., Opened], page_file: Path) -> None:
+    """No reason hangs over the edge of the screen."""
+    phone = open_page(page_file, width=390)
+    cells = phone.page.locator("#gaps .plain td")
+    assert cells.count() > 10
+    right = cells.evaluate_all("all => Math.max(...all.map(one => one.getBoundingClientRect().right))")
+    narrow = phone.page.locator("#gaps .wide").evaluate_all(
+        "all => Math.min(...all.map(one => one.getBoundingClientRect().width))"
+    )
+    assert right <= 390
+    assert narrow > 300
+    wide = open_page(page_file).page.locator("#gaps thead").first
+    assert wide.is_visible()

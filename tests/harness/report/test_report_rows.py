@@ -29,12 +29,33 @@ def test_every_row_of_every_run_is_there_once(run: Run, hostile: Run) -> None:
 
 
 def test_settings_never_mix_runs_machines_phases_or_dtypes(run: Run, hostile: Run) -> None:
-    rows = gather([run, hostile, run])
-    assert [setting.run for setting in rows.settings] == [0, 0, 0, 0, 1, 2, 2, 2, 2]
+    rows = gather([run, hostile])
+    assert [setting.run for setting in rows.settings] == [0, 0, 0, 0, 1]
     for at, setting in enumerate(rows.settings):
         own = rows.frame[rows.frame["setting"] == at]
         assert set(own["run"]) == {setting.run}
         assert all(set(own[name]) == {value} for name, value in setting.values.items())
+
+
+def test_runs_of_one_machine_are_ranked_together_and_each_case_is_the_newest(tmp_path: Path) -> None:
+    old = stored(tmp_path / "old", [Told("flash", n=64, ms=9.0), Told("full", n=64, ms=5.0)])
+    new = stored(tmp_path / "new", [Told("flash", n=64, ms=2.0), Told("anchor", n=64, m=16, ms=1.0)])
+    new.frame["time_utc"] = "2026-02-01T00:00:00Z"
+    other = stored(tmp_path / "other", [Told("flash", n=64, ms=0.1, machine="there-8c-111111")])
+    rows = gather([new, other, old])
+    assert [group.of for group in rows.groups] == [(0, 2), (1,)]
+    assert [setting.run for setting in rows.settings] == [0, 1]
+    assert len(rows.frame) == rows.listed == len(old.frame) + len(new.frame) + len(other.frame)
+    timed = rows.frame[rows.frame["metric"] == "latency"]
+    drawn = timed[timed["setting"] == 0]
+    assert dict(zip(drawn["attention"], drawn["run"], strict=True)) == {"flash": 0, "anchor": 0, "full": 2}
+    assert timed.loc[timed["value"] == 9.0, "setting"].isna().all()  # listed, and neither ranked nor drawn
+    answers = of_settings(rows.groups, rows.settings, kinds=KINDS)
+    assert [one["series"] for one in answers[0]["64|all"]["ranking"]] == ["anchor", "flash", "full"]
+    assert [one["ms"] for one in answers[0]["64|all"]["ranking"]] == [1.0, 2.0, 5.0]
+    assert any("run" in line for line in answers[0]["64|all"]["unknown"])  # it says that it mixes runs
+    speed = drawn.set_index("attention")["speed"]
+    assert speed["anchor"] == 2.0
 
 
 def test_speed_ups_are_those_of_the_figure(run: Run) -> None:
@@ -96,7 +117,7 @@ def test_the_answers_are_those_of_recommend(tmp_path: Path) -> None:
         Told("anchor", n=1024, m=64, ms=2, error=0.4),
     ]  # fmt: skip
     run = stored(tmp_path / "r", told)
-    (answers,) = of_settings([run], gather([run]).settings, kinds=KINDS)
+    (answers,) = of_settings(gather([run]).groups, gather([run]).settings, kinds=KINDS)
     assert sorted(answers) == ["1024|16", "1024|64", "1024|all", "1024|exact"]
     for key, wish in {"all": {}, "64": {"m": (64,)}, "exact": {"max_error": 0.0}}.items():
         (expected,) = recommend(Stock([run], kinds=KINDS), Wish(n=1024, **wish))  # pyright: ignore[reportArgumentType]
@@ -126,7 +147,7 @@ def test_a_run_in_which_everything_failed_has_settings_and_no_answers(tmp_path: 
     run = stored(tmp_path / "r", [Told("flash", n=64, status="error", note="broken")])
     rows = gather([run])
     assert [setting.base for setting in rows.settings] == [None]
-    assert of_settings([run], rows.settings, kinds=KINDS) == [{}]
+    assert of_settings(rows.groups, rows.settings, kinds=KINDS) == [{}]
     assert all(math.isnan(value) for value in rows.frame["speed"])
 
 
@@ -141,7 +162,7 @@ def test_seeds_of_a_trained_model_are_one_candidate_and_every_row_is_listed(trai
     flash = drawn.loc["flash"]
     assert (flash["value"], flash["ci_low"], flash["ci_high"]) == pytest.approx((3.0, 1.9, 4.1))
     assert "median of 3 seeds" in flash["note"]
-    ((answer,),) = [[own["65|all"]] for own in of_settings([trained], rows.settings, kinds=KINDS)]
+    ((answer,),) = [[own["65|all"]] for own in of_settings(rows.groups, rows.settings, kinds=KINDS)]
     assert [one["series"] for one in answer["ranking"]] == [
         "anchor init=paper", "anchor init=orthogonal logits=cosine", "flash"
     ]  # fmt: skip

@@ -32,14 +32,18 @@ def together(paths: Sequence[Path], parts: Sequence[figures.Run], *, folder: Pat
 
     frames = sorted((store.read(path) for path in paths), key=lambda frame: str(frame["time_utc"].max()))
     frame = labelled(pandas.concat(frames, ignore_index=True))
+    return Together(folder=folder, frame=frame, environment=common(parts), whole=frame, parts=tuple(parts))
+
+
+def common(parts: Sequence[figures.Run]) -> dict[str, Any]:
+    """What the environments of several runs say together, as far as figures read it."""
     known = [part.environment for part in parts]
     alike = len({document.get("machine") for document in known}) == 1  # then what the last one says holds for all
-    environment = {
+    return {
         **(known[-1] if alike else {}),
         "declared": {name: exponents for document in known for name, exponents in _dict(document, "declared").items()},
         "places": _places(known),
     }
-    return Together(folder=folder, frame=frame, environment=environment, whole=frame, parts=tuple(parts))
 
 
 def _places(known: Sequence[dict[str, Any]]) -> dict[str, Any]:
