@@ -1,0 +1,90 @@
+"""docs/anchor.md: how sharp attention starts, and what it learns."""
+
+from __future__ import annotations
+
+from quotes import Page, Rows, option, spread
+
+PAGE = "docs/anchor.md"
+PAPER, SHARP, COSINE = option(init="paper"), option(init="sharp"), option(init="orthogonal", logits="cosine")
+LEARNT = {
+    "none (floor)": ("none", str), "full": ("full", str), "linformer": ("linformer", str), "nystrom": ("nystrom", str),
+    "anchor `init=paper`": ("anchor", PAPER), "anchor `init=sharp`": ("anchor", SHARP),
+    "anchor `init=orthogonal logits=cosine`": ("anchor", COSINE),
+}  # fmt: skip
+STARTS = (
+    ("full", "", "full", ""),
+    ("anchor", "init=paper", "anchor", "`init=paper`"),
+    ("anchor", "init=paper;scale=4.0", "anchor", "`init=paper scale=4`"),
+    ("anchor", "init=paper;scale=32.0", "anchor", "`init=paper scale=32`"),
+    ("anchor", "init=orthogonal", "anchor", "`init=orthogonal`"),
+    ("anchor", "init=orthogonal;scale=4.0", "anchor", "`init=orthogonal scale=4`"),
+    ("anchor", "init=orthogonal;scale=32.0", "anchor", "`init=orthogonal scale=32`"),
+    ("anchor", "init=sharp", "anchor", "`init=sharp`, the default (at d = 64 the line above)"),
+    ("anchor", "init=orthogonal;logits=cosine;temperature=1.0", "anchor", "`init=orthogonal logits=cosine temperature=1`"),
+    ("anchor", "init=paper;logits=cosine", "anchor", "`init=paper logits=cosine` (temperature 2)"),
+    ("anchor", "init=orthogonal;logits=cosine", "anchor", "`init=orthogonal logits=cosine` (temperature 2)"),
+    ("anchor", "init=orthogonal;logits=cosine;temperature=4.0", "anchor", "`init=orthogonal logits=cosine temperature=4`"),
+)  # fmt: skip
+
+
+def quote(page: Page) -> None:
+    shares = page.rows("results/cpu/anchor_sharpness.csv")
+    page.table(
+        "| attention | start | share, median | range |",
+        [[name, told, *_share(shares.only(attention=attention, options=options))]
+         for attention, options, name, told in STARTS],
+    )  # fmt: skip
+    ratio = shares.one("share_median", options="init=paper;scale=4.0") / shares.one(
+        "share_median", options="init=paper"
+    )
+    page.say("fourth power of the anchors' size (×4 gives ×{:.0f}, and 4⁴ is 256)", ratio)
+
+    recall = page.rows("results/cpu/recall").where(metric="top1")
+    hard = recall.where(options=option(items="56", steps="500"))
+    page.table(
+        "| attention | m=4 | m=8 | m=16 | m=32 |",
+        [[name, *(f"{_mean(_of(hard, name, m=m)):.3f}" for m in (4, 8, 16, 32))]
+         for name in ("anchor `init=paper`", "anchor `init=sharp`", "anchor `init=orthogonal logits=cosine`", "nystrom",
+                      "linformer")],
+    )  # fmt: skip
+    exact = {_mean(hard.all(attention=name)) for name in ("full", "flash")}
+    page.say("`full` and `flash`: {:.3f}. The floor: {:.3f}.", min(exact), _mean(hard.all(attention="none")))
+    wide = {(name, m): _range(_of(hard, name, m=m)) for name in list(LEARNT)[2:] for m in (4, 8, 16, 32)}
+    worst = wide.pop(("nystrom", 32))
+    page.say("The seeds of a setting lie within {:.2f} (`nystrom` m=32: {:.2f}).", max(wide.values()), worst)
+    long = recall.where(options=option(items="56", steps="1500"), m=16, attention="anchor")
+    page.say(
+        "has nearly caught up: {:.3f} ({:.3f} to {:.3f}) against {:.3f} ({:.3f} to {:.3f})",
+        *_three(long.all(options=PAPER)), *_three(long.all(options=SHARP)),
+    )  # fmt: skip
+
+    digits = page.rows("results/cpu/vision").where(metric="top1", options=option(task="classification"))
+    legend = page.rows("results/cpu/legend")
+    regions = legend.where(metric="miou", options=option(task="segmentation"))
+    boxes = legend.where(metric="map", options=option(task="detection"))
+    page.table(
+        "| | digits, top-1 | legend, mean IoU | legend, box AP |",
+        [[name, *(spread(_of(rows, name)) for rows in (digits, regions, boxes))] for name in LEARNT],
+    )  # fmt: skip
+
+
+def _of(rows: Rows, name: str, **wanted: object) -> list[float]:
+    attention, options = LEARNT[name]
+    return rows.where(**({} if options is str else {"options": options})).all(attention=attention, **wanted)
+
+
+def _share(row: dict[str, str]) -> list[str]:
+    median, low, high = (float(row[f"share_{name}"]) for name in ("median", "lowest", "highest"))
+    return [f"{median:.1e}", f"{low:.1e} to {high:.1e}"]
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _range(values: list[float]) -> float:
+    return max(values) - min(values)
+
+
+def _three(values: list[float]) -> tuple[float, float, float]:
+    return _mean(values), min(values), max(values)
