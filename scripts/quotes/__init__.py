@@ -128,6 +128,12 @@ class Page:
         made = [re.sub(r"\|\s+(?=\|)", "| ", f"| {' | '.join(cells)} |") + "\n" for cells in body]
         self.text = "".join([*lines[:begin], *made, *lines[end:]])
 
+    def covers(self, header: str) -> None:
+        """That the table with that header line has its figures by `say`."""
+        if f"\n{header}\n" not in self.text:
+            raise Misquoted(f"{self.name}: no table begins with: {header}")
+        self.tables.add(header)
+
     def between(self, begin: str, end: str, text: str) -> None:
         """What stands between two lines of the page."""
         before, first, rest = self.text.partition(begin)

@@ -12,18 +12,9 @@ LEARNT = {
     "anchor `init=orthogonal logits=cosine`": ("anchor", COSINE),
 }  # fmt: skip
 STARTS = (
-    ("full", "", "full", ""),
-    ("anchor", "init=paper", "anchor", "`init=paper`"),
-    ("anchor", "init=paper;scale=4.0", "anchor", "`init=paper scale=4`"),
-    ("anchor", "init=paper;scale=32.0", "anchor", "`init=paper scale=32`"),
-    ("anchor", "init=orthogonal", "anchor", "`init=orthogonal`"),
-    ("anchor", "init=orthogonal;scale=4.0", "anchor", "`init=orthogonal scale=4`"),
-    ("anchor", "init=orthogonal;scale=32.0", "anchor", "`init=orthogonal scale=32`"),
-    ("anchor", "init=sharp", "anchor", "`init=sharp`, the default (at d = 64 the line above)"),
-    ("anchor", "init=orthogonal;logits=cosine;temperature=1.0", "anchor", "`init=orthogonal logits=cosine temperature=1`"),
-    ("anchor", "init=paper;logits=cosine", "anchor", "`init=paper logits=cosine` (temperature 2)"),
-    ("anchor", "init=orthogonal;logits=cosine", "anchor", "`init=orthogonal logits=cosine` (temperature 2)"),
-    ("anchor", "init=orthogonal;logits=cosine;temperature=4.0", "anchor", "`init=orthogonal logits=cosine temperature=4`"),
+    "", "init=paper", "init=paper;scale=4.0", "init=paper;scale=32.0", "init=orthogonal", "init=orthogonal;scale=4.0",
+    "init=orthogonal;scale=32.0", "init=sharp", "init=orthogonal;logits=cosine;temperature=1.0",
+    "init=paper;logits=cosine", "init=orthogonal;logits=cosine", "init=orthogonal;logits=cosine;temperature=4.0",
 )  # fmt: skip
 
 
@@ -31,9 +22,8 @@ def quote(page: Page) -> None:
     shares = page.rows("results/cpu/anchor_sharpness.csv")
     page.table(
         "| attention | start | share, median | range |",
-        [[name, told, *_share(shares.only(attention=attention, options=options))]
-         for attention, options, name, told in STARTS],
-    )  # fmt: skip
+        [["anchor" if start else "full", _start(start), *_share(shares.only(options=start))] for start in STARTS],
+    )
     ratio = shares.one("share_median", options="init=paper;scale=4.0") / shares.one(
         "share_median", options="init=paper"
     )
@@ -71,6 +61,14 @@ def quote(page: Page) -> None:
 def _of(rows: Rows, name: str, **wanted: object) -> list[float]:
     attention, options = LEARNT[name]
     return rows.where(**({} if options is str else {"options": options})).all(attention=attention, **wanted)
+
+
+def _start(options: str) -> str:
+    """The options as they are set, and what is to be known of them."""
+    told = f"`{options.replace(';', ' ').replace('.0', '')}`" if options else ""
+    if options == "init=sharp":
+        return f"{told}, the default (at d = 64 the line above)"
+    return f"{told} (temperature 2)" if "cosine" in options and "temperature" not in options else told
 
 
 def _share(row: dict[str, str]) -> list[str]:

@@ -32,7 +32,8 @@ def quote(page: Page) -> None:
     peers = {pool: page.rows(f"results/cpu/gate/{pool}/peers.csv") for pool in POOLS}
     false, found = ([rate for rows in peers.values() for rate in _by_rule(rows, extra)] for extra in (0, 10))
     page.say(
-        "process against process: of unchanged code slower in {:.0f} to {:.0f} % of comparisons; +10 % found in {:.0f} to {:.0f} %.",
+        "process against process: of unchanged code slower in {:.0f} to {:.0f} % of comparisons; +10 % found "
+        "in {:.0f} to {:.0f} %.",
         100 * min(false), 100 * max(false), 100 * min(found), 100 * max(found),
     )  # fmt: skip
 

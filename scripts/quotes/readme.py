@@ -23,7 +23,8 @@ def quote(page: Page) -> None:
     )
     forward, train = ([_faster(gpu, phase, n) for n in (4096, 16384, 65536)] for phase in ("forward", "train"))
     page.say(
-        "From n = 4k on anchor attention by its kernels is {}, {} and {} times as fast as the best exact one, in training "
+        "From n = 4k on anchor attention by its kernels is {}, {} and {} times as fast as the best exact "
+        "one, in training "
         "{}, {} and {} times; at n = 1k cuDNN's is {} times as fast as it",
         *map(times, [*forward, *train]), times(1 / _faster(gpu, "forward", 1024)),
     )  # fmt: skip

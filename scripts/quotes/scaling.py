@@ -43,7 +43,7 @@ def _projected(rows: Rows, millions: int, ranks: int) -> list[str]:
     waits = 1 - float(anchor["compute_s"]) / whole
     least = float(ring["bytes_sent"]) / 2**30
     return [
-        f"{millions} M", str(ranks), f"{1e3 * whole:#.3g}" if whole >= 0.01 else f"{1e3 * whole:.2f}", f"{100 * waits:.0f} %",
+        f"{millions} M", str(ranks), f"{1e3 * whole:.{1 if whole >= 0.01 else 2}f}", f"{100 * waits:.0f} %",
         f"{float(anchor['bytes_sent']) / 2**20:.1f} MiB", _spaced(float(f"{1e3 * float(ring['time_s']):.4g}")),
         f"{least:.1f} GiB" if least < 10 else f"{least:.0f} GiB",
     ]  # fmt: skip

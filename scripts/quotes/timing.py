@@ -30,7 +30,8 @@ def quote(page: Page) -> None:
 
 def _timing_table() -> Any:
     spec = importlib.util.spec_from_file_location("timing_table", ROOT / "scripts" / "timing_table.py")
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -10,7 +10,8 @@ PAGE = "docs/training.md"
 def quote(page: Page) -> None:
     digits = page.rows("results/cpu/vision").where(metric="top1", options=option(task="classification"))
     page.say(
-        "on digits, three seeds, `full` {:.3f}, with anchors that start as published (`init=paper`; the linear layers start "
+        "on digits, three seeds, `full` {:.3f}, with anchors that start as published (`init=paper`; the "
+        "linear layers start "
         "as timm's in all of them) {:.3f}, as they start here {:.3f}, the floor {:.3f}.",
         _mean(digits, attention="full"), _mean(digits, options=option(init="paper")),
         _mean(digits, options=option(init="sharp")), _mean(digits, attention="none"),
