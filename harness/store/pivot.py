@@ -116,7 +116,7 @@ def as_csv(tables: Sequence[Table]) -> str:
 
 
 def shown(name: str, value: Any) -> Any:
-    """A value of an axis as text or a plain number; None for the m of an exact variant."""
+    """A value of an axis as text or a plain number; None for the m of a variant without one."""
     if name == "attention":
         return printable(value[1])
     if isinstance(value, str):

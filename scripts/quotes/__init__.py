@@ -146,7 +146,7 @@ class Page:
 
 def names() -> list[str]:
     """The files here, one a page."""
-    return sorted(info.name for info in pkgutil.iter_modules(__path__))
+    return sorted(info.name for info in pkgutil.iter_modules(__path__) if not info.name.startswith("_"))
 
 
 def quoted(name: str, text: str | None = None) -> tuple[Path, Page]:
