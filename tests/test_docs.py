@@ -181,9 +181,11 @@ def test_commands_and_options_in_the_pages_exist(page: Path) -> None:
 
 def test_outputs_of_stored_results_are_what_is_printed() -> None:
     script = load("docs_outputs")
-    text = text_of("commands.md")
-    assert len(script.commands(text)) >= 4
-    assert script.renewed(text) == text, "renew the page: python scripts/docs_outputs.py --write"
+    assert [page.name for page in script.PAGES] == ["commands.md", "report.md"]
+    for page, least in zip(script.PAGES, (4, 2), strict=True):
+        text = page.read_text(encoding="utf-8")
+        assert len(script.commands(text)) >= least
+        assert script.renewed(text) == text, "renew the page: python scripts/docs_outputs.py --write"
 
 
 # The snippets
@@ -212,6 +214,42 @@ def test_the_tutorials_variant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     exec(compile(tests[1], "docs/tutorial.md", "exec"), namespace)
     ran = [value() for name, value in namespace.items() if name.startswith("test_")]
     assert len(ran) == 2
+
+
+def test_the_gate_catches_the_tutorials_file_with_the_matrix_that_it_avoids(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both ends that the page promises: a cost model that is wrong, and one that is right and grows too fast."""
+    (_, whole), _ = blocks(text_of("tutorial.md"))[1:]
+    text = text_of("tutorial.md")
+    state = next(line for line in whole.splitlines() if line.strip().startswith("state = torch.softmax"))
+    product = next(line for line in whole.splitlines() if line.strip().startswith("return torch.softmax"))
+    matrix = whole.replace(f"{state}\n", "").replace(product, "    return " + quoted_code(text, "torch.softmax(q, -1)"))
+    flops = "matmuls(work, 4 * tensor * work.d)"
+    assert flops in matrix
+    follows = matrix.replace(flops, "matmuls(work, 4 * work.b * work.h * work.n**2 * work.d)")
+    sizes = ["--attention", "efficient", "--n", "256", "--heads", "1", "--head-dim", "16", "--phase", "forward"]
+
+    def check(name: str, source: str, *how: str) -> tuple[int, str]:
+        file = tmp_path / name / "efficient.py"
+        file.parent.mkdir()
+        file.write_text(source, encoding="utf-8")
+        code = cli.main(["check", "--plugin", str(file), *how])
+        captured = capsys.readouterr()
+        return code, " ".join((captured.out + captured.err).split())
+
+    baseline = str(tmp_path / "baseline.csv")
+    assert check("right", whole, *sizes, "--update", baseline)[0] == 0
+    code, told = check("matrix", matrix, "--baseline", baseline, "--quick")
+    assert (code, "the cost model says" in told, "the dispatcher counted" in told) == (5, True, True)
+    code, told = check("follows", follows, "--baseline", baseline, "--quick")
+    assert (code, quoted_code(text, "FLOPs grow") in told) == (1, True), told
+
+
+def quoted_code(text: str, begins: str) -> str:
+    """The inline code of a page that begins so."""
+    (found,) = re.findall(rf"`({re.escape(begins)}[^`]*)`", text)
+    return found
 
 
 @pytest.fixture
