@@ -29,10 +29,11 @@ def commands(text: str) -> list[str]:
 
 def renewed(text: str) -> str:
     """The page with what its tested commands print now. Raises RuntimeError where one fails."""
-    return BLOCK.sub(lambda found: f"$ {found.group(1)}\n{_output(found.group(1))}", text)
+    return BLOCK.sub(lambda found: f"$ {found.group(1)}\n{output(found.group(1))}", text)
 
 
-def _output(line: str) -> str:
+def output(line: str) -> str:
+    """What a command prints in a folder with results/cpu alone, stdout then stderr. Raises RuntimeError if it fails."""
     environment = os.environ | {"COLUMNS": "80", "TERM": "dumb", "PYTHONPATH": str(ROOT)}
     with tempfile.TemporaryDirectory() as place:
         Path(place, "results").mkdir()

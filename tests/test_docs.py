@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import html
 import importlib.util
 import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,7 +22,7 @@ from scripting import load
 from torch.utils.flop_counter import FlopCounterMode
 
 import attentions
-from harness import cli
+from harness import cli, figures
 from harness.store import record
 
 ROOT = Path(__file__).parents[1]
@@ -62,7 +64,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_page_is_built(site: Path) -> None:
-    assert {page.stem for page in DOCS.glob("*.md")} | {"notebook"} <= {page.stem for page in site.glob("*.html")}
+    assert {page.stem for page in DOCS.glob("*.md")} | {"notebook", "gallery"} <= {
+        page.stem for page in site.glob("*.html")
+    }
 
 
 def test_the_notebook_is_a_page_with_its_pictures(site: Path) -> None:
@@ -87,6 +91,43 @@ def test_pictures_of_stored_runs_are_in_the_site(site: Path) -> None:
         )
         assert len(built) == 1, (name, path)
         assert (site / built[0]).read_bytes() == (DOCS / path).read_bytes(), (name, path)
+
+
+def test_the_gallery_shows_every_figure_with_its_command(site: Path) -> None:
+    gallery = load("docs_gallery")
+    assert {one.figure for one in gallery.PICTURES} - {""} == set(figures.names()) - gallery.NOT_HERE
+    text = (site / "gallery.html").read_text(encoding="utf-8")
+    for one in gallery.PICTURES:
+        (built,) = re.findall(rf'<img [^>]*src="([^"]*{re.escape(Path(one.path).name)})"', text.split(one.title)[-1])[
+            :1
+        ]
+        assert (site / built).read_bytes() == (DOCS / one.path).read_bytes()
+        assert html.escape(one.command) in re.sub(r"</?span[^>]*>", "", text), one.command
+
+
+def test_the_terminals_picture_is_the_commands_output() -> None:
+    script = load("docs_pictures")
+    made = script.terminal()
+    assert made == script.SVG.read_text(encoding="utf-8"), "python scripts/docs_pictures.py --write"
+    assert "http" not in made.replace("http://www.w3.org/2000/svg", "")
+
+
+def test_the_site_can_be_searched_in_a_folder(site: Path) -> None:
+    """Chromium, from file:, with no server: a word of one page finds it."""
+    browsers = filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome")))
+    found = next(browsers, None)
+    if found is None or importlib.util.find_spec("playwright") is None:
+        pytest.skip("needs playwright and a Chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        view = browser.new_page()
+        view.goto((site / "index.html").resolve().as_uri())
+        view.locator("[data-md-component=search-query]").first.click()
+        view.keyboard.type("RankLost", delay=20)
+        view.wait_for_selector(".md-search-result__link[href*='scaling.html']", timeout=30_000)
+        browser.close()
 
 
 def test_the_site_fetches_nothing(site: Path) -> None:
