@@ -3,7 +3,7 @@
     python scripts/docs_pictures.py              # 1 where docs/terminal.svg shows another output than the command's
     python scripts/docs_pictures.py --write      # both anew; the report's picture needs playwright and a Chromium
 
-docs/terminal.svg is the output of TERMINAL as it is, set by rich, docs/report.png what a browser shows of REPORT's page.
+docs/terminal.svg is what TERMINAL prints, set by rich; docs/report.png what a browser shows of REPORT's page.
 tests/test_docs.py compares the first.
 """
 

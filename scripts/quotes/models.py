@@ -15,6 +15,12 @@ def quote(page: Page) -> None:
                      for side in ("224", "448", "896"))]
          for name, m in (("full", ""), ("flash", ""), ("anchor", "30"))],
     )  # fmt: skip
+    ratios = [
+        tiny.one(metric="latency", attention="anchor", options=option(resolution=side))
+        / tiny.one(metric="latency", attention="flash", options=option(resolution=side))
+        for side in ("896", "224")
+    ]
+    page.say("anchors take {:.2f} times flash's time at 896², {:.2f} times at 224².", *ratios)
     shares = [100 * _by_query(heads) for heads in (3, 12)]
     page.say("{:.0f} % (tiny) to {:.0f} % (base) of that saving is the query projection", *shares)
 

@@ -17,13 +17,21 @@ def quote(page: Page) -> None:
          _sent(sent, "flash (ring)", "forward", "ring (`full`, `flash`)"),
          _sent(sent, "flash (ring)", "train", "ring")],
     )  # fmt: skip
+    wire = [
+        [sent.one("wire_bytes_per_rank", variant=name, phase="forward", n=n) for n in COUNTS[::2]]
+        for name in ("anchor", "flash (ring)")
+    ]
+    page.say(
+        "does not grow with n: {:.0f} bytes a call at n = 2¹² and at 2²⁰,", wire[0][0] if len(set(wire[0])) == 1 else -1
+    )
+    page.say("exact attention sends {:.1f} and {:.0f} MB", *(one / 1e6 for one in wire[1]))
     projected = page.rows("docs/scaling/projection.csv")
     page.table(
         "| tokens | GPUs | anchor, ms | of it exchange | sends | ring, ms | sends |",
         [_projected(projected, millions, ranks) for millions, ranks in PROJECTED],
     )
     kept = [_efficiency(projected, "anchor", millions, ranks) for millions, ranks in ((1, 8), (100, 256), (100, 1024))]
-    page.say("({} % at 1 M on 8, {} % at 100 M on 256).", *kept[:2])
+    page.say("({} % at 1 M on 8, {} % at 100 M on 256);", *kept[:2])
     page.say("100 M on 1024 still gain, at {} %.", kept[2])
     held = projected.one("held_bytes", variant="anchor", n=100 << 20, ranks=8)
     page.say("but for 100 M tokens on 8 GPUs ({:.0f} GB).", held / 1e9)
