@@ -15,7 +15,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from harness.errors import UsageError
-from harness.vision.data import legend, scenes
+from harness.vision.data import identity, legend, scenes
 from harness.vision.data.composing import CLASSES, compose
 from harness.vision.data.shapes import COLOURS, KINDS, coverage, outlines
 
