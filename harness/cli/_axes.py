@@ -41,7 +41,7 @@ AXES: dict[str, tuple[Any, str]] = {
     "patience": (str, "Seconds a run may wait for a quiet machine; 0: take nothing again. Default: 20."),
 }
 
-METAVARS = {"device": "TEXT", "seed": "WHOLE", "config": "FILE"}
+METAVARS = {"device": "NAME", "seed": "WHOLE", "config": "FILE"}
 METAVARS |= dict.fromkeys(("budget", "timeout", "patience"), "SECONDS")
 
 
