@@ -2,7 +2,7 @@
 
 A picture outside docs/, a figure of a stored run, is put into the site under its path. In the repository links and
 pictures stay what they are. One that leads nowhere is a warning, which ends a strict build. The notebook becomes a page
-of its cells and the outputs kept in it.
+of its cells and the outputs kept in it; the gallery is a page made of scripts/docs_gallery.py.
 """
 
 from __future__ import annotations
@@ -11,10 +11,14 @@ import base64
 import json
 import logging
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File
+
+sys.path.insert(0, str(Path(__file__).parent))
+import docs_gallery
 
 LOG = logging.getLogger("mkdocs.hooks")  # mkdocs counts the warnings of its own loggers
 OUTSIDE = re.compile(r"(?<!!)\[([^\]]+)\]\((\.\./[^)\s#]+)(?:#[^)\s]*)?\)")
@@ -25,10 +29,12 @@ NOTEBOOK = "notebook.ipynb"
 def on_files(files: Any, config: Any, **others: Any) -> Any:
     """The site's files with the notebook and the pictures outside docs/ that pages show; a missing one warns."""
     docs = Path(config["docs_dir"])
-    shown = {path for page in sorted(docs.glob("*.md")) for _, path in PICTURE.findall(page.read_text("utf-8"))}
+    written, gallery = [page.read_text("utf-8") for page in sorted(docs.glob("*.md"))], docs_gallery.page()
+    shown = {path for text in (*written, gallery) for _, path in PICTURE.findall(text)}
     for path in sorted(shown):
         if (docs.parent / path).is_file():
             files.append(File.generated(config, path, abs_src_path=str(docs.parent / path)))
+    files.append(File.generated(config, "gallery.md", content=gallery))
     text, pictures = pages_of(json.loads((docs / NOTEBOOK).read_text("utf-8")))
     files.append(File.generated(config, Path(NOTEBOOK).with_suffix(".md").name, content=text))
     for name, picture in pictures.items():

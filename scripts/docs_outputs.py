@@ -1,4 +1,4 @@
-"""The outputs in docs/commands.md that do not depend on the machine: run again and compared, or written anew.
+"""The outputs in docs/ that do not depend on the machine: run again and compared, or written anew.
 
     python scripts/docs_outputs.py                    # 1 where the page shows something else than the command prints
     python scripts/docs_outputs.py --write            # after new results or a changed command
@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "docs" / "commands.md"
+PAGES = tuple(ROOT / "docs" / name for name in ("commands.md", "report.md"))
 BLOCK = re.compile(r"(?<=<!-- tested -->\n```console\n)\$ (harness[^\n]*)\n(.*?)(?=```\n)", re.DOTALL)
 
 
@@ -29,10 +29,11 @@ def commands(text: str) -> list[str]:
 
 def renewed(text: str) -> str:
     """The page with what its tested commands print now. Raises RuntimeError where one fails."""
-    return BLOCK.sub(lambda found: f"$ {found.group(1)}\n{_output(found.group(1))}", text)
+    return BLOCK.sub(lambda found: f"$ {found.group(1)}\n{output(found.group(1))}", text)
 
 
-def _output(line: str) -> str:
+def output(line: str) -> str:
+    """What a command prints in a folder with results/cpu alone, stdout then stderr. Raises RuntimeError if it fails."""
     environment = os.environ | {"COLUMNS": "80", "TERM": "dumb", "PYTHONPATH": str(ROOT)}
     with tempfile.TemporaryDirectory() as place:
         Path(place, "results").mkdir()
@@ -41,17 +42,29 @@ def _output(line: str) -> str:
             [sys.executable, "-m", *shlex.split(line)], cwd=place, env=environment, capture_output=True, text=True,
             check=False,
         )  # fmt: skip
-    if done.returncode not in (0, 2):
+    if done.returncode not in (0, 2, 4):
         raise RuntimeError(f"{line}: exit code {done.returncode}: {done.stderr.strip()}")
     return done.stdout + done.stderr
 
 
+def main(words: list[str]) -> int:
+    """Compare or write the pages; the exit code."""
+    if words not in ([], ["--write"]):
+        print(__doc__, file=sys.stderr)
+        return 2
+    differ = 0
+    for page in PAGES:
+        before = page.read_text(encoding="utf-8")
+        after = renewed(before)
+        if after == before:
+            continue
+        if words:
+            page.write_text(after, encoding="utf-8")
+        else:
+            print(f"{page.name} shows something else than its commands print; renew it with --write", file=sys.stderr)
+            differ = 1
+    return differ
+
+
 if __name__ == "__main__":
-    before = PAGE.read_text(encoding="utf-8")
-    after = renewed(before)
-    if sys.argv[1:] == ["--write"]:
-        PAGE.write_text(after, encoding="utf-8")
-    elif sys.argv[1:]:
-        sys.exit(__doc__)
-    elif after != before:
-        sys.exit(f"{PAGE.name} shows something else than its commands print; renew it with --write")
+    sys.exit(main(sys.argv[1:]))

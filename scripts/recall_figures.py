@@ -1,4 +1,4 @@
-"""Draws a recall study: accuracy against m, against the load and against FLOPs, the floor as a line in each.
+"""Draws a recall study in the style of `harness plot`: accuracy against m, the load and FLOPs, the floor in each.
 
     python scripts/recall_figures.py results/cpu/recall                # figures/ in that folder, and a table on stdout
     python scripts/recall_figures.py results/cpu/recall --steps 500
@@ -17,21 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 import pandas as pd
 
 from harness.errors import UsageError
+from harness.figures._sheet import Page
+from harness.figures._style import FAINT, RC, WIDTH, Look, Looks, log_ticks
 from harness.store.record import parse_options
 from harness.store.runs import read
 
 TASK_KEYS = ("task", "shapes", "items", "colours", "steps", "questions")
 SAME_M = 16  # of the figure over the load
-LOOKS = {
-    "none": ("#8a8a8a", "x"), "full": ("#222222", "o"), "flash": ("#0072B2", "s"), "linformer": ("#009E73", "v"),
-    "nystrom": ("#CC79A7", "p"), "anchor init=paper": ("#E69F00", "D"), "anchor init=sharp": ("#D55E00", "^"),
-    "anchor init=orthogonal logits=cosine": ("#882255", "*"),
-}  # fmt: skip
-FURTHER = ("#332288", "X")
+FLOOR = "none"
+LARGEST_MARK, SMALLEST_MARK = 9.5, 4.5  # what lies below is larger, so that equal marks all show
 
 
 def main() -> None:
@@ -45,18 +42,17 @@ def main() -> None:
     except UsageError as error:
         sys.exit(f"recall_figures: {error}")
     print(table(frame))
-    mpl.use("Agg")
-    plt.rcParams.update({"font.size": 9.5, "axes.grid": True, "grid.color": "#e3e3e3", "svg.hashsalt": "harness"})
     target = given.folder / "figures"
     target.mkdir(exist_ok=True)
     for name, draw in FIGURES.items():
-        figure = draw(frame)
-        if figure is None:
-            print(f"{name}: too few rows", file=sys.stderr)
-            continue
-        for kind in ("png", "svg"):
-            figure.savefig(target / f"{name}.{kind}", dpi=200, metadata={"Date": None} if kind == "svg" else None)
-        plt.close(figure)
+        with mpl.rc_context(RC):
+            figure = draw(frame)
+            if figure is None:
+                print(f"{name}: too few rows", file=sys.stderr)
+                continue
+            for kind in ("png", "svg"):
+                metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+                figure.savefig(target / f"{name}.{kind}", metadata=metadata)
 
 
 def models(folder: Path, steps: int | None) -> pd.DataFrame:
@@ -109,12 +105,13 @@ def against_m(frame: pd.DataFrame) -> Any:
     if sized["m"].nunique() < 2:
         return None
     figure, axes = _axes(hard, "m: anchors, landmarks or projected length")
-    for label, group in sized.groupby("label"):
-        _line(axes, str(label), group, "m")
-    _levels(axes, hard[hard["m"].isna()])
+    _lines(axes, sized, "m", frame)
+    _levels(axes, hard[hard["m"].isna()], frame)
     axes.set_xscale("log", base=2)
-    axes.set_xticks(sorted(sized["m"].astype(int).unique()), sorted(sized["m"].astype(int).unique()))
-    return _finish(figure, axes)
+    sizes = sorted(sized["m"].astype(int).unique())
+    axes.set_xticks(sizes, list(map(str, sizes)))
+    axes.minorticks_off()
+    return _finish(figure, hard)
 
 
 def against_load(frame: pd.DataFrame) -> Any:
@@ -122,84 +119,115 @@ def against_load(frame: pd.DataFrame) -> Any:
     same = frame[frame["m"].isna() | (frame["m"] == SAME_M)]
     if same["items"].nunique() < 2:
         return None
-    figure, axes = _axes(same, f"items among 64 tokens, m = {SAME_M}", load=False)
-    for label, group in same.groupby("label"):
-        _line(axes, str(label), group, "items")
+    figure, axes = _axes(same, f"items among 64 tokens, m = {SAME_M} where there is one")
+    _lines(axes, same, "items", frame)
     loads = same.drop_duplicates("items").sort_values("items")
     axes.set_xticks(
         loads["items"], [f"{i} of {s} shapes" for i, s in zip(loads["items"], loads["shapes"], strict=True)]
     )
-    return _finish(figure, axes)
+    return _finish(figure, same, load=False)
 
 
-def pareto(items: Callable[[pd.Series], int], *, loads: int = 1) -> Callable[[pd.DataFrame], Any]:
-    """top1 over the FLOPs of one sample, at the load that `items` chooses where there are at least so many."""
-
-    def draw(frame: pd.DataFrame) -> Any:
-        if frame["items"].nunique() < loads:
-            return None
-        chosen = frame[frame["items"] == items(frame["items"])].assign(mflop=lambda x: x["flops"] / 1e6)
-        figure, axes = _axes(chosen, "MFLOP of one sample's forward pass, whole model")
-        for label, group in chosen[chosen["label"] != "none"].groupby("label"):
-            _line(axes, str(label), group, "mflop")
-        _levels(axes, chosen[chosen["label"] == "none"])
-        return _finish(figure, axes)
-
-    return draw
+def against_flops(frame: pd.DataFrame) -> Any:
+    """top1 over the FLOPs of one sample at the hardest load."""
+    hard = frame[frame["items"] == frame["items"].max()].assign(mflop=lambda x: x["flops"] / 1e6)
+    figure, axes = _axes(hard, "MFLOP of one sample's forward pass, whole model")
+    _lines(axes, hard[hard["label"] != FLOOR], "mflop", frame)
+    _levels(axes, hard[hard["label"] == FLOOR], frame)
+    low, high = hard["mflop"].min() / 1.08, hard["mflop"].max() * 1.08
+    axes.set(xscale="log", xlim=(low, high))
+    log_ticks(axes.xaxis, low, high, inches=WIDTH - 1)
+    return _finish(figure, hard)
 
 
-def _axes(frame: pd.DataFrame, across: str, *, load: bool = True) -> tuple[Any, Any]:
-    figure, axes = plt.subplots(figsize=(8.0, 4.6), layout="constrained")
-    first = frame.iloc[0]
-    where = f"{first['items']} items of {first['shapes']} shapes, " if load else ""
-    axes.set_title(
-        f"Associative recall: {where}{first['colours']} colours, n = 64, width 64, 4 heads, depth 2, "
-        f"{first['steps']} steps", loc="left", fontsize=9.5,
-    )  # fmt: skip
-    axes.set(xlabel=across, ylabel="top-1 on held-out samples", ylim=(0, 1.03))
-    axes.axhline(1 / first["colours"], color="#bbbbbb", linewidth=0.8, linestyle=":", label="chance")
+def at_the_easiest(frame: pd.DataFrame) -> Any:
+    """top1 at the easiest load, a row an attention: most are equal there, and would hide each other on one axis."""
+    if frame["items"].nunique() < 2:
+        return None
+    easy = frame[frame["items"] == frame["items"].min()]
+    names = sorted(easy["label"].unique(), key=lambda label: -easy.loc[easy["label"] == label, "top1"].mean())
+    figure = Page(figsize=(WIDTH, 0.27 * len(names) + 1.3), layout="constrained")
+    axes = figure.subplots()
+    for place, label in enumerate(names):
+        own = easy[easy["label"] == label]
+        look = _look(frame, label)
+        axes.hlines(place, own["top1"].min(), own["top1"].max(), color=look.color, linewidth=2, alpha=0.5)
+        axes.plot([own["top1"].mean()], [place], linestyle="none", zorder=3, **look.point(markersize=6.5))
+        words = f"{own['top1'].mean():.3f}   {own['flops'].iloc[0] / 1e6:.2f} MFLOP"
+        axes.text(1.04, place, words, va="center", fontsize=8)
+    axes.axvline(1 / easy["colours"].iloc[0], color=FAINT, linewidth=0.8, linestyle=":")
+    axes.set(xlim=(0, 1.3), ylim=(len(names) - 0.4, -0.6), xlabel="top-1 on held-out samples")
+    axes.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1])
+    axes.set_yticks(range(len(names)), names)
+    axes.grid(visible=False, axis="y")
+    return _finish(figure, easy)
+
+
+def _axes(frame: pd.DataFrame, across: str) -> tuple[Any, Any]:
+    figure = Page(figsize=(WIDTH, 4.4), layout="constrained")
+    axes = figure.subplots()
+    axes.set(xlabel=across, ylabel="top-1 on held-out samples", ylim=(0, 1.05))
+    axes.axhline(1 / frame["colours"].iloc[0], color=FAINT, linewidth=0.8, linestyle=":", label="chance")
     return figure, axes
 
 
-def _look(label: str) -> tuple[str, str]:
-    return LOOKS.get(label, FURTHER)
+def _look(frame: pd.DataFrame, label: str) -> Look:
+    """The look that `harness plot` gives a variant, shaded where it occurs with several options."""
+    looks = Looks(frame.assign(series=frame["label"], backend="reference"))
+    return looks.of(label.partition(" ")[0], label)
 
 
-def _line(axes: Any, label: str, group: pd.DataFrame, across: str) -> None:
-    """Means joined, ranges as bars, seeds as dots."""
-    color, marker = _look(label)
-    by = group.groupby(across)["top1"]
-    x, mean = [float(value) for value in by.mean().index], by.mean()
-    spread = [(mean - by.min()).clip(lower=0), (by.max() - mean).clip(lower=0)]  # equal values' mean may round
-    counts = group.groupby(across)["seed"].nunique()
-    seeds = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
-    name = f"{label}, seeds: {seeds}"
-    axes.errorbar(x, mean, yerr=spread, color=color, marker=marker, capsize=3, linewidth=1.4, markersize=6, label=name)
-    axes.plot(group[across].astype(float), group["top1"], ".", color=color, markersize=3, alpha=0.6)
+def _lines(axes: Any, rows: pd.DataFrame, across: str, frame: pd.DataFrame) -> None:
+    """Means joined, ranges as bars, seeds as dots; a line a label."""
+    labels = sorted(rows["label"].unique())
+    for place, label in enumerate(labels):
+        group, look = rows[rows["label"] == label], _look(frame, label)
+        by = group.groupby(across)["top1"]
+        mean = by.mean()
+        x = [float(value) for value in mean.index]
+        size = LARGEST_MARK + (SMALLEST_MARK - LARGEST_MARK) * place / max(1, len(labels) - 1)
+        axes.vlines(x, by.min(), by.max(), color=look.color, linewidth=1.6, alpha=0.6)
+        axes.plot(x, mean, label=label, **{**look.line(markersize=size), "linestyle": "-", "linewidth": 1.4})
+        axes.plot(group[across].astype(float), group["top1"], ".", color=look.color, markersize=3, alpha=0.6)
 
 
-def _levels(axes: Any, group: pd.DataFrame) -> None:
+def _levels(axes: Any, group: pd.DataFrame, frame: pd.DataFrame) -> None:
     """What has no place on the axis: a line at its mean and a band of its range; the floor among them."""
-    for label, rows in group.groupby("label"):
-        color, _ = _look(str(label))
-        name = "attention removed (floor)" if label == "none" else str(label)
-        axes.axhline(
-            rows["top1"].mean(), color=color, linewidth=1.2, linestyle="--", label=f"{name}, seeds: {len(rows)}"
-        )
-        axes.axhspan(rows["top1"].min(), rows["top1"].max(), color=color, alpha=0.12, linewidth=0)
+    for place, (label, rows) in enumerate(group.groupby("label")):
+        look = _look(frame, str(label))
+        name = "attention removed (floor)" if label == FLOOR else str(label)
+        dash = (4 * place, (4, 4)) if label != FLOOR else (0, (1, 1.5))
+        axes.axhline(rows["top1"].mean(), color=look.color, linewidth=1.4, linestyle=dash, label=name)
+        axes.axhspan(rows["top1"].min(), rows["top1"].max(), color=look.color, alpha=0.12, linewidth=0)
 
 
-def _finish(figure: Any, axes: Any) -> Any:
-    legend = axes.legend(frameon=False, fontsize=8.5, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    legend.set_title("mean; bars: lowest to highest seed", prop={"size": 8.5})
+def _finish(figure: Any, frame: pd.DataFrame, *, load: bool = True) -> Any:
+    """The legend in rows and the caption below the axes, over the whole width."""
+    first, seeds = frame.iloc[0], frame.groupby(["label", "items", frame["m"].fillna(-1)])["seed"].nunique()
+    where = f"{first['items']} items of {first['shapes']} shapes, " if load else ""
+    counted = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
+    caption = (
+        f"Associative recall: {where}{first['colours']} colours, n = 64, width 64, 4 heads, depth 2, {first['steps']} "
+        f"steps.\nMarks: mean of {counted} seeds (dots). Bars: lowest to highest seed. Dotted: chance."
+    )
+    below = 0.42 / figure.get_figheight()
+    figure.text(0.06 / WIDTH, 0.05 / figure.get_figheight(), caption, fontsize=8, color="#555555", va="bottom")
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    if handles:
+        figure.legend(
+            handles, labels, loc="lower center", ncols=3, bbox_to_anchor=(0.5, below), handlelength=2.2,
+            columnspacing=1.4, fontsize=8.5,
+        )  # fmt: skip
+        below += (0.21 * -(-len(handles) // 3) + 0.1) / figure.get_figheight()
+    figure.get_layout_engine().set(rect=(0, below, 1, 1 - below))
     return figure
 
 
-FIGURES = {
+FIGURES: dict[str, Callable[[pd.DataFrame], Any]] = {
     "top1-over-m": against_m,
     "top1-over-load": against_load,
-    "pareto-easy": pareto(min, loads=2),
-    "pareto-hard": pareto(max),
+    "top1-easy": at_the_easiest,
+    "pareto-hard": against_flops,
 }
 
 if __name__ == "__main__":

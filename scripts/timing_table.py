@@ -23,6 +23,7 @@ CLOCKS = {
     "cupti": "CUPTI sum",
 }
 WITHIN = 0.03
+MOST = 12  # rows of a page; beyond, those of the n that is measured first, and the file has the others
 Row = dict[str, str]
 
 
@@ -57,7 +58,8 @@ def table(rows: list[Row]) -> str:
     lines += [_agreement(rows, clock, name) for clock, name in clocks.items()]
     head = ("case", "ours, ms", "±", "host, ms", "kernels", *clocks.values(), "void", "note")
     lines += ["", _line(head), _line(["---"] * len(head))]
-    lines += [_line(_cells(row, list(clocks))) for row in rows]
+    shown = rows if len(rows) <= MOST else [row for row in rows if row["n"] == rows[0]["n"]]
+    lines += [_line(_cells(row, list(clocks))) for row in shown]
     return "\n".join(lines)
 
 

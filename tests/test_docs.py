@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import html
 import importlib.util
 import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import attentions
 from attentions.base import PROBLEMS
-from harness import cli
+from harness import cli, figures
 from harness.store import record
 
 ROOT = Path(__file__).parents[1]
@@ -63,7 +65,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_page_is_built(site: Path) -> None:
-    assert {page.stem for page in DOCS.glob("*.md")} | {"notebook"} <= {page.stem for page in site.glob("*.html")}
+    assert {page.stem for page in DOCS.glob("*.md")} | {"notebook", "gallery"} <= {
+        page.stem for page in site.glob("*.html")
+    }
 
 
 def test_the_notebook_is_a_page_with_its_pictures(site: Path) -> None:
@@ -88,6 +92,43 @@ def test_pictures_of_stored_runs_are_in_the_site(site: Path) -> None:
         )
         assert len(built) == 1, (name, path)
         assert (site / built[0]).read_bytes() == (DOCS / path).read_bytes(), (name, path)
+
+
+def test_the_gallery_shows_every_figure_with_its_command(site: Path) -> None:
+    gallery = load("docs_gallery")
+    assert {one.figure for one in gallery.PICTURES} - {""} == set(figures.names()) - gallery.NOT_HERE
+    text = (site / "gallery.html").read_text(encoding="utf-8")
+    for one in gallery.PICTURES:
+        (built,) = re.findall(rf'<img [^>]*src="([^"]*{re.escape(Path(one.path).name)})"', text.split(one.title)[-1])[
+            :1
+        ]
+        assert (site / built).read_bytes() == (DOCS / one.path).read_bytes()
+        assert html.escape(one.command) in re.sub(r"</?span[^>]*>", "", text), one.command
+
+
+def test_the_terminals_picture_is_the_commands_output() -> None:
+    script = load("docs_pictures")
+    made = script.terminal()
+    assert made == script.SVG.read_text(encoding="utf-8"), "python scripts/docs_pictures.py --write"
+    assert "http" not in made.replace("http://www.w3.org/2000/svg", "")
+
+
+def test_the_site_can_be_searched_in_a_folder(site: Path) -> None:
+    """Chromium, from file:, with no server: a word of one page finds it."""
+    browsers = filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome")))
+    found = next(browsers, None)
+    if found is None or importlib.util.find_spec("playwright") is None:
+        pytest.skip("needs playwright and a Chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        view = browser.new_page()
+        view.goto((site / "index.html").resolve().as_uri())
+        view.locator("[data-md-component=search-query]").first.click()
+        view.keyboard.type("RankLost", delay=20)
+        view.wait_for_selector(".md-search-result__link[href*='scaling.html']", timeout=30_000)
+        browser.close()
 
 
 def test_the_site_fetches_nothing(site: Path) -> None:
@@ -188,9 +229,11 @@ def test_commands_and_options_in_the_pages_exist(page: Path) -> None:
 
 def test_outputs_of_stored_results_are_what_is_printed() -> None:
     script = load("docs_outputs")
-    text = text_of("commands.md")
-    assert len(script.commands(text)) >= 4
-    assert script.renewed(text) == text, "renew the page: python scripts/docs_outputs.py --write"
+    assert [page.name for page in script.PAGES] == ["commands.md", "report.md"]
+    for page, least in zip(script.PAGES, (4, 2), strict=True):
+        text = page.read_text(encoding="utf-8")
+        assert len(script.commands(text)) >= least
+        assert script.renewed(text) == text, "renew the page: python scripts/docs_outputs.py --write"
 
 
 # The snippets
@@ -219,6 +262,42 @@ def test_the_tutorials_variant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     exec(compile(tests[1], "docs/tutorial.md", "exec"), namespace)
     ran = [value() for name, value in namespace.items() if name.startswith("test_")]
     assert len(ran) == 2
+
+
+def test_the_gate_catches_the_tutorials_file_with_the_matrix_that_it_avoids(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both ends that the page promises: a cost model that is wrong, and one that is right and grows too fast."""
+    (_, whole), _ = blocks(text_of("tutorial.md"))[1:]
+    text = text_of("tutorial.md")
+    state = next(line for line in whole.splitlines() if line.strip().startswith("state = torch.softmax"))
+    product = next(line for line in whole.splitlines() if line.strip().startswith("return torch.softmax"))
+    matrix = whole.replace(f"{state}\n", "").replace(product, "    return " + quoted_code(text, "torch.softmax(q, -1)"))
+    flops = "matmuls(work, 4 * tensor * work.d)"
+    assert flops in matrix
+    follows = matrix.replace(flops, "matmuls(work, 4 * work.b * work.h * work.n**2 * work.d)")
+    sizes = ["--attention", "efficient", "--n", "256", "--heads", "1", "--head-dim", "16", "--phase", "forward"]
+
+    def check(name: str, source: str, *how: str) -> tuple[int, str]:
+        file = tmp_path / name / "efficient.py"
+        file.parent.mkdir()
+        file.write_text(source, encoding="utf-8")
+        code = cli.main(["check", "--plugin", str(file), *how])
+        captured = capsys.readouterr()
+        return code, " ".join((captured.out + captured.err).split())
+
+    baseline = str(tmp_path / "baseline.csv")
+    assert check("right", whole, *sizes, "--update", baseline)[0] == 0
+    code, told = check("matrix", matrix, "--baseline", baseline, "--quick")
+    assert (code, "the cost model says" in told, "the dispatcher counted" in told) == (5, True, True)
+    code, told = check("follows", follows, "--baseline", baseline, "--quick")
+    assert (code, quoted_code(text, "FLOPs grow") in told) == (1, True), told
+
+
+def quoted_code(text: str, begins: str) -> str:
+    """The inline code of a page that begins so."""
+    (found,) = re.findall(rf"`({re.escape(begins)}[^`]*)`", text)
+    return found
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 import typer
+from typer.models import OptionInfo
 
 from harness.cli._surroundings import OutputLost, mute, refused, say, signals, streams
 from harness.errors import FAILURE, INTERRUPTED, OK, USAGE, UsageError, brief, unknown
@@ -39,6 +41,7 @@ Commands: {commands}
 Options of one: harness COMMAND --help
 Completion in your shell: harness --install-completion"""
 COMPLETING = "_HARNESS_COMPLETE"  # set by the shell when it asks what could follow
+WORDS = {"list": "LIST", "Path": "PATH", "int": "WHOLE", "float": "NUMBER", "str": "WORD"}  # of a type, in help
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -122,8 +125,17 @@ def _app(asked: str | None) -> typer.Typer:
     )  # fmt: skip
     app.callback(invoke_without_command=asked is None)(_carried(_start))
     for name in [asked] if asked else commands():
-        app.command(name)(_carried(_module(name).command))
+        app.command(name)(_carried(_worded(_module(name).command)))
     return app
+
+
+def _worded(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The command whose help names the values of its options in words."""
+    for parameter in inspect.signature(command).parameters.values():
+        option, kind = parameter.default, str(parameter.annotation)
+        if isinstance(option, OptionInfo) and option.metavar is None and "bool" not in kind:
+            option.metavar = next((word for name, word in WORDS.items() if name in kind), None)
+    return command
 
 
 class _Ended(Exception):

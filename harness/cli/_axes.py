@@ -42,7 +42,7 @@ AXES: dict[str, tuple[Any, str]] = {
     "patience": (str, "Seconds a run may wait for a quiet machine; 0: take nothing again. Default: 20."),
 }
 
-METAVARS = {"device": "TEXT", "seed": "WHOLE"}
+METAVARS = {"device": "NAME", "seed": "WHOLE", "config": "FILE"}
 METAVARS |= dict.fromkeys(("budget", "timeout", "patience"), "SECONDS")
 
 

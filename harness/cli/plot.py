@@ -37,18 +37,25 @@ def command(
     outcome = run.draw(
         figure, out=out, formats=format, by=by, title=title, size=size, scale=scale, style=style, x=x, y=y, **which
     )  # fmt: skip
-    for name, reason in outcome.skipped.items():
-        print(f"harness: skipped {name}: {reason}", file=sys.stderr)
-    if not outcome.figures:
-        raise NothingToCompare(f"{run.name} holds nothing that {', '.join(outcome.skipped)} could draw")
-    if as_json:
+    if as_json and outcome.figures:
         document = {
             "run": str(run.name),
             "figures": [{"name": name, "files": list(map(str, files))} for name, files in outcome.figures.items()],
             "skipped": [{"name": name, "reason": reason} for name, reason in outcome.skipped.items()],
         }
         print(json.dumps(document, indent=2))
-        return
-    for files in outcome.figures.values():
-        for file in files:
-            print(file)
+    elif outcome.figures:
+        print("\n".join(str(file) for files in outcome.figures.values() for file in files))
+    if outcome.skipped:
+        sys.stdout.flush()  # what was drawn comes first, wherever the two streams go
+        reasons = bool(figure) or not outcome.figures
+        print(f"harness: nothing to draw for {_skipped(outcome.skipped, reasons=reasons)}", file=sys.stderr)
+    if not outcome.figures:
+        raise NothingToCompare(f"{run.name} holds nothing that {', '.join(outcome.skipped)} could draw")
+
+
+def _skipped(skipped: dict[str, str], *, reasons: bool) -> str:
+    """The names in one line, with their reasons where figures were asked for by name or there is none at all."""
+    if reasons:
+        return "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
+    return f"{', '.join(skipped)} (--json has the reasons)"

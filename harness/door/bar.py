@@ -43,7 +43,7 @@ class Bar:
         """A warning of Python's."""
         _warn(text)
 
-    def begin(self, total: int, done: int) -> None:
+    def begin(self, total: int, done: int, cases: Sequence[Case] = ()) -> None:
         """How many cases there are and how many a resumed run already has."""
         self.begun()
         self.bar.update(self.task, total=total, completed=done, description=f"{total} cases")

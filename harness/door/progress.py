@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 import time
 from collections.abc import Sequence
 
 from harness.store.contention import reason
+from harness.store.naming import Names
 from harness.store.record import Case, Reading
 
 SHOWN = "latency"
+INDENT = "    "
 
 
 class Progress:
@@ -21,22 +24,25 @@ class Progress:
         self.live = not quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self.total = self.done = 0
         self.skipped, self.begun, self.cleared = 0, time.monotonic(), True
+        self.names, self.told = Names(), set[str]()
 
     def warn(self, text: str) -> None:
         """A warning, always shown."""
         self._line(f"warning: {text}")
 
-    def begin(self, total: int, done: int) -> None:
-        """How many cases there are and how many a resumed run already has."""
+    def begin(self, total: int, done: int, cases: Sequence[Case] = ()) -> None:
+        """How many cases there are, how many a resumed run already has, and what all have in common."""
         self.total, self.done, self.skipped, self.begun = total, done, done, time.monotonic()
+        self.names, self.told = Names(cases), set[str]()
         if not self.quiet:
-            self._line(f"{total} cases" + (f", {done} already measured" if done else ""))
+            shared = f": {self.names.shared}" if self.names.shared else ""
+            self._line(f"{total} cases{f', {done} already measured' if done else ''}{shared}")
 
     def start(self, case: Case) -> None:
         """The case now being measured; shown on a terminal only."""
         if self.live:
             left = self._eta(", about {} left")
-            text = f"[{self.done + 1}/{self.total}{left}] {case}"  # what is cut is the case's end
+            text = f"[{self.done + 1}/{self.total}{left}] {self.names.of(case)}"  # what is cut is the case's end
             self._write("\r\x1b[K" + text[: columns() - 1])
             self.cleared = False
 
@@ -47,7 +53,7 @@ class Progress:
             return
         first = next((r for r in readings if r.metric == SHOWN), readings[0])
         if first.status != "ok":
-            figure = f"{first.status}: {first.note}"
+            figure = self._failure(case, first)
         elif first.value is None or first.metric != SHOWN:
             figure = "ok"
         else:
@@ -55,7 +61,17 @@ class Progress:
             percent = 100 * spread / first.value
             figure = f"{first.value:.4g} ms ± {percent:{'.2g' if percent < 99.5 else '.0f'}} %"
             figure += ", contended" if reason(first.note) else ""
-        self._line(f"[{self.done}/{self.total}] {case}: {figure}{'' if self.live else self._eta('  (about {} left)')}")
+        head, left = f"[{self.done}/{self.total}] {self.names.of(case)}:", "" if self.live else self._eta("  ({} left)")
+        self._line(f"{head} {figure}{left}", head=head)
+
+    def _failure(self, case: Case, first: Reading) -> str:
+        """The status with its reason, which is told once for each variant; all of it stands in the row."""
+        brief = first.note.partition("; ")[0]
+        told = f"{case.attention} {first.status} {first.note}"
+        if told in self.told or not brief:
+            return first.status
+        self.told.add(told)
+        return f"{first.status}: {brief}"
 
     def close(self) -> None:
         """Leave the cursor on an empty line."""
@@ -71,8 +87,14 @@ class Progress:
         left = (time.monotonic() - self.begun) / measured * (self.total - self.done)
         return form.format(f"{int(left // 60)}:{int(left % 60):02d}")
 
-    def _line(self, text: str) -> None:
+    def _line(self, text: str, *, head: str = "") -> None:
+        """One line; on a terminal too narrow for it, what follows the head goes below, whole words a line."""
         self.close()
+        if self.live and len(text) >= columns():
+            first = [head] if head else []
+            wide = max(20, columns() - len(INDENT) - 1)
+            rest = textwrap.wrap(text[len(head) :].strip(), wide, break_long_words=False, break_on_hyphens=False)
+            text = f"\n{INDENT}".join([*first, *rest])
         self._write(text + "\n")
 
     def _write(self, text: str) -> None:

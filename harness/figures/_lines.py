@@ -13,7 +13,7 @@ from harness.figures import Run, Sheet
 from harness.figures._rows import value_rows
 from harness.figures._sheet import FAILED, Panel, Paper, brief, faint, reference_line, ring, sheets
 from harness.figures._style import Look, lines_of, log_ticks, short, token_ticks
-from harness.store.selection import Frame, size
+from harness.store.selection import Frame, size, usual
 
 INTERVAL = "Medians with 95\u00a0% intervals."
 BASES = ("flash", "full")
@@ -59,7 +59,8 @@ def sheet_over_n(
         if panel.left:
             panel.axes.set_ylabel(label)
     finish_axes(paper, panels, marks=len(marks), low_marks=more_is_better, include=reference)
-    return paper.finish(notes, suffix=suffix)
+    hollow = list(dict.fromkeys(filter(None, (switch_note(panel.rows) for panel in panels))))
+    return paper.finish([*notes, *hollow], suffix=suffix)
 
 
 def _with_unit(value: float, *, unit: str) -> str:
@@ -86,6 +87,11 @@ def draw_line(panel: Panel, look: Look, line: Frame, *, depth: float = 1.0) -> N
     style = look.line(markersize=scale * (DEEPEST_MARK + (TOP_MARK - DEEPEST_MARK) * depth))
     style["linewidth"] = scale * look.width * (DEEPEST_WIDTH + (1 - DEEPEST_WIDTH) * depth)
     panel.axes.plot(x, y, **style)
+    switched = switches(line)
+    if switched.any():
+        hollow = {**look.point(markersize=style["markersize"]), "markerfacecolor": "white", "markeredgewidth": 1.3}
+        hollow |= {"fillstyle": "full", "markeredgecolor": look.color, "zorder": 3.2}
+        panel.axes.plot(x[switched], y[switched], linestyle="none", **hollow)
     ring(panel.axes, x, y, line["note"])
     panel.axes.fill_between(
         x, low, high, where=with_interval, color=look.color, alpha=0.22, linewidth=0, zorder=1.6
@@ -94,6 +100,24 @@ def draw_line(panel: Panel, look: Look, line: Frame, *, depth: float = 1.0) -> N
         beside = with_interval[max(0, place - 1) : place + 2]
         if beside.sum() == 1:
             panel.axes.vlines(x[place], low[place], high[place], color=look.color, linewidth=2.5, alpha=0.5)
+
+
+def switches(line: Frame) -> numpy.ndarray:
+    """Which points of a line are by another backend than most: the bare name takes what is best at each size."""
+    ok = (line["status"] == "ok").to_numpy()
+    backends = list(line.loc[ok, "backend"])
+    return ok & (line["backend"] != usual(backends)).to_numpy() if backends else ok
+
+
+def switch_note(rows: Frame) -> str:
+    """`Hollow marks: another backend (anchor m=256: chunked from n=16k).` for the lines that hold such points."""
+    told = []
+    for _, series, m, line in lines_of(rows):
+        for backend, own in line[switches(line)].groupby("backend"):
+            places = ", ".join(size(int(n)) for n in sorted(set(own["n"])))
+            told.append(f"{series}{f' m={m}' if m is not None else ''}: {backend} at n={places}")
+    told = list(dict.fromkeys(told))
+    return f"Hollow marks: another backend ({'; '.join(told[:3])}{'; …' if len(told) > 3 else ''})." if told else ""
 
 
 def failure_rows(rows: Frame) -> list[tuple[str, str]]:

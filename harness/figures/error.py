@@ -22,6 +22,7 @@ METRICS = {
 }
 MOST_SIZES = 3
 SMALLEST_MARK, LARGEST_MARK = 4.0, 9.0
+ROUNDING = 0.02  # below this an error is rounding, where a run does not tell which variants are exact
 
 
 def draw(run: Run) -> list[Sheet]:
@@ -43,8 +44,9 @@ def draw(run: Run) -> list[Sheet]:
 
 
 def _sheet(run: Run, suffix: str, where: dict[str, Any], rows: Frame) -> Sheet | None:
-    everything, exact = rows, (rows["metric"] == "approximation_error") & rows["m"].isna() & (rows["status"] == "ok")
-    zero, rows = rows[(rows["value"] <= 0) & ~exact], rows[(rows["value"] > 0) | exact]
+    rows = rows.assign(exact=(rows["metric"] == "approximation_error") & (rows["status"] == "ok") & _exact(run, rows))
+    everything = rows
+    zero, rows = rows[(rows["value"] <= 0) & ~rows["exact"]], rows[(rows["value"] > 0) | rows["exact"]]
     metrics = [metric for metric in METRICS if (rows["metric"] == metric).any()]
     if not metrics:
         return None
@@ -54,13 +56,13 @@ def _sheet(run: Run, suffix: str, where: dict[str, Any], rows: Frame) -> Sheet |
     for line, metric in enumerate(metrics):
         for column, n in enumerate(sizes):
             axes = grid[line, column]
-            _panel(paper, axes, rows[(rows["metric"] == metric) & (rows["n"] == n)], metric)
+            _panel(paper, axes, rows[(rows["metric"] == metric) & (rows["n"] == n)])
             if line == 0:
                 axes.set_title(f"n = {size(n)}", fontweight="bold", pad=4)
             if line == len(metrics) - 1:
                 axes.set_xlabel("latency (ms)")
         own = rows[(rows["metric"] == metric) & rows["n"].isin(sizes)]
-        own = own[own["m"].notna()] if metric == "approximation_error" and own["m"].notna().any() else own
+        own = own if own["exact"].all() else own[~own["exact"]]
         _log(grid[line, 0].yaxis, own["value"], "y", grid[line, 0])
         grid[line, 0].set_ylabel(METRICS[metric])
     for column, n in enumerate(sizes):
@@ -71,20 +73,28 @@ def _sheet(run: Run, suffix: str, where: dict[str, Any], rows: Frame) -> Sheet |
         "Medians with 95\u00a0% intervals of latency.",
         f"{len(sizes)} of {measured} token counts are shown." if len(sizes) < measured else "",
         "Larger mark: larger m. Lower left is better.",
-        "Vertical lines: exact variants (their error is rounding)." if "approximation_error" in metrics else "",
+        "Vertical lines: exact variants (their error is rounding)." if rows["exact"].any() else "",
         f"Error exactly 0, not on a log axis: {', '.join(map(printable, sorted(set(zero['series']))))}."
         if len(zero) else "",
     ]  # fmt: skip
     return paper.finish(notes, suffix=suffix)
 
 
-def _panel(paper: Paper, axes: Axes, rows: Frame, metric: str) -> None:
+def _exact(run: Run, rows: Frame) -> Any:
+    """Which rows are of exact variants: as the run tells, else those whose error is rounding."""
+    told = run.environment.get("kinds")
+    if isinstance(told, dict) and told:
+        return rows["attention"].map(told) == "exact"
+    return rows["m"].isna() & (rows["value"] < ROUNDING)
+
+
+def _panel(paper: Paper, axes: Axes, rows: Frame) -> None:
     """One line a variant through its m, from small to large; exact variants as lines at their latency."""
     chains: dict[tuple[str, str], list[Any]] = {}
     for attention, series, m, line in lines_of(rows):
         register(paper, attention, series, None)
         row = line.iloc[0]
-        if m is None and metric == "approximation_error":
+        if row["exact"]:
             look = paper.looks.of(attention, series)
             axes.axvline(row["latency_value"], color=look.color, linewidth=1.4, alpha=0.85, zorder=1.7)
             axes.plot(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from harness.store.pivot import Table
 from harness.store.selection import printable
-from harness.store.table import cell_text, column_title, heading, row_title, scale_of
+from harness.store.table import cell_text, column_title, heading, row_title, scale_of, switches
 
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -42,7 +42,8 @@ def words(table: Table) -> Words:
         rows.append((*names, *("" if cell is None else cell_text(cell, scale) for cell in cells)))
         notes.append((*[""] * len(names), *("" if cell is None else cell.note for cell in cells)))
     return Words(
-        caption=heading(table, unit), names=len(table.rows_by), rows=tuple(rows), notes=tuple(notes),
+        caption=" · ".join(filter(None, [heading(table, unit), switches(table)])), names=len(table.rows_by),
+        rows=tuple(rows), notes=tuple(notes),
         titles=(*map(row_title, table.rows_by), *(column_title(table, column) for column in table.columns)),
     )  # fmt: skip
 

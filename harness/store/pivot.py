@@ -12,12 +12,12 @@ import csv
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.store import problem
 from harness.store.record import DTYPES, PHASES, cell
-from harness.store.selection import FILE, ORDER, PANEL, Frame, metric_rows, place, printable, settings
+from harness.store.selection import FILE, ORDER, PANEL, Frame, metric_rows, place, printable, settings, usual
 
 AXES = ("attention", "m", "n", *PANEL, *FILE)
 WORDS = {"batch": "b", "heads": "h", "head_dim": "d"}  # axes by the names of a sweep
@@ -25,13 +25,15 @@ WORDS = {"batch": "b", "heads": "h", "head_dim": "d"}  # axes by the names of a 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One figure, or the status and note that stand in its place."""
+    """One figure, or the status and note that stand in its place. switched: by another backend than most of its row."""
 
     value: float | None
     ci_low: float | None
     ci_high: float | None
     status: str
     note: str
+    backend: str = ""
+    switched: bool = False
 
     @property
     def half_width(self) -> float | None:
@@ -78,10 +80,21 @@ def pivot(frame: Frame, metric: str, *, rows_by: Sequence[str] = ("attention",),
             where = _shown(rows_by, [row[name] for name in rows_by]), shown(columns_by, row[columns_by])
             table.cells[where] = Cell(
                 value=_number(row["value"]), ci_low=_number(row["ci_low"]), ci_high=_number(row["ci_high"]),
-                status=row["status"], note=row["note"],
+                status=row["status"], note=row["note"], backend=row["backend"],
             )  # fmt: skip
+        if columns_by != "attention":
+            _mark_switches(table)
         tables.append(table)
     return tables
+
+
+def _mark_switches(table: Table) -> None:
+    """The bare name of a variant may take another backend at another size; such a figure is no growth."""
+    for row in table.rows:
+        own = {(row, c): cell for c in table.columns if (cell := table.cells.get((row, c))) and cell.value is not None}
+        if len({cell.backend for cell in own.values()}) > 1:
+            most = usual([cell.backend for cell in own.values()])
+            table.cells |= {at: replace(cell, switched=cell.backend != most) for at, cell in own.items()}
 
 
 def as_json(table: Table) -> dict[str, Any]:
@@ -130,7 +143,7 @@ def _texts(one: Cell | None, *, intervals: bool) -> list[str]:
 
 
 def shown(name: str, value: Any) -> Any:
-    """A value of an axis as text or a plain number; None for the m of an exact variant."""
+    """A value of an axis as text or a plain number; None for the m of a variant without one."""
     if name == "attention":
         return printable(value[1])
     if isinstance(value, str):

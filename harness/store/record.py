@@ -63,7 +63,7 @@ CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 class Case:
     """One point of a sweep: a variant's backend at one size, in one phase, on one device.
 
-    backend is empty while it has not been resolved; m is None for exact variants; options is canonical text.
+    backend is empty while it has not been resolved; m is None for variants without one; options is canonical text.
     """
 
     attention: str

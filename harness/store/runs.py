@@ -220,12 +220,14 @@ def inside(folder: Path, name: str) -> Path:
     return path
 
 
-def read(folder: Path) -> pandas.DataFrame:
-    """The rows of a run as a frame: numbers as numbers, text columns never NaN. A torn last line is left out.
+def read(folder: Path | str) -> pandas.DataFrame:
+    """The rows of a run, a folder or its measurements.csv, as a frame: numbers as numbers, text columns never NaN.
 
-    Rows that cannot be read are left out too, with the warning RowsLeftOut, and named in frame.attrs["left_out"].
+    A torn last line is left out. Rows that cannot be read are left out too, with the warning RowsLeftOut, and
+    named in frame.attrs["left_out"].
     Raises StoreError when it is not a run or its columns are not those of measurements.csv.
     """
+    folder = Path(folder)
     whole = folder.is_dir()
     path = folder / MEASUREMENTS if whole else folder
     if not (is_there(path) if whole else path.exists()):

@@ -131,6 +131,11 @@ def sort_key(attention: str, label: str = "", m: int | None = None) -> tuple[Any
     return place(attention, ORDER), label, -1 if m is None else m
 
 
+def usual(backends: Sequence[str]) -> str:
+    """The backend that the most of a line's points are by, of several the first: what the others are told against."""
+    return max(dict.fromkeys(backends), key=list(backends).count)
+
+
 def size(n: int) -> str:
     """A token count as text that reads back exactly: 4096 → 4k, 1536 → 1.5k, 1048576 → 1M, 200000 → 200000."""
     for unit, letter in ((1 << 20, "M"), (1 << 10, "k")):

@@ -25,7 +25,7 @@ from harness.store.selection import Frame, labelled, printable
 PLAIN_WIDTH, NARROWEST = 100, 20
 GAP = 2
 MOST_REASONS = 8
-DOUBTED = " !"
+DOUBTED, SWITCHED = " !", " *"
 PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1.0, ""))
 COLOURS = {
     "oom": "red", "timeout": "yellow", "error": "bold red", "unsupported": "bright_black", "unavailable": "bright_black"
@@ -64,7 +64,7 @@ def render(tables: Sequence[Table], *, width: int | None = None, colour: bool | 
         for grid in _blocks(table, scale, width):
             console.print(grid)
             console.print()
-    for text in _reasons(tables):
+    for text in [*filter(None, map(switches, tables)), *_reasons(tables)]:
         for line in textwrap.wrap(text, width, subsequent_indent="  ", break_on_hyphens=False):
             console.print(Text(line, style="bright_black"))
     return "".join(f"{line.rstrip()}\n" for line in out.getvalue().rstrip().splitlines())
@@ -151,11 +151,32 @@ def heading(table: Table, unit: str) -> str:
     return " · ".join(printable(part) for part in parts if part)
 
 
+def switches(table: Table) -> str:
+    """What the mark means: `* by another backend: anchor m=256 by chunked at n=16384, else by reference`."""
+    told = []
+    for row in table.rows:
+        cells = [(c, cell) for c in table.columns if (cell := table.cells.get((row, c))) and cell.value is not None]
+        marked: dict[str, list[str]] = {}
+        for column, cell in cells:
+            if cell.switched:
+                marked.setdefault(cell.backend, []).append(column_title(table, column))
+        if marked:
+            most = next(cell.backend for _, cell in cells if not cell.switched)
+            name = " ".join(
+                str(value) if by == "attention" else f"{by}={value}"
+                for by, value in zip(table.rows_by, row, strict=True) if value is not None
+            )  # fmt: skip
+            parts = [f"by {backend} at {', '.join(places)}" for backend, places in marked.items()]
+            told.append(f"{name} {', '.join(parts)}, else by {most}")
+    return printable(f"* by another backend: {'; '.join(told)}", limit=400) if told else ""
+
+
 def cell_text(cell: Cell, scale: float) -> str:
-    """`1.23 ±1.2%`, `1.234`, either with a `!` where the machine was not quiet, or the status."""
+    """`1.23 ±1.2%`, `1.234`, either with a `!` where the machine was not quiet and a `*` where another backend than its
+    row's ran, or the status."""
     if cell.value is None:
         return cell.status
-    half, mark = cell.half_width, DOUBTED if reason(cell.note) else ""
+    half, mark = cell.half_width, (DOUBTED if reason(cell.note) else "") + (SWITCHED if cell.switched else "")
     if half is None:
         return _digits(cell.value / scale, 4) + mark
     return f"{_digits(cell.value / scale, 4 if half < 0.005 else 3)} ±{_percent(100 * half)}%{mark}"
@@ -198,6 +219,14 @@ def _name(value: Any, limit: int) -> str:
     return "" if value is None else printable(str(value), limit=limit)
 
 
+def _brief(notes: Sequence[str], status: str) -> str:
+    """The first reason; of what is not there its first clause, as the list has what is missing of each backend."""
+    clause, _, more = notes[0].partition("; ")
+    if status == "unavailable" and more:
+        return f"{clause} (more in harness list)"
+    return notes[0] + (f" (and {len(notes) - 1} more like it)" if len(notes) > 1 else "")
+
+
 def _reasons(tables: Sequence[Table]) -> list[str]:
     """A line a variant and status: the first reason given, and how many others there are."""
     found: dict[tuple[str, str], list[str]] = {}
@@ -211,8 +240,9 @@ def _reasons(tables: Sequence[Table]) -> list[str]:
     lines = []
     for (name, status), notes in found.items():
         different = list(dict.fromkeys(note for note in notes if note))
-        more = f" (and {len(different) - 1} more like it)" if len(different) > 1 else ""
-        text = f"{name} {status}: {different[0]}{more}" if different else f"{name} {status}"
+        text = f"{name} {status}"
+        if different:
+            text += f": {_brief(different, status)}"
         lines.append(printable(text, limit=400))
     hidden = len(lines) - MOST_REASONS
     return [*lines[:MOST_REASONS], *([f"and {hidden} more reasons: --json has them all"] if hidden > 0 else [])]

@@ -53,7 +53,7 @@ class Listener(Protocol):
     """Who is told how a sweep goes."""
 
     def warn(self, text: str) -> None: ...
-    def begin(self, total: int, done: int) -> None: ...
+    def begin(self, total: int, done: int, cases: Sequence[Case] = ()) -> None: ...
     def start(self, case: Case) -> None: ...
     def finish(self, case: Case, readings: Sequence[Reading]) -> None: ...
 
@@ -107,7 +107,7 @@ def run(
         check_same(read_environment(folder).get("plugins", {}), plugins)
         todo = [r for r in resolutions if r.case.case_id not in store.done]
         random.Random(sweep.seed).shuffle(todo)
-        listener.begin(len(resolutions), len(resolutions) - len(todo))
+        listener.begin(len(resolutions), len(resolutions) - len(todo), [r.case for r in resolutions])
         journal = Journal(store, sweep, session, name=crew.first, plugins=plugins)
         if any(resolution.status == "ok" for resolution in todo):
             for text in journal.examined(crew.examine(min(EXAMINED_S, max(0.1, sweep.budget)))):

@@ -16,20 +16,26 @@ from typing import Any
 
 from harness.cases.catalogue import Resolution
 from harness.cases.space import Sweep
+from harness.store.naming import Names
 from harness.store.table import folded
 from harness.sweep.conduct import memory_refusal
 from harness.sweep.duration import START_S, Duration
+
+TOLD = {"timeout": "would time out"}  # what a status is called of a case that nobody has run
+STATUS_LETTERS, NOTE_INDENT = 14, 16
 
 
 @dataclass(frozen=True, kw_only=True)
 class Planned:
     """One case: what it would be recorded as and about how many seconds it takes.
 
+    case: all that it is; name: what tells it from the others of its plan, which share the rest.
     A case that would outlast the sweep's timeout has status timeout and takes as long as that.
     """
 
     case_id: str
     case: str
+    name: str
     status: str
     needs_bytes: int | None
     seconds: float
@@ -45,6 +51,7 @@ class Plan:
     seconds: float
     cases: list[Planned]
     warnings: list[str]
+    shared: str
 
 
 def estimate(
@@ -56,7 +63,7 @@ def estimate(
     duration = Duration(
         device=kind, ceilings=ceilings, exact=exact, budget_s=sweep.budget, metrics=sweep.metrics
     )  # fmt: skip
-    cases = []
+    cases, names = [], Names(resolution.case for resolution in resolutions)
     for resolution in resolutions:
         refusal = memory_refusal(resolution, free) if resolution.status == "ok" else None
         status, note, seconds = resolution.status, resolution.note, 0.0
@@ -69,12 +76,14 @@ def estimate(
                 status, note, seconds = "timeout", f"{told}; {note}" if note else told, sweep.timeout + START_S[kind]
         cases.append(
             Planned(
-                case_id=resolution.case.case_id, case=str(resolution.case), status=status,
-                needs_bytes=resolution.peak_bytes, note=note, seconds=seconds,
+                case_id=resolution.case.case_id, case=str(resolution.case), name=names.of(resolution.case),
+                status=status, needs_bytes=resolution.peak_bytes, note=note, seconds=seconds,
             )
         )  # fmt: skip
     total = START_S[kind] + sum(case.seconds for case in cases)
-    return Plan(device=device, free_bytes=free, seconds=total, cases=cases, warnings=list(warnings))
+    return Plan(
+        device=device, free_bytes=free, seconds=total, cases=cases, warnings=list(warnings), shared=names.shared
+    )  # fmt: skip
 
 
 def _spoken(seconds: float) -> str:
@@ -93,10 +102,19 @@ def render(plan: Plan, *, as_json: bool) -> None:
         json.dump(asdict(plan), sys.stdout, indent=2)
         print()
         return
+    if plan.shared:
+        print(folded(f"all: {plan.shared}", NOTE_INDENT))
+    told: set[str] = set()
     for case in plan.cases:
-        needs = f"{case.needs_bytes / 1e9:8.2f} GB" if case.needs_bytes is not None else "       ? GB"
-        note = f"  {case.note}" if case.note else ""
-        print(folded(f"{case.case_id}  {case.status:<11} {needs} {case.seconds:6.0f} s  {case.case}{note}", 14))
+        needs = f"{case.needs_bytes / 1e9:7.2f} GB" if case.needs_bytes is not None else "      ? GB"
+        status = TOLD.get(case.status, case.status)
+        print(
+            folded(f"{case.case_id}  {status:<{STATUS_LETTERS}}{needs} {case.seconds:5.0f} s  {case.name}", NOTE_INDENT)
+        )
+        note = case.note.removeprefix(f"{status}: ")
+        if note and note not in told:
+            told.add(note)
+            print(folded(f"{'':{NOTE_INDENT - 2}}{note}", NOTE_INDENT))
     ready = sum(case.status == "ok" for case in plan.cases)
     late = sum(case.status == "timeout" for case in plan.cases)
     minutes, seconds = divmod(round(plan.seconds), 60)

@@ -22,6 +22,7 @@ from harness.errors import UsageError, brief
 from harness.store.documents import misfit
 from harness.store.record import Case, canonical_options
 from harness.vision import tasks
+from harness.vision.data.identity import name_of
 from harness.vision.recipe import Recipe
 from harness.vision.task import Data, Mechanism, checked
 
@@ -143,7 +144,8 @@ def case_of(plan: Plan, shape: Shape, *, device: str, origin: Origin, dtype: str
     """The case of a trained model: scope `model`, the shape of its attention, and in `options` what else it is.
 
     There the variant's own options stand as everywhere, beside task, data, model.* and those recipe.* that are unusual.
-    Of paths only the last part, which is what two machines have in common; `origin` tells apart what that leaves equal.
+    Of paths only the last part, which is what two machines have in common, and generated scenes by their theme, not by
+    the layout that they are written in; `origin` tells apart what that leaves equal.
     """
     name, backend = registry.split(plan.mechanism.attention)
     spec = attentions.spec(name)
@@ -157,7 +159,7 @@ def case_of(plan: Plan, shape: Shape, *, device: str, origin: Origin, dtype: str
     usual = Recipe().model_dump()
     described = {f"model.{key}": value for key, value in plan.options.items()}
     described |= {f"recipe.{k}": v for k, v in plan.recipe.model_dump().items() if v != usual[k] and k not in UNTOLD}
-    described |= {**plan.mechanism.options, "task": plan.task, "data": plan.data, **origin.described}
+    described |= {**plan.mechanism.options, "task": plan.task, "data": name_of(plan.data), **origin.described}
     return Case(
         attention=name, backend=backend, scope="model", phase="forward", b=shape.b, h=shape.h, n=shape.n, d=shape.d,
         m=m, dtype=dtype, device=device, seed=plan.recipe.seed,

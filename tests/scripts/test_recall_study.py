@@ -152,4 +152,4 @@ def test_too_little_for_a_figure_is_no_figure(figures: Any, measured: Path) -> N
     frame = figures.models(measured, 1500)
     assert figures.against_m(frame) is None
     assert figures.against_load(frame) is None
-    assert figures.FIGURES["pareto-easy"](frame) is None  # it would show the hard load
+    assert figures.at_the_easiest(frame) is None  # it would show the hard load

@@ -3,6 +3,7 @@
     digest_of(data)          # of a data set that tells its `identity`, else "": drawn data are named by their options
     files({"red/0.png": path, …}, further=b"…")      # for a data set's identity: its listing
     weights(network.state_dict())
+    name_of("sets/coco")     # what a row calls it: `generated-shapes`, or the folder's name
 
 A listing is names and sizes of all files and the content of a few, evenly spread: a picture that is added, removed,
 renamed or rewritten at another size is seen, without reading a million of them.
@@ -18,8 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness.store import opening
+from harness.store.documents import Damaged, parse_json
 from harness.vision.data.reading import BadData
 
+MARKER = "scenes.json"  # what a folder of generated scenes has
+WRITER = "harness.vision.data.scenes"
 LENGTH = 12
 READ = 32  # files whose content is looked at
 
@@ -28,6 +33,26 @@ def digest_of(data: Any) -> str:
     """The data set's own identity; empty for one that has none."""
     identity: Callable[[], str] | None = getattr(data, "identity", None)
     return identity() if identity else ""
+
+
+def name_of(data: str) -> str:
+    """`generated-legend` for scenes that were generated, whatever layout they are in; else the folder's name."""
+    folder = Path(data)
+    theme = (made_here(folder.parent) or {}).get("theme") if data else None
+    if isinstance(theme, str):
+        from harness.vision.data.formats import PARTS
+
+        return f"generated-{theme}" if folder.name in PARTS else folder.name
+    return folder.name
+
+
+def made_here(folder: Path) -> dict[str, Any] | None:
+    """What the marker of a folder of generated scenes says, or None for any other folder."""
+    try:
+        made = parse_json(opening.read(folder / MARKER, most=1 << 16))
+        return made if made["written_by"] == WRITER else None
+    except (OSError, Damaged, KeyError, TypeError):
+        return None
 
 
 def files(listing: Mapping[str, Path], *, further: bytes = b"") -> str:

@@ -25,15 +25,12 @@ from pathlib import Path
 import numpy as np
 
 from harness.errors import FAILURE, Failure, UsageError, unknown
-from harness.store import opening
-from harness.store.documents import Damaged, parse_json
 from harness.vision.data import composing, legend
 from harness.vision.data.composing import Scene
 from harness.vision.data.formats import PARTS, write_all
+from harness.vision.data.identity import MARKER, WRITER, made_here
 from harness.vision.data.shapes import COLOURS, KINDS
 
-MARKER = "scenes.json"  # what a folder has that was written here
-WRITER = "harness.vision.data.scenes"
 SPLITS = ("train", "val")
 EMPTY_EVERY = 20  # one scene in so many has no objects
 LARGEST = 2048
@@ -133,11 +130,7 @@ def _check(folder: Path) -> None:
         raise UsageError(f"{folder} is a file, not a folder")
     if not folder.exists() or not any(folder.iterdir()):
         return
-    try:
-        ours = parse_json(opening.read(folder / MARKER, most=1 << 16))["written_by"] == WRITER
-    except (OSError, Damaged, KeyError, TypeError):
-        ours = False
-    if not ours:
+    if made_here(folder) is None:
         raise UsageError(f"{folder} is not empty and was not written by this command; name a new folder")
 
 

@@ -505,6 +505,35 @@ def test_the_time_left_is_not_what_a_narrow_terminal_cuts(monkeypatch: pytest.Mo
     assert any(re.fullmatch(r"\[3/3, about \d+:\d\d left\] \S.*", line) and len(line) == 59 for line in lines), lines
 
 
+def test_a_line_says_what_differs_and_a_reason_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Screen()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setattr(_progress.Progress, "_eta", lambda self, form: "")
+    cases = [making.case(n=n) for n in (64, 128, 256)]
+    absent = [Reading(metric="latency", status="unavailable", note="needs a GPU; it also needs a package")]
+    progress = _progress.Progress()
+    progress.begin(3, 0, cases)
+    for case, readings in zip(cases, (absent, absent, [Reading(metric="latency", value=2.0)]), strict=True):
+        progress.finish(case, readings)
+    first, *lines = screen.getvalue().splitlines()
+    assert first.startswith("3 cases: ")
+    assert {cases[0].dtype, cases[0].phase, cases[0].scope} <= set(first.split())
+    label = cases[0].label
+    assert lines == [
+        f"[1/3] {label} n=64: unavailable: needs a GPU",
+        f"[2/3] {label} n=128: unavailable",
+        f"[3/3] {label} n=256: 2 ms ± 0 %",
+    ]
+
+
+def test_a_figure_is_not_cut_by_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "40")
+    lines = show(monkeypatch, Screen(terminal=True)).replace("\r\x1b[K", "\n").splitlines()
+    assert "    2 ms ± 5 %" in lines
+    assert "    oom: no" in lines
+
+
 def test_a_wide_interval_is_told_without_an_exponent(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Screen()
     monkeypatch.setattr(sys, "stderr", screen)

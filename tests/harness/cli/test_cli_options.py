@@ -41,6 +41,16 @@ def test_what_measures_can_be_quiet_and_what_answers_can_be_json() -> None:
     assert not [name for name in commands if f"{name} --json" not in lines]
 
 
+@pytest.mark.parametrize("name", cli.commands())
+def test_what_an_option_takes_is_said_in_words(name: str) -> None:
+    """Not INTEGER, FLOAT or TEXT, which are a parser's."""
+    root: Any = typer.main.get_command(cli._app(name))
+    for parameter in root.commands[name].params:
+        if parameter.param_type_name == "option" and not parameter.is_flag:
+            assert parameter.metavar, parameter.opts
+            assert parameter.metavar not in ("INTEGER", "FLOAT", "TEXT"), parameter.opts
+
+
 @pytest.mark.parametrize("name", ["", *cli.commands()])
 def test_help_fits_80_columns(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("COLUMNS", "80")

@@ -17,6 +17,7 @@ import pytest
 from figures.synthetic import write_run
 
 from harness.cli import main
+from harness.door.stored import Run
 from harness.store import runs as store
 from harness.store.pivot import pivot
 from harness.store.selection import labelled, metric_rows, printable, size
@@ -89,7 +90,20 @@ def test_plot_json_is_one_document(harness: Any, tmp_path: Path) -> None:
         "figures": [{"name": "memory", "files": [str(folder / "figures" / "memory.png")]}],
         "skipped": [{"name": "scaling", "reason": "no variant has a value at two or more token counts"}],
     }
-    assert err == "harness: skipped scaling: no variant has a value at two or more token counts\n"
+    assert err == "harness: nothing to draw for scaling: no variant has a value at two or more token counts\n"
+
+
+def test_plot_says_in_one_line_after_the_files_what_it_has_nothing_for(harness: Any, tmp_path: Path) -> None:
+    folder = write_run(
+        tmp_path / "r", variants=("full", "anchor"), sizes=(1024,), anchors=(16,), phases=("forward",),
+        dtypes=("float32",),
+    )  # fmt: skip
+    code, out, err = harness("plot", folder, "--format", "png")
+    assert code == 0
+    assert str(folder / "figures" / "latency.png") in out.splitlines()
+    assert err == (
+        "harness: nothing to draw for curves, heatmap, pareto, resolution, scaling (--json has the reasons)\n"
+    )
 
 
 def test_plot_of_a_selection(harness: Any, run: Path, tmp_path: Path) -> None:
@@ -144,7 +158,7 @@ def test_a_run_in_which_all_failed_has_no_figure_but_a_table(harness: Any, tmp_p
     folder = write_run(tmp_path / "r", variants=("full", "anchor"), sizes=(64,), fail_all="oom", note="needs 9 GB")
     code, out, err = harness("plot", folder)
     assert (code, out) == (4, "")
-    assert "skipped latency: no value of latency" in err
+    assert "latency: no value of latency" in err
     code, out, _ = harness("show", folder, "--phase", "forward", "--dtype", "float32")
     assert code == 0
     assert "full:reference oom: needs 9 GB" in out
@@ -180,6 +194,33 @@ def test_show_pivots_medians_with_their_interval(harness: Any, run: Path, monkey
     assert "full:reference oom: needs 51.5 GB, 21.9 GB free" in out
     assert "xformers unavailable: xformers has no kernel for this device" in out
     assert "anchor:sdpa unsupported: m=64 is not below n=64" in out
+
+
+def switching(folder: Path) -> Path:
+    """A run whose bare `anchor` took `chunked` at its largest n."""
+    write_run(
+        folder, variants=("anchor",), sizes=(1024, 2048, 4096), anchors=(16, 64), phases=("forward",),
+        dtypes=("float32",),
+    )  # fmt: skip
+    file = folder / store.MEASUREMENTS
+    rows = pandas.read_csv(file, dtype=str, keep_default_na=False)
+    rows.loc[(rows["n"] == "4096") & (rows["m"] == "64"), "backend"] = "chunked"
+    file.write_text(rows.to_csv(index=False))
+    return folder
+
+
+def test_a_backend_that_changes_along_a_line_is_marked(harness: Any, tmp_path: Path) -> None:
+    folder = switching(tmp_path / "r")
+    code, out, _ = harness("show", folder)
+    lines = out.splitlines()
+    assert code == 0
+    assert [line.endswith(" *") for line in lines if line.startswith("anchor ")] == [False, True]
+    assert lines[-1] == "* by another backend: anchor m=64 by chunked at n=4096, else by sdpa"
+    document = json.loads(harness("show", folder, "--json")[1])
+    cells = [cell for table in document["tables"] for row in table["rows"] for cell in row["cells"]]
+    assert [(cell["n"], cell["backend"]) for cell in cells if cell["switched"]] == [(4096, "chunked")]
+    tables = Run((folder,)).table("latency")
+    assert "anchor m=64 by chunked at n=4096" in tables.to_markdown().splitlines()[0]
 
 
 @pytest.mark.parametrize("width", [20, 50, 80, 120])

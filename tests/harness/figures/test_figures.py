@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas
 import pytest
-from synthetic import write_run
+from synthetic import ENVIRONMENT, write_run
 
 from harness import figures
 from harness.errors import UsageError
@@ -289,6 +290,48 @@ def test_scaling_fits_one_backend_of_a_line_that_changes_it(tmp_path: Path, back
     (sheet,) = draw(folder, "scaling")
     words = " ".join(texts(sheet.figure).split())
     assert ("1.00 ±0.00" in words) == ("A line that changes its backend" in words) == (backend == "chunked")
+
+
+def test_a_backend_that_changes_along_a_line_has_hollow_marks(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "r", variants=("anchor",), sizes=(1024, 2048, 4096), anchors=(16,), **ONE)
+    file = folder / "measurements.csv"
+    (before,) = draw.__wrapped__(folder, "memory")
+    rows = pandas.read_csv(file, dtype=str, keep_default_na=False)
+    rows.loc[rows["n"] == "4096", "backend"] = "chunked"
+    file.write_text(rows.to_csv(index=False))
+    (after,) = draw.__wrapped__(folder, "memory")
+    hollow = [
+        [
+            line
+            for line in sheet.figure.axes[0].lines
+            if line.get_markerfacecolor() == "white" and len(line.get_xdata()) == 1
+        ]
+        for sheet in (before, after)
+    ]
+    assert [[line.get_xdata().tolist() for line in lines] for lines in hollow] == [[], [[4096.0]]]
+    meaning = "Hollow marks: another backend (anchor m=16: chunked at n=4k)."
+    assert [meaning in " ".join(texts(sheet.figure).split()) for sheet in (before, after)] == [False, True]
+
+
+def test_error_draws_as_exact_what_the_run_says_is_exact(tmp_path: Path) -> None:
+    """A variant without m that computes something else, as `linear`, is a point, not a line at an error of rounding."""
+    folder = write_run(tmp_path / "r", variants=("flash", "anchor"), sizes=(1024,), anchors=(16,), **ONE)
+    file = folder / "measurements.csv"
+    rows = pandas.read_csv(file, dtype=str, keep_default_na=False)
+    linear = rows[rows["attention"] == "flash"].assign(attention="linear", case_id="000000000001")
+    linear.loc[linear["metric"] == "approximation_error", "value"] = "0.76"
+    file.write_text(pandas.concat([rows, linear]).to_csv(index=False))
+
+    def vertical(environment: dict[str, Any]) -> int:
+        (folder / "environment.json").write_text(json.dumps({**ENVIRONMENT, **environment}))
+        (sheet,) = draw.__wrapped__(folder, "error")
+        first = sheet.figure.axes[0]
+        assert first.get_ylabel().startswith("approximation error")
+        assert any(0.76 in line.get_ydata() for line in first.lines)
+        return sum(list(line.get_ydata()) == [0, 1] for line in first.lines)
+
+    assert vertical({"kinds": {"flash": "exact", "anchor": "approximate", "linear": "approximate"}}) == 1
+    assert vertical({}) == 1  # not told: the error itself says
 
 
 def test_error_keeps_approximation_and_numeric_error_apart(wide_run: Path) -> None:

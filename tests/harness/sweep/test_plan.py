@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -123,10 +124,22 @@ def test_the_table_ends_with_totals_and_warnings_go_to_stderr(plan: Plan, capsys
     render(plan, as_json=False)
     out, err = capsys.readouterr()
     lines = out.splitlines()
-    assert len(lines) == len(RESOLUTIONS) + 2
+    assert lines[0].startswith("all: ")
+    assert "float32" in lines[0]
     assert lines[-1] == "5 cases, 2 to measure on cpu (1.0 GB free), 1 would time out; about 1:15 min"
-    assert lines[2].split()[1:4] == ["ok", "?", "GB"]
+    cases = [line for line in lines if line[:12] in {case.case_id for case in plan.cases}]
+    assert len(cases) == len(RESOLUTIONS)
+    assert not any("float32" in line for line in cases)
+    assert cases[2].split()[1:4] == ["ok", "?", "GB"]
+    assert cases[4][14:28] == "would time out"
+    assert re.search(r"\n +about \d+ days against --timeout 60; a remark\n", out)
     assert err == "warning: left out\n"
+
+
+def test_a_reason_that_many_cases_share_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    absent = [Resolution(case=making.case(n=n, backend=""), status="unavailable", note="no GPU") for n in (64, 128)]
+    render(planned(Sweep(), absent), as_json=False)
+    assert capsys.readouterr().out.count("no GPU") == 1
 
 
 def test_json_is_one_document(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:

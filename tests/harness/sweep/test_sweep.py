@@ -78,7 +78,7 @@ class Heard:
     def warn(self, text: str) -> None:
         self.warnings.append(text)
 
-    def begin(self, total: int, done: int) -> None:
+    def begin(self, total: int, done: int, cases: Sequence[Case] = ()) -> None:
         self.begun = (total, done)
 
     def start(self, case: Case) -> None: ...

@@ -15,7 +15,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from harness.errors import UsageError
-from harness.vision.data import legend, scenes
+from harness.vision.data import identity, legend, scenes
 from harness.vision.data.composing import CLASSES, compose
 from harness.vision.data.shapes import COLOURS, KINDS, coverage, outlines
 
@@ -184,6 +184,22 @@ def test_a_folder_of_ours_is_replaced_and_what_else_lies_in_it_stays(tmp_path: P
     assert len(list((folder / "coco/train2017").iterdir())) == 1
     assert (folder / "notes.txt").read_text() == "mine"
     assert [path.name for path in tmp_path.iterdir()] == ["sets"]
+
+
+@pytest.mark.parametrize("theme", scenes.THEMES)
+def test_a_row_names_generated_scenes_and_not_their_layout(tmp_path: Path, theme: str) -> None:
+    scenes.write(tmp_path / "sets", images=1, size=64, theme=theme)
+    for part in ("coco", "ade20k", "classes"):
+        assert identity.name_of(f"{tmp_path}/sets/{part}") == identity.name_of(f"{tmp_path}/sets/{part}/")
+        assert identity.name_of(str(tmp_path / "sets" / part)) == f"generated-{theme}"
+    assert identity.name_of(str(tmp_path / "sets" / "mine")) == "mine"
+
+
+def test_a_row_names_other_data_by_their_folder(tmp_path: Path) -> None:
+    assert identity.name_of(str(tmp_path / "ADEChallengeData2016")) == "ADEChallengeData2016"
+    assert identity.name_of("") == ""
+    (tmp_path / "scenes.json").write_text('{"written_by": "someone", "theme": "shapes"}')
+    assert identity.name_of(str(tmp_path / "coco")) == "coco"
 
 
 def test_someones_folder_is_left_alone(tmp_path: Path) -> None:

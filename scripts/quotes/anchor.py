@@ -1,0 +1,90 @@
+"""docs/anchor.md: how sharp attention starts, and what it learns."""
+
+from __future__ import annotations
+
+from quotes import Page, Rows, option, spread
+
+PAGE = "docs/anchor.md"
+PAPER, SHARP, COSINE = option(init="paper"), option(init="sharp"), option(init="orthogonal", logits="cosine")
+LEARNT = {
+    "none (floor)": ("none", str), "full": ("full", str), "linformer": ("linformer", str), "nystrom": ("nystrom", str),
+    "anchor `init=paper`": ("anchor", PAPER), "anchor `init=sharp`": ("anchor", SHARP),
+    "anchor `init=orthogonal logits=cosine`": ("anchor", COSINE),
+}  # fmt: skip
+STARTS = (
+    "", "init=paper", "init=paper;scale=4.0", "init=paper;scale=32.0", "init=orthogonal", "init=orthogonal;scale=4.0",
+    "init=orthogonal;scale=32.0", "init=sharp", "init=orthogonal;logits=cosine;temperature=1.0",
+    "init=paper;logits=cosine", "init=orthogonal;logits=cosine", "init=orthogonal;logits=cosine;temperature=4.0",
+)  # fmt: skip
+
+
+def quote(page: Page) -> None:
+    shares = page.rows("results/cpu/anchor_sharpness.csv")
+    page.table(
+        "| attention | start | share, median | range |",
+        [["anchor" if start else "full", _start(start), *_share(shares.only(options=start))] for start in STARTS],
+    )
+    ratio = shares.one("share_median", options="init=paper;scale=4.0") / shares.one(
+        "share_median", options="init=paper"
+    )
+    page.say("fourth power of the anchors' size (×4 gives ×{:.0f}, and 4⁴ is 256)", ratio)
+
+    recall = page.rows("results/cpu/recall").where(metric="top1")
+    hard = recall.where(options=option(items="56", steps="500"))
+    page.table(
+        "| attention | m=4 | m=8 | m=16 | m=32 |",
+        [[name, *(f"{_mean(_of(hard, name, m=m)):.3f}" for m in (4, 8, 16, 32))]
+         for name in ("anchor `init=paper`", "anchor `init=sharp`", "anchor `init=orthogonal logits=cosine`", "nystrom",
+                      "linformer")],
+    )  # fmt: skip
+    start = [_mean(_of(hard, f"anchor `init={name}`", m=16)) for name in ("paper", "sharp")]
+    page.say("recall at m = 16 goes from {:.3f} to {:.3f} in the same number of steps", *start)
+    exact = {_mean(hard.all(attention=name)) for name in ("full", "flash")}
+    page.say("`full` and `flash`: {:.3f}. The floor: {:.3f}.", min(exact), _mean(hard.all(attention="none")))
+    wide = {(name, m): _range(_of(hard, name, m=m)) for name in list(LEARNT)[2:] for m in (4, 8, 16, 32)}
+    worst = wide.pop(("nystrom", 32))
+    page.say("The seeds of a setting lie within {:.2f} (`nystrom` m=32: {:.2f}).", max(wide.values()), worst)
+    long = recall.where(options=option(items="56", steps="1500"), m=16, attention="anchor")
+    page.say(
+        "has nearly caught up: {:.3f} ({:.3f} to {:.3f}) against {:.3f} ({:.3f} to {:.3f})",
+        *_three(long.all(options=PAPER)), *_three(long.all(options=SHARP)),
+    )  # fmt: skip
+
+    digits = page.rows("results/cpu/vision").where(metric="top1", options=option(task="classification"))
+    legend = page.rows("results/cpu/legend")
+    regions = legend.where(metric="miou", options=option(task="segmentation"))
+    boxes = legend.where(metric="map", options=option(task="detection"))
+    page.table(
+        "| | digits, top-1 | legend, mean IoU | legend, box AP |",
+        [[name, *(spread(_of(rows, name)) for rows in (digits, regions, boxes))] for name in LEARNT],
+    )  # fmt: skip
+
+
+def _of(rows: Rows, name: str, **wanted: object) -> list[float]:
+    attention, options = LEARNT[name]
+    return rows.where(**({} if options is str else {"options": options})).all(attention=attention, **wanted)
+
+
+def _start(options: str) -> str:
+    """The options as they are set, and what is to be known of them."""
+    told = f"`{options.replace(';', ' ').replace('.0', '')}`" if options else ""
+    if options == "init=sharp":
+        return f"{told}, the default (at d = 64 the line above)"
+    return f"{told} (temperature 2)" if "cosine" in options and "temperature" not in options else told
+
+
+def _share(row: dict[str, str]) -> list[str]:
+    median, low, high = (float(row[f"share_{name}"]) for name in ("median", "lowest", "highest"))
+    return [f"{median:.1e}", f"{low:.1e} to {high:.1e}"]
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _range(values: list[float]) -> float:
+    return max(values) - min(values)
+
+
+def _three(values: list[float]) -> tuple[float, float, float]:
+    return _mean(values), min(values), max(values)

@@ -1,0 +1,34 @@
+"""results/cpu/recall: its table, at 500 steps."""
+
+from __future__ import annotations
+
+from statistics import mean
+
+from quotes import Page, option
+
+PAGE = "results/cpu/recall/README.md"
+LOADS = (("24", "12"), ("48", "28"), ("96", "56"))
+OWN = ("init", "logits")
+
+
+def quote(page: Page) -> None:
+    rows = page.rows("results/cpu/recall").where(options=option(task="recall", steps="500"))
+    top1 = rows.where(metric="top1")
+    body = []
+    for shapes, items in LOADS:
+        load = top1.where(options=option(shapes=shapes, items=items))
+        keys = {(_name(row["attention"], row["options"]), int(row["m"] or 0)) for row in load}
+        for name, m in sorted(keys):
+            own = [row for row in load if (_name(row["attention"], row["options"]), int(row["m"] or 0)) == (name, m)]
+            values = [float(row["value"]) for row in own]
+            flops = rows.all(metric="flops", case_id=tuple(row["case_id"] for row in own))[0]
+            body.append([
+                shapes, items, name, str(m or ""), str(len(own)), *(f"{of(values):.3f}" for of in (mean, min, max)),
+                f"{flops / 1e6:.2f}",
+            ])  # fmt: skip
+    page.table("| shapes | items | attention | m | seeds | top1, mean | lowest | highest | MFLOP |", body)
+
+
+def _name(attention: str, options: str) -> str:
+    given = dict(part.split("=", 1) for part in options.split(";"))
+    return " ".join([attention, *(f"{key}={given[key]}" for key in OWN if key in given)])
