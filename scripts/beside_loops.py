@@ -90,22 +90,12 @@ def measured(arguments: Sequence[str], *, environ: Mapping[str, str] | None = No
     """The latencies of one `harness run`: (case, ms, marked)."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
-        command = [
-            sys.executable,
-            "-m",
-            "harness",
-            "run",
-            *arguments,
-            "--metrics",
-            "latency",
-            "--out",
-            str(out),
-            "--quiet",
-        ]
+        fixed = ["--metrics", "latency", "--out", str(out), "--quiet"]
+        command = [sys.executable, "-m", "harness", "run", *arguments, *fixed]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, **(environ or {})})
         rows: Any = store.read(out).itertuples()
         return [
-            (f"{row.attention} n={row.n} m={row.m} {row.phase} {row.dtype}", row.value, bool(reason(row.note)))
+            (f"{row.attention} n={row.n}{_m(row.m)} {row.phase} {row.dtype}", row.value, bool(reason(row.note)))
             for row in rows
             if row.metric == "latency" and row.status == "ok"
         ]
@@ -205,11 +195,25 @@ def threads_table(ways: Sequence[Way]) -> Iterator[str]:
         yield f"| {way} | {count} | ×{statistics.median(moved):.2f} | ×{max(moved):.2f} | ×{usual:.2f} |"
 
 
+def _m(value: Any) -> str:
+    return f" m={value}" if isinstance(value, int) else ""
+
+
 def _medians(pairs: Iterator[tuple[Any, float]]) -> dict[Any, float]:
     held: dict[Any, list[float]] = {}
     for key, value in pairs:
         held.setdefault(key, []).append(value)
     return {key: statistics.median(values) for key, values in held.items()}
+
+
+def stored(path: Path, kind: type[Any]) -> list[Any]:
+    """The lines, answers or ways of a CSV file that was written here."""
+    told = {"int": int, "float": float, "bool": lambda text: text == "True", "str": str}
+    with path.open(encoding="utf-8", newline="") as file:
+        return [
+            kind(**{field.name: told[str(field.type)](row[field.name]) for field in fields(kind)})
+            for row in csv.DictReader(file)
+        ]
 
 
 def _write(out: Path, part: str, rows: Sequence[Any], table: Iterator[str]) -> None:

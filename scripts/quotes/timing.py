@@ -1,8 +1,9 @@
-"""docs/timing.md: how far our clocks agree with others'."""
+"""docs/timing.md: how far our clocks agree with others', and what a neighbour does."""
 
 from __future__ import annotations
 
 import importlib.util
+import sys
 from typing import Any
 
 from quotes import ROOT, Page
@@ -11,7 +12,8 @@ PAGE = "docs/timing.md"
 
 
 def quote(page: Page) -> None:
-    script = _timing_table()
+    _beside_loops(page)
+    script = _script("timing_table")
     page.between(script.BEGIN, script.END, script.table(list(page.rows("results/h200/timing_agreement.csv"))))
     rows = page.rows("results/cpu/timing_agreement.csv")
     page.table(
@@ -28,10 +30,22 @@ def quote(page: Page) -> None:
     )  # fmt: skip
 
 
-def _timing_table() -> Any:
-    spec = importlib.util.spec_from_file_location("timing_table", ROOT / "scripts" / "timing_table.py")
+def _beside_loops(page: Page) -> None:
+    script, folder = _script("beside_loops"), ROOT / "results" / "cpu" / "beside_loops"
+    parts = {
+        "sweep": (script.Line, script.sweep_table), "crossover": (script.Answer, script.crossover_table),
+        "threads": (script.Way, script.threads_table),
+    }  # fmt: skip
+    for name, (kind, table) in parts.items():
+        text = "\n".join(table(script.stored(folder / f"{name}.csv", kind)))
+        page.between(f"<!-- beside loops, {name}: begin -->", f"<!-- beside loops, {name}: end -->", text)
+
+
+def _script(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where dataclasses look for their module
     spec.loader.exec_module(module)
     return module
