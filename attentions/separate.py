@@ -78,7 +78,7 @@ def read(module: nn.Module) -> Parts | str | None:
     further = _further(module, [*projections, output])
     if further:
         return f"computes more than softmax attention, with the parameters {', '.join(further)}"
-    heads = next((h for name in HEADS if isinstance(h := getattr(inner, name, None), int)), None)
+    heads = heads_of(inner)
     if heads is None:
         return "does not tell its heads as `num_heads`"
     asked = [name for name in needed(module)[1:] if name != MASK]
@@ -93,6 +93,15 @@ def read(module: nn.Module) -> Parts | str | None:
     if weight.shape[0] != 3 * dim or tuple(out[0].shape) != (dim, dim):
         return f"projects tokens of width {dim} to heads of another total width"
     return Parts(heads=heads, projection=(weight, bias), output=out, lost=_dropout(module))
+
+
+def heads_of(module: nn.Module) -> int | None:
+    """The heads that an attention tells by itself or by its configuration."""
+    for holder in (module, getattr(module, "config", None)):
+        for name in HEADS:
+            if isinstance(heads := getattr(holder, name, None), int) and heads > 0:
+                return heads
+    return None
 
 
 def needed(module: nn.Module) -> list[str]:

@@ -86,7 +86,7 @@ class Subject:
 
     def forward(self) -> Tensor:
         """The module on the current inputs: compiled and under autocast where the case says so."""
-        call = self._compiled or self.module
+        call = self.module if self._compiled is None else self._compiled
         if not self.case.is_on("amp"):
             return call(*self.inputs)
         with torch.autocast(self.device.type, self.dtype):
