@@ -27,6 +27,7 @@ INNER, OUTER = ("attention", "self"), "output"
 HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head")
 DROPOUTS = ("attention_dropout", "attn_dropout", "dropout", "resid_dropout", "dropout_prob")
 MASK = "attention_mask"
+ROTATED = ("position_embeddings", "rotary_pos_emb", "rope")  # arguments by which positions come to query and key
 # What a model may tell its attention that changes nothing where there is no cache, no mask and no rotation.
 IDLE = ("use_cache", "cache_position", "position_ids", "output_attentions")
 
@@ -81,7 +82,8 @@ def read(module: nn.Module) -> Parts | str | None:
     heads = heads_of(inner)
     if heads is None:
         return "does not tell its heads as `num_heads`"
-    asked = [name for name in needed(module)[1:] if name != MASK]
+    named = inspect.signature(module.forward).parameters
+    asked = [*(n for n in needed(module)[1:] if n not in (MASK, *ROTATED)), *(n for n in ROTATED if n in named)]
     if asked:
         return f"is called with more than x: {', '.join(asked)}"
     found = [_weights(part) for part in projections]
