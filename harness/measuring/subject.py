@@ -197,10 +197,16 @@ class Subject:
         return normal(shape, self.dtype, self.device, (self.case.seed, draw, len(PLACES)))
 
 
+def _built_with_its_model(size: attentions.Size) -> nn.Module:
+    raise attentions.AttentionError(f"the attention that a model of others has is built with it, not at {size}")
+
+
 # What is known of attention that a model of others has: it is not ours, and costs what is counted.
 UNKNOWN = attentions.Spec(
-    name="own", title="The model's own attention", backends=(Backend(OWN, plugins.no_core, layer=plugins.no_core),)
-)  # fmt: skip
+    name="own",
+    title="The model's own attention",
+    backends=(Backend(OWN, plugins.no_core, layer=_built_with_its_model),),
+)
 
 
 class Trace:
