@@ -139,8 +139,8 @@ class Source:
 def read(module: nn.Module) -> Source | str | None:
     """The weights of an attention; a sentence why one cannot be replaced; None for what is no attention at all."""
     if isinstance(module, MultiHeadAttention):
-        if module.causal or module.crosses or module.kv_heads != module.heads:
-            return "is causal, grouped or cross attention, which its replacement would not be"
+        if module.crosses or module.kv_heads != module.heads:
+            return "is grouped or cross attention, which its replacement would not be"
         return _of_ours(module)
     if isinstance(module, nn.MultiheadAttention):
         return _of_torch(module)
@@ -172,9 +172,7 @@ def hooks(module: nn.Module) -> list[dict[int, Any]]:
     return [getattr(part, name) for part in module.modules() for name in names]
 
 
-def _of_ours(module: MultiHeadAttention) -> Source | str:
-    if module.crosses or module.kv_heads != module.heads:
-        return "has keys of other tokens, or of fewer heads, than its queries"
+def _of_ours(module: MultiHeadAttention) -> Source:
     keywords: dict[str, Any] = {"causal": True} if module.causal else {}
     if isinstance(module, BlockAttention):
         keywords |= {"proj_drop": getattr(module.drop, "p", 0.0), "grid": module.grid}

@@ -152,6 +152,8 @@ def why_no_layer(made: Any) -> str:
     """Why it cannot be built as Layer(dim, heads), or called with x; an empty text where it can."""
     if isinstance(made, type) and not issubclass(made, nn.Module):
         return "is no torch.nn.Module"
+    if isinstance(made, type) and made.__init__ is nn.Module.__init__:
+        return "has no __init__ that takes dim and heads"
     try:
         inspect.signature(made).bind(1, 1, **dict.fromkeys(_asked(made), 1))
     except TypeError as error:

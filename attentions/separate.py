@@ -27,6 +27,7 @@ INNER, OUTER = ("attention", "self"), "output"
 HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head")
 DROPOUTS = ("attention_dropout", "attn_dropout", "dropout", "resid_dropout", "dropout_prob")
 MASK = "attention_mask"
+ROTATED = ("position_embeddings", "rotary_pos_emb", "rope")  # arguments by which positions come to query and key
 # What a model may tell its attention that changes nothing where there is no cache, no mask and no rotation.
 IDLE = ("use_cache", "cache_position", "position_ids", "output_attentions")
 
@@ -78,10 +79,11 @@ def read(module: nn.Module) -> Parts | str | None:
     further = _further(module, [*projections, output])
     if further:
         return f"computes more than softmax attention, with the parameters {', '.join(further)}"
-    heads = next((h for name in HEADS if isinstance(h := getattr(inner, name, None), int)), None)
+    heads = heads_of(inner)
     if heads is None:
         return "does not tell its heads as `num_heads`"
-    asked = [name for name in needed(module)[1:] if name != MASK]
+    named = inspect.signature(module.forward).parameters
+    asked = [*(n for n in needed(module)[1:] if n not in (MASK, *ROTATED)), *(n for n in ROTATED if n in named)]
     if asked:
         return f"is called with more than x: {', '.join(asked)}"
     found = [_weights(part) for part in projections]
@@ -93,6 +95,15 @@ def read(module: nn.Module) -> Parts | str | None:
     if weight.shape[0] != 3 * dim or tuple(out[0].shape) != (dim, dim):
         return f"projects tokens of width {dim} to heads of another total width"
     return Parts(heads=heads, projection=(weight, bias), output=out, lost=_dropout(module))
+
+
+def heads_of(module: nn.Module) -> int | None:
+    """The heads that an attention tells by itself or by its configuration."""
+    for holder in (module, getattr(module, "config", None)):
+        for name in HEADS:
+            if isinstance(heads := getattr(holder, name, None), int) and heads > 0:
+                return heads
+    return None
 
 
 def needed(module: nn.Module) -> list[str]:

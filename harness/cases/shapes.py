@@ -47,7 +47,7 @@ def of(sweep: Any, scope: str, defaults: Mapping[str, Any]) -> list[tuple[int, i
             continue
         model = architecture(name)
         for side in sweep.resolution or defaults["resolution"]:
-            told = dict(zip(MODEL_KEYS, (model.name, side), strict=True))
+            told: dict[str, Any] = dict(zip(MODEL_KEYS, (model.name, side), strict=True))
             found.append((model.heads, model.head_dim, model.tokens(side), told))
     switched = [{"compile": c, "amp": a} for c, a in product(sweep.compile, sweep.amp)]
     return [

@@ -86,7 +86,7 @@ class Subject:
 
     def forward(self) -> Tensor:
         """The module on the current inputs: compiled and under autocast where the case says so."""
-        call = self._compiled or self.module
+        call = self.module if self._compiled is None else self._compiled
         if not self.case.is_on("amp"):
             return call(*self.inputs)
         with torch.autocast(self.device.type, self.dtype):
@@ -197,10 +197,16 @@ class Subject:
         return normal(shape, self.dtype, self.device, (self.case.seed, draw, len(PLACES)))
 
 
+def _built_with_its_model(size: attentions.Size) -> nn.Module:
+    raise attentions.AttentionError(f"the attention that a model of others has is built with it, not at {size}")
+
+
 # What is known of attention that a model of others has: it is not ours, and costs what is counted.
 UNKNOWN = attentions.Spec(
-    name="own", title="The model's own attention", backends=(Backend(OWN, plugins.no_core, layer=plugins.no_core),)
-)  # fmt: skip
+    name="own",
+    title="The model's own attention",
+    backends=(Backend(OWN, plugins.no_core, layer=_built_with_its_model),),
+)
 
 
 class Trace:

@@ -49,8 +49,8 @@ def settled(cases: Sequence[Case], resolver: Any, trier: Any, *, timeout_s: floa
         if one.status != "ok":
             found.append(one)
             continue
-        b, how = largest(case, engine, timeout_s=timeout_s, tries=trier is not None)
-        (resolution,) = engine.resolve([replace(case, b=b)])
+        b, how = largest(one.case, engine, timeout_s=timeout_s, tries=trier is not None)
+        (resolution,) = engine.resolve([replace(one.case, b=b)])
         found.append(replace(resolution, note="; ".join(filter(None, [how, resolution.note]))))
     return found
 

@@ -22,13 +22,13 @@ from torch import Tensor, nn
 
 import attentions
 from attentions import hosts
+from attentions.separate import heads_of
 from harness.errors import UsageError
 from harness.store.record import Case
 from harness.vision.models import AS_IS
 from harness.vision.sources import Whole, made
 
 CHANNELS = 3
-HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "heads")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +133,8 @@ def _seen(whole: Whole, asked: Asked) -> _Seen:
             tensors = [t for t in (*given, *named.values()) if isinstance(t, Tensor) and t.dim() >= 3]
             if tensors:
                 lengths.append(math.prod(tensors[0].shape[1:-1]))
-                first.append((heads, tensors[0].shape[-1] // heads))
+                own = getattr(module, "head_dim", None)
+                first.append((heads, own if isinstance(own, int) else tensors[0].shape[-1] // heads))
 
         handles.append(module.register_forward_pre_hook(look, with_kwargs=True))
     try:
@@ -153,11 +154,7 @@ def _heads(module: nn.Module) -> int | None:
         return known.heads
     if known is None and "attention" not in type(module).__name__.lower():
         return None
-    for part in module.modules():
-        for name in HEADS:
-            if isinstance(heads := getattr(part, name, None), int) and heads > 0:
-                return heads
-    return None
+    return next((heads for part in module.modules() if (heads := heads_of(part)) is not None), None)
 
 
 def _called(whole: Whole, asked: Asked) -> tuple[int, ...]:

@@ -36,6 +36,7 @@ class Core(nn.Module):
     def __init__(self, dim, heads): ...
     def forward(self, q, k, v): ...
 
+class Bare(nn.Module): ...
 class Plan: ...
 Built = lambda dim, num_heads: nn.Sequential(Linear(dim, dim))
 Wrong = lambda dim, heads: "no module"
@@ -73,7 +74,7 @@ def layer(name: str) -> torch.nn.Module:
 def test_layers_are_the_modules_that_the_file_defines(tmp_path: Path) -> None:
     assert load(tmp_path, LAYERS) == ["my"]
     spec = attentions.spec("my")
-    assert [b.name for b in spec.backends] == ["Plain", "Anchored", "Configured", "Core", "Built", "Wrong"]
+    assert [b.name for b in spec.backends] == ["Plain", "Anchored", "Configured", "Core", "Bare", "Built", "Wrong"]
     plain, anchored = layer("my:Plain"), layer("my:Anchored")
     assert (plain.inner.in_features, plain.depth) == (12, 3)
     assert (anchored.tokens, anchored.anchors) == (9, 5)
@@ -86,6 +87,7 @@ def test_layers_are_the_modules_that_the_file_defines(tmp_path: Path) -> None:
     ("name", "why"),
     [
         ("my:Configured", "cannot be built as Layer(dim, heads): "),
+        ("my:Bare", "has no __init__ that takes dim and heads"),
         ("my:Core", "cannot be called with x alone: missing a required argument: 'k'"),
     ],
 )

@@ -73,13 +73,14 @@ def nothing():
 
 @pytest.fixture(autouse=True)
 def plugin(tmp_path: Path) -> Iterator[Path]:
-    before = dict(registry._makers)
+    before = dict(registry._makers), dict(registry._plugins)
     path = tmp_path / "nets.py"
     path.write_text(NETS)
     attentions.load_plugin(path)
     yield path
-    registry._makers.clear()
-    registry._makers.update(before)
+    for table, known in zip((registry._makers, registry._plugins), before, strict=True):
+        table.clear()
+        table.update(known)
 
 
 def case(attention: str, options: str, **changes: Any) -> Case:
@@ -243,7 +244,7 @@ def test_rotary_embeddings_are_refused_and_the_model_is_measured_as_it_is() -> N
         ("model=nets:tinny;resolution=32", "unknown model of a plugin 'nets:tinny'; did you mean 'nets:tiny'"),
         ("model=nets:nothing;resolution=32", "the function made a NoneType, not a torch.nn.Module"),
         ("model=nets:words;resolution=32", "takes tokens: give --n, such as --n 512,1024, and no --resolution"),
-        ("model=nets:tiny", "takes images: give --resolution, such as --resolution 224, and no --n"),
+        ("model=nets:tiny", "takes images: give --resolution, such as --resolution 224,448, and no --n"),
         ("model=nets:plain;resolution=32", "no attention is recognised in it"),
         ("model=nets:plain;resolution=24", "cannot be made or called: RuntimeError: "),
         ("model=nets:collapsing;resolution=32", "makes 2 of one input; it has to give"),
