@@ -35,7 +35,7 @@ def _recall(anchors: int) -> Problem:
 def _operator(equation: str) -> Problem:
     return Problem(
         task="operator", anchors=16, options={"equation": equation, "points": 256, "samples": 1000},
-        recipe={"steps": 500, "batch": 8, "lr": 2e-3, "weight_decay": 0.01},
+        recipe={"steps": 300, "batch": 4, "lr": 2e-3, "weight_decay": 0.01},
     )  # fmt: skip
 
 

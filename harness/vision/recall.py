@@ -141,7 +141,7 @@ class RecallModel(nn.Module):
 class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x))."""
 
-    def __init__(self, width: int, heads: int, **attention: Any) -> None:
+    def __init__(self, width: int, heads: int, /, **attention: Any) -> None:  # one of anchor's options is `self`
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.attention = MultiHeadAttention(width, heads, **attention)

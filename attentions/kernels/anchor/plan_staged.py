@@ -34,13 +34,11 @@ def plan_gather(
     make, choice = _begin(k, anchors, phase, precision, device)
     tile = choice.tiles["gather"]
     span, splits = span_of(make.n, choice.splits, tile.tokens)
-    arguments = _of_all(make, k, anchors, biased) | {
+    arguments = _of_all(make, k, anchors) | {
         "x": Memory("x", x.dtype), "partial": Memory("partial", torch.float32), "splits": splits, "span": span,
         "partial_degree": Memory("partial_degree", torch.float32), "x_strides": for_kernel(strides_of(x)),
     }  # fmt: skip
-    make.launch(
-        stages.stage_gather_kernel, tile, make.parts * splits, arguments, BIASED=biased, DEGREE=degree
-    )  # fmt: skip
+    make.launch(stages.stage_gather_kernel, tile, make.parts * splits, arguments, BIASED=biased, DEGREE=degree)
     return make.plan(("k", "x", "anchors", "offsets", "partial", "partial_degree"), choice), splits
 
 
@@ -52,14 +50,12 @@ def plan_scatter(
     make, choice = _begin(k, anchors, "forward", precision, device)
     tile = choice.tiles["scatter"]
     span, chunks = span_of(make.n, choice.chunks, tile.tokens)
-    arguments = _of_all(make, k, anchors, biased) | {
+    arguments = _of_all(make, k, anchors) | {
         "means": Memory("means", torch.float32), "inverse": Memory("inverse", torch.float32),
         "out": Memory("out", out), "share": Memory("share", torch.float32), "chunks": chunks, "span": span,
         "out_strides": for_kernel(strides_like(k)),
     }  # fmt: skip
-    make.launch(
-        stages.stage_scatter_kernel, tile, make.parts * chunks, arguments, BIASED=biased, SHARE=share
-    )  # fmt: skip
+    make.launch(stages.stage_scatter_kernel, tile, make.parts * chunks, arguments, BIASED=biased, SHARE=share)
     return make.plan(("k", "anchors", "offsets", "means", "inverse", "out", "share"), choice)
 
 
@@ -72,7 +68,7 @@ def plan_gradients(
     tile = choice.tiles["differentiate"]
     span, chunks = span_of(make.n, choice.chunks, tile.tokens)
     floats = ("y", "e", "inverse", "grad_share", "grad_partial", "grad_offsets", "grad_inverse")
-    arguments = _of_all(make, k, anchors, biased) | {name: Memory(name, torch.float32) for name in floats} | {
+    arguments = _of_all(make, k, anchors) | {name: Memory(name, torch.float32) for name in floats} | {
         "x": Memory("x", x.dtype), "grad_k": Memory("grad_k", k.dtype), "grad_x": Memory("grad_x", k.dtype),
         "root": make.root, "chunks": chunks, "span": span, "x_strides": for_kernel(strides_of(x)),
         "grad_k_strides": for_kernel(strides_like(k)), "grad_x_strides": for_kernel(strides_like(x)),
@@ -93,8 +89,8 @@ def _begin(
     return make, choice
 
 
-def _of_all(make: Builder, k: Tensor, anchors: Tensor, biased: bool) -> dict[str, Any]:
-    """What every stage is given. Without biases `offsets` is no memory of theirs, and is not read into a logit."""
+def _of_all(make: Builder, k: Tensor, anchors: Tensor) -> dict[str, Any]:
+    """What every stage is given."""
     return {
         "k": Memory("k", k.dtype), "anchors": Memory("anchors", anchors.dtype),
         "offsets": Memory("offsets", torch.float32), "scale": make.scale, "n": make.n, "m": make.m, "heads": make.h,

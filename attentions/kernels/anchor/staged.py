@@ -85,7 +85,7 @@ def _offsets(k: Tensor, bias: Tensor | None) -> Tensor:
     """Biases as the kernels add them, to logits before 1/√d; empty for none."""
     if bias is None:
         return torch.empty(0, dtype=torch.float32, device=k.device)
-    return bias.to(torch.float32) * math.sqrt(k.shape[-1])
+    return bias.to(torch.float32).contiguous() * math.sqrt(k.shape[-1])
 
 
 @torch.library.custom_op("attentions::anchor_gather", mutates_args=())
@@ -127,12 +127,10 @@ def _scatter(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     k, anchors = passes.readable(k), passes.readable(anchors.contiguous())
     means, inverse = means.contiguous(), inverse.contiguous()
-    sharing = inverse.numel() > 0
+    sharing = inverse.dim() == 3
     out = _output(k, torch.float32 if sharing else k.dtype)
     share = _floats(k, *k.shape[:3]) if sharing else inverse.new_empty(0)
-    planned = plan_scatter(
-        k, anchors, out=out.dtype, biased=offsets.numel() > 0, share=sharing, precision=precision
-    )  # fmt: skip
+    planned = plan_scatter(k, anchors, out=out.dtype, biased=offsets.numel() > 0, share=sharing, precision=precision)
     given = {"k": k, "anchors": anchors, "offsets": offsets, "means": means, "inverse": inverse}
     planned.run(_whole({**given, "out": out, "share": share}, instead=means))
     return out, share
@@ -142,7 +140,7 @@ def _scatter(
 def _(
     k: Tensor, means: Tensor, inverse: Tensor, anchors: Tensor, offsets: Tensor, precision: str
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    sharing = inverse.numel() > 0
+    sharing = inverse.dim() == 3
     out = plan.output_like(passes.inner(k))
     return out.float() if sharing else out, inverse.new_empty(k.shape[:3] if sharing else (0,))
 
@@ -152,7 +150,7 @@ def _scatter_backward(
     g: Tensor, grad_share: Tensor, k: Tensor, means: Tensor, inverse: Tensor, anchors: Tensor, offsets: Tensor,
     precision: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    sharing, g = inverse.numel() > 0, passes.readable(g.to(k.dtype))
+    sharing, g = inverse.dim() == 3, passes.readable(g.to(k.dtype))
     grads = _gradients(
         k, g, anchors, offsets, precision, y=means.contiguous(), e=None,
         inverse=inverse.contiguous() if sharing else None, grad_share=grad_share.contiguous() if sharing else None,
