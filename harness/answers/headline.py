@@ -58,7 +58,10 @@ def kept(answer: Answer) -> list[str]:
     lines = [] if answer.wish.m else _choice_of_m(answer, best)
     found = answer.reached
     if found:
-        return [*lines, *(f"Known of {best.name}: {answer.known.told(one)}." for one in found)]
+        lines += [f"Known of {best.name}: {answer.known.told(one)}." for one in found]
+        if answer.wish.n not in (sizes := sorted({one.n for one in found})):
+            lines.append(f"Those models have n = {_listed(sizes)}: at n = {answer.wish.n} no accuracy was measured.")
+        return lines
     sizes = sorted({one.m for one in answer.known.elsewhere(best) if one.m is not None})
     instead = f" (of m = {_listed(sizes)} something is)" if sizes else ""
     return [*lines, f"Nothing is known of the accuracy of {best.name}{instead}; {SEE}."]

@@ -227,13 +227,13 @@ def judge(
 ) -> Answer:  # fmt: skip
     """The answer among the candidates of one setting at the wish's n (from Stock.at, fastest first)."""
     asked = [candidate for candidate in candidates if asked_for(candidate, wish)]
-    breaches = [breaches(candidate, wish, known) for candidate in asked]
-    meeting = [candidate for candidate, found in zip(asked, breaches, strict=True) if not found]
+    broken = [breaches(candidate, wish, known) for candidate in asked]
+    meeting = [candidate for candidate, found in zip(asked, broken, strict=True) if not found]
     if wish.budget_ms is not None:
         meeting.sort(key=lambda candidate: (not candidate.exact, candidate.time.ms))
     refused = [
         Refused(candidate=candidate, reasons=tuple(text for text, _ in found), excess=max(by for _, by in found))
-        for candidate, found in zip(asked, breaches, strict=True)
+        for candidate, found in zip(asked, broken, strict=True)
         if found
     ]
     refused.sort(key=lambda one: (one.excess, one.candidate.time.ms))

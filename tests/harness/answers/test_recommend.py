@@ -524,13 +524,14 @@ def test_what_models_kept_is_told_with_task_seeds_and_floor(run: Run) -> None:
     answer = knowing(run, m=(16,))
     assert answer.kept == [
         "Known of anchor m=16: recall (items=56, n=64): top1 0.980 (0.970 to 0.990 over 3 seeds), "
-        "attention removed 0.180, exact 0.975; results/x."
+        "attention removed 0.180, exact 0.975; results/x.",
+        "Those models have n = 64: at n = 1024 no accuracy was measured.",
     ]
     assert as_json(answer)["known"] == [
         {
             "task": "recall", "problem": "items=56", "metric": "top1", "attention": "anchor", "m": 16, "options": "",
             "n": 64, "seeds": 3, "mean": 0.98, "lowest": 0.97, "highest": 0.99, "source": "results/x",
-            "floor_mean": 0.18, "exact_mean": pytest.approx(0.975),
+            "floor_mean": pytest.approx(0.18), "exact_mean": pytest.approx(0.975),
         }
     ]  # fmt: skip
     assert answer.kept[0].split(": ", 1)[1] in " ".join(as_text(answer).split())

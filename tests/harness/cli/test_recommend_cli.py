@@ -232,7 +232,9 @@ def test_an_accuracy_is_asked_for_by_its_task(harness: Any, tmp_path: Path) -> N
     assert [one["label"] for one in answer["ranking"]] == ["anchor:reference", "anchor:reference", "flash:reference"]
     assert [one["m"] for one in answer["ranking"]] == [16, 32, None]
     assert {one["task"] for one in answer["known"]} == {"recall", "digits", "legend-segmentation", "legend-detection"}
-    assert all(one["floor_mean"] < one["mean"] for one in answer["known"])
+    floors = [one["mean"] - one["floor_mean"] for one in answer["known"] if one["floor_mean"] is not None]
+    assert len(floors) >= 4
+    assert min(floors) > 0.1
     reasons = {(one["attention"], one["m"]): one["reasons"] for one in answer["refused"]}
     assert reasons["anchor", 64] == ["nothing is known of its recall"]
     assert reasons["nystrom", 16][0].startswith("recall (items=56 shapes=96 steps=500, n=64): top1 0.2")
