@@ -35,7 +35,6 @@ check: $(READY)
 
 gate: $(READY)
 	$(BIN)/harness check --baseline results/baseline.csv --quick
-	$(BIN)/harness runs validate results
 
 fuzz: $(READY)
 	HARNESS_FUZZ=1000 OMP_NUM_THREADS=1 $(BIN)/pytest -q tests/harness/fuzz/test_store_machine.py

@@ -93,8 +93,8 @@ def schema(run: Judged) -> Iterator[str]:
     if wrong:
         yield f"{len(wrong)} rows have no time in UTC, such as {wrong[0]!r}"
     known = {run.environment.get("machine"), *part(run.environment, "machines")}
-    for machine in sorted(set(run.frame["machine"]) - known):
-        yield f"{store.ENVIRONMENT} says nothing of the machine {machine}"
+    for machine in sorted({row.machine for row in run.ok(TIMED)} - known):
+        yield f"{store.ENVIRONMENT} says nothing of the machine {machine}, on which times were taken"
 
 
 def identity(run: Judged) -> Iterator[str]:

@@ -166,7 +166,7 @@ class Paper:
             below += row.get_window_extent().height / dpi + 0.03
         below += 0.03
         tall = self.run.wish.height or self.tall + below
-        if tall - below < LEAST_INCHES:
+        if self.run.wish.height and tall - below < LEAST_INCHES:
             raise UsageError(
                 f"--size of {self.width:g}x{tall:g} inches leaves no room for the panels: legend and caption take "
                 f"{below:.1f}"

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ENVIRONMENT", "MEASUREMENTS", "SAMPLES", "SWEEP", "VARIANTS", "RowsLeftOut", "Store", "StoreError", "StoreFull",
-    "StoreLost", "check_folder", "inside", "newest_run", "read", "read_environment", "read_samples", "read_sweep",
+    "StoreLost", "check_folder", "inside", "machines_of", "newest_run", "read", "read_environment", "read_samples",
+    "read_sweep",
 ]  # fmt: skip
 
 MEASUREMENTS, SAMPLES, ENVIRONMENT, SWEEP = "measurements.csv", "samples.csv", "environment.json", "sweep.toml"
@@ -266,6 +267,15 @@ def read_environment(folder: Path) -> dict[str, Any]:
     if wrong:
         raise StoreError(f"{path} is damaged: {wrong}")
     return document
+
+
+def machines_of(earlier: Mapping[str, Any], machine: str, environment: Mapping[str, Any]) -> dict[str, Any]:
+    """`machines` of a run that goes on: the environment of each, where an earlier session was on another one."""
+    known: dict[str, Any] = dict(earlier.get("machines", {}))
+    before = earlier.get("machine")
+    if before not in (None, machine):
+        known.setdefault(str(before), earlier.get("environment", {}))
+    return {**known, machine: dict(environment)} if known else {}
 
 
 def _replace(path: Path, text: str) -> None:

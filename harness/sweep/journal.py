@@ -26,7 +26,7 @@ from harness.cases.space import Sweep
 from harness.engines.watch import AGAIN, WAITING
 from harness.measuring.requests import OVERHEAD
 from harness.store.record import SCHEMA, Reading, Row
-from harness.store.runs import ENVIRONMENT, Store, read_environment
+from harness.store.runs import ENVIRONMENT, Store, machines_of, read_environment
 from harness.sweep.crew import Served
 from harness.sweep.disturbed import Beside, disturbance, told
 
@@ -63,6 +63,8 @@ class Journal:
         if plugins:
             self.document["plugins"] = dict(plugins)
         self.document |= {key: earlier[key] for key in ("machines", "places") if key in earlier}
+        if machines := machines_of(earlier, session["machine"], session["environment"]):
+            self.document["machines"] = machines
         self.places: dict[str, Mapping[str, Any]] = {}
         self._looks: dict[str, list[list[float]]] = {}
         self._cases: Counter[str] = Counter()

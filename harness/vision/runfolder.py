@@ -22,7 +22,7 @@ from harness.machine import environment
 from harness.store.csvfile import CsvFile, StoreError, check_header
 from harness.store.curves import CURVE_COLUMNS, CURVES
 from harness.store.record import SCHEMA, Case, Reading, Row
-from harness.store.runs import ENVIRONMENT, Store, read_environment
+from harness.store.runs import ENVIRONMENT, Store, machines_of, read_environment
 
 LAST, BEST = "last.safetensors", "best.safetensors"
 
@@ -63,12 +63,14 @@ class RunFolder:
         if self.store is None:
             return
         document = environment.collect(device)
-        earlier = read_environment(self.path)
+        earlier, machine = read_environment(self.path), environment.machine(document)
         self.facts = {
             "schema": SCHEMA, "run_id": earlier.get("run_id") or f"{_now():%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}",
-            "machine": environment.machine(document), "commit": environment.commit(), "device": device,
+            "machine": machine, "commit": environment.commit(), "device": device,
             "environment": document, "plan": dict(plan), "sessions": earlier.get("sessions", []),
         }  # fmt: skip
+        if machines := machines_of(earlier, machine, document):
+            self.facts["machines"] = machines
         self.store.write_json(ENVIRONMENT, self.facts)
 
     def log(self, step: int, split: str, values: Mapping[str, float]) -> None:

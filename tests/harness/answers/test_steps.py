@@ -58,9 +58,10 @@ def test_a_step_of_ten_percent_is_found_where_it_is(at: int) -> None:
         level = np.where(np.arange(20) < at, 1.0, 1.1)
         told = find((level * np.exp(random.normal(0, 0.03, 20))).tolist(), draws=FEW_DRAWS, seed=seed)
         if told:
+            step = max(told, key=lambda one: abs(math.log(one.ratio)))  # one in a hundred sides shows another
             found += 1
-            held += told[0].first <= at <= told[0].last
-            assert 1.02 < told[0].ratio < 1.25
+            held += step.first <= at <= step.last
+            assert 1.02 < step.ratio < 1.25
     assert found > 0.9 * 200
     assert held > 0.88 * found  # of 95 % asked; ranks are not quite normal
 

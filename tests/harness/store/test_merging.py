@@ -185,3 +185,13 @@ def test_a_merged_run_is_a_run(tmp_path: Path) -> None:
     assert len(document["sessions"]) == 3
     assert set(document["machines"]) == {HERE, THERE}
     assert store.read(tmp_path / "three")["case_id"].nunique() == 3
+
+
+def test_a_run_that_goes_on_elsewhere_keeps_the_first_environment() -> None:
+    first = {"machine": HERE, "environment": {"cpu": {"model": "x"}}}
+    assert store.machines_of({}, HERE, {"cpu": {}}) == {}
+    assert store.machines_of(first, HERE, {"cpu": {}}) == {}
+    second = store.machines_of(first, THERE, {"cpu": {"model": "y"}})
+    assert second == {HERE: {"cpu": {"model": "x"}}, THERE: {"cpu": {"model": "y"}}}
+    third = store.machines_of({**first, "machine": THERE, "machines": second}, "third", {})
+    assert list(third) == [HERE, THERE, "third"]
