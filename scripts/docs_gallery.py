@@ -35,7 +35,7 @@ PICTURES = (
     _of("results/h200/sweep", "speedup", "Speed-up", "Over the fastest flash at the same n; above 1 is faster."),
     _of("results/cpu/sweep", "memory", "Memory", "Most bytes alive above the inputs in one call."),
     _of("results/cpu/sweep", "heatmap", "n × m", "Each cell a latency, coloured by its speed-up."),
-    _of("results/cpu/further", "error", "Error and time", "What is exact is a line."),
+    _of("results/h200/sweep", "error", "Error and time", "What is exact is a line."),
     _of("results/h200/sweep", "roofline", "Roofline", "Under a copy and a product measured on the same device."),
     _of("results/cpu/sweep", "scaling", "Scaling", "Fitted exponents beside the declared ones."),
     _of("results/cpu/models", "resolution", "Whole models", "Latency, multiply-adds and memory over the images' side."),

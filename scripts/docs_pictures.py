@@ -39,7 +39,9 @@ def terminal(line: str = TERMINAL) -> str:
     from rich.text import Text
 
     plain = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
-    plain = plain.replace("Fira Code", "DejaVu Sans Mono, Menlo, Consolas")
+    plain = re.sub(r"<!--.*?-->\s*", "", plain, flags=re.DOTALL).replace(
+        "Fira Code", "DejaVu Sans Mono, Menlo, Consolas"
+    )
     console = Console(record=True, file=io.StringIO(), width=COLUMNS + 2, legacy_windows=False, force_jupyter=False)
     console.print(Text(f"$ {line}", style="bold"), no_wrap=True, overflow="ignore")
     console.print(Text(output(line).rstrip()), no_wrap=True, overflow="ignore")

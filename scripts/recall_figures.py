@@ -21,13 +21,14 @@ import pandas as pd
 
 from harness.errors import UsageError
 from harness.figures._sheet import Page
-from harness.figures._style import FAINT, RC, WIDTH, Look, Looks, log_ticks
+from harness.figures._style import FAINT, RC, WIDTH, Look, Looks
 from harness.store.record import parse_options
 from harness.store.runs import read
 
 TASK_KEYS = ("task", "shapes", "items", "colours", "steps", "questions")
 SAME_M = 16  # of the figure over the load
 FLOOR = "none"
+TICKS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 25, 30, 40, 50)  # MFLOP
 LARGEST_MARK, SMALLEST_MARK = 9.5, 4.5  # what lies below is larger, so that equal marks all show
 
 
@@ -125,6 +126,7 @@ def against_load(frame: pd.DataFrame) -> Any:
     axes.set_xticks(
         loads["items"], [f"{i} of {s} shapes" for i, s in zip(loads["items"], loads["shapes"], strict=True)]
     )
+    axes.margins(x=0.09)
     return _finish(figure, same, load=False)
 
 
@@ -136,7 +138,9 @@ def against_flops(frame: pd.DataFrame) -> Any:
     _levels(axes, hard[hard["label"] == FLOOR], frame)
     low, high = hard["mflop"].min() / 1.08, hard["mflop"].max() * 1.08
     axes.set(xscale="log", xlim=(low, high))
-    log_ticks(axes.xaxis, low, high, inches=WIDTH - 1)
+    ticks = [tick for tick in TICKS if low <= tick <= high]
+    axes.set_xticks(ticks, list(map(str, ticks)))
+    axes.minorticks_off()
     return _finish(figure, hard)
 
 
@@ -196,7 +200,7 @@ def _levels(axes: Any, group: pd.DataFrame, frame: pd.DataFrame) -> None:
     for place, (label, rows) in enumerate(group.groupby("label")):
         look = _look(frame, str(label))
         name = "attention removed (floor)" if label == FLOOR else str(label)
-        dash = (4 * place, (4, 4)) if label != FLOOR else (0, (1, 1.5))
+        dash = (4 * place, (4, 4)) if label != FLOOR else (0, (6, 2, 1, 2))
         axes.axhline(rows["top1"].mean(), color=look.color, linewidth=1.4, linestyle=dash, label=name)
         axes.axhspan(rows["top1"].min(), rows["top1"].max(), color=look.color, alpha=0.12, linewidth=0)
 
@@ -208,9 +212,9 @@ def _finish(figure: Any, frame: pd.DataFrame, *, load: bool = True) -> Any:
     counted = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
     caption = (
         f"Associative recall: {where}{first['colours']} colours, n = 64, width 64, 4 heads, depth 2, {first['steps']} "
-        f"steps.\nMarks: mean of {counted} seeds (dots). Bars: lowest to highest seed. Dotted: chance."
+        f"steps.\nMarks: mean of {counted} seeds (dots). Bars: lowest to highest seed. Thin dotted line: chance."
     )
-    below = 0.42 / figure.get_figheight()
+    below = 0.38 / figure.get_figheight()
     figure.text(0.06 / WIDTH, 0.05 / figure.get_figheight(), caption, fontsize=8, color="#555555", va="bottom")
     handles, labels = figure.axes[0].get_legend_handles_labels()
     if handles:

@@ -55,7 +55,7 @@ def test_a_figure_that_is_not_the_files_is_put_right() -> None:
 def test_words_that_changed_are_named() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     with pytest.raises(quotes.Misquoted, match=r"README.md: 0 places, not one, read like: From n = 4k on"):
-        quotes.quoted("readme", text.replace("From n = 4k on", "At n = 4k"))
+        quotes.quoted("readme", text.replace("by its kernels is", "by kernels is"))
     with pytest.raises(quotes.Misquoted, match="0 tables, not one, begin with"):
         quotes.quoted("readme", text.replace("| | 1k | 4k |", "| | 1k | 8k |"))
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 
 from harness.store.contention import reason
-from harness.store.naming import Names
+from harness.store.naming import Names, brief
 from harness.store.record import Case, Reading
 
 SHOWN = "latency"
@@ -66,12 +66,11 @@ class Progress:
 
     def _failure(self, case: Case, first: Reading) -> str:
         """The status with its reason, which is told once for each variant; all of it stands in the row."""
-        brief = first.note.partition("; ")[0]
         told = f"{case.attention} {first.status} {first.note}"
-        if told in self.told or not brief:
+        if told in self.told or not first.note:
             return first.status
         self.told.add(told)
-        return f"{first.status}: {brief}"
+        return f"{first.status}: {brief(first.note)}"
 
     def close(self) -> None:
         """Leave the cursor on an empty line."""

@@ -14,9 +14,10 @@ from harness.store.record import Case
 
 PARTS: dict[str, Callable[[Any], str]] = {
     **{name: f"{name}={{}}".format for name in ("n", "m", "b", "h", "d")},
-    **dict.fromkeys(("dtype", "phase", "scope", "device", "options"), str),
+    **dict.fromkeys(("dtype", "phase", "scope", "device"), str),
 }
-ALWAYS = ("n",)  # told with each case: a line without a size reads like a mistake
+ALWAYS = "n"  # told with each case: a line without a size reads like a mistake
+BRIEF = 90  # letters of a reason
 
 
 class Names:
@@ -25,13 +26,12 @@ class Names:
     def __init__(self, cases: Iterable[Case] = ()) -> None:
         told = list(cases)
         values = {name: {getattr(case, name) for case in told} - {None, ""} for name in PARTS}
-        partly = {"options"} if any(not case.options for case in told) else set[str]()  # m: of those that have one
-        self._alike = {
-            name for name, found in values.items() if len(found) == 1 and name not in (*ALWAYS, *partly)
-        }  # fmt: skip
+        self._alike = {name for name, found in values.items() if len(found) == 1 and name != ALWAYS}
+        options = [_options(case) for case in told]
+        self._options = [one for one in options[0] if all(one in others for others in options)] if options else []
         self.known = bool(told)
-        texts = (PARTS[name](*values[name]) for name in PARTS if name in self._alike)
-        self.shared = " ".join(texts)
+        texts = [PARTS[name](*values[name]) for name in PARTS if name in self._alike]
+        self.shared = " ".join([*texts, ";".join(self._options)]).strip()
 
     def of(self, case: Case) -> str:
         """The case by what others lack: `flash:torch n=4096 train`."""
@@ -39,4 +39,19 @@ class Names:
             return str(case)
         own = (name for name in PARTS if name not in self._alike)
         parts = [PARTS[name](value) for name in own if (value := getattr(case, name)) not in (None, "")]
-        return " ".join([case.label, *parts])
+        options = ";".join(one for one in _options(case) if one not in self._options)
+        return " ".join([case.label, *parts, options]).strip()
+
+
+def brief(reason: str) -> str:
+    """The first clauses of a reason, as many as are quickly read, and the first in any case."""
+    told, *others = reason.split("; ")
+    for clause in others:
+        if len(told) + len(clause) > BRIEF:
+            break
+        told += f"; {clause}"
+    return told
+
+
+def _options(case: Case) -> list[str]:
+    return [one for one in case.options.split(";") if one]

@@ -19,6 +19,7 @@ from typing import Any
 
 from harness.store import problem
 from harness.store.contention import banner, count, reason
+from harness.store.naming import brief
 from harness.store.pivot import Cell, Table, pivot
 from harness.store.selection import Frame, labelled, printable
 
@@ -220,10 +221,9 @@ def _name(value: Any, limit: int) -> str:
 
 
 def _brief(notes: Sequence[str], status: str) -> str:
-    """The first reason; of what is not there its first clause, as the list has what is missing of each backend."""
-    clause, _, more = notes[0].partition("; ")
-    if status == "unavailable" and more:
-        return f"{clause} (more in harness list)"
+    """The first reason; of what is not there briefly, as the list has what is missing of each backend."""
+    if status == "unavailable" and (told := brief(notes[0])) != notes[0]:
+        return f"{told} (more in harness list)"
     return notes[0] + (f" (and {len(notes) - 1} more like it)" if len(notes) > 1 else "")
 
 

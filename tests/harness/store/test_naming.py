@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import making
 
-from harness.store.naming import Names
+from harness.store.naming import Names, brief
 
 
 def test_what_all_share_is_told_once() -> None:
@@ -33,6 +33,20 @@ def test_options_of_some_are_told_with_them() -> None:
     names = Names(cases)
     assert "init=paper" not in names.shared
     assert [names.of(case).split()[-1] == "init=paper" for case in cases] == [False, True]
+
+
+def test_a_reason_is_brief() -> None:
+    assert brief("needs a thing; get it from nowhere") == "needs a thing; get it from nowhere"
+    long = "xformers:xformers runs on a CUDA device only, not on the cpu"
+    assert brief(f"{long}; it also needs the package xformers: pip install it") == long
+    assert brief(f"{long * 3}; more") == long * 3
+
+
+def test_keys_of_options_are_told_apart() -> None:
+    cases = [making.case(options=f"model=tiny;resolution={side}") for side in (224, 448)]
+    names = Names(cases)
+    assert names.shared.split()[-1] == "model=tiny"
+    assert [names.of(case).split()[-1] for case in cases] == ["resolution=224", "resolution=448"]
 
 
 def test_without_cases_a_name_is_all_that_a_case_is() -> None:
