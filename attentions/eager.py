@@ -27,8 +27,9 @@ def softmax_weights(
     """
     factor = 1 / math.sqrt(q.shape[-1])
     q, k = (q * factor, k) if q.shape[-2] < k.shape[-2] else (q, k * factor)
-    scores = q @ k.transpose(-2, -1)
-    return softmax(without_later(scores) if causal else scores)
+    if causal:
+        return softmax(without_later(q @ k.transpose(-2, -1)))
+    return softmax(q @ k.transpose(-2, -1))
 
 
 def without_later(scores: Float[Tensor, "*batch i j"]) -> Float[Tensor, "*batch i j"]:

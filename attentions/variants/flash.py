@@ -70,8 +70,8 @@ class _Online(torch.autograd.Function):
         total, sums = torch.zeros_like(largest), _grouped(out, k)
         for start in range(0, k.shape[-2], BLOCK):
             block, rows = slice(start, start + BLOCK), slice(start if causal else 0, None)
-            keys = k[..., block, :] * scale  # before the product: float16 ends at 65504
-            weights = _products(queries[..., rows, :], keys).to(wide)
+            # the keys are scaled before the product: float16 ends at 65504
+            weights = _products(queries[..., rows, :], k[..., block, :] * scale).to(wide)
             if causal:
                 _hide_later(weights)
             seen = largest[..., rows, :]

@@ -67,8 +67,7 @@ def reference(
         small = heads_apart(softmax_weights(rows.to(wide), k_means.to(wide)), q)
         gathered = heads_apart(softmax_weights(rows, k) @ v, q)
         mixed = (pseudo_inverse(small, iterations) @ gathered.to(wide)).to(q.dtype)
-        to_means = heads_apart(softmax_weights(heads_together(q, k), k_means), q)
-        out = to_means @ mixed
+        out = heads_apart(softmax_weights(heads_together(q, k), k_means), q) @ mixed
     return out if weight is None else out + depthwise(heads_repeated(v, q.shape[1]), weight)
 
 

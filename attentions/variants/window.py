@@ -47,14 +47,21 @@ def reference(
     n, d = q.shape[-2:]
     if reach >= n - 1:
         return heads_apart(softmax_weights(heads_together(q, k), k, causal=causal) @ v, q)
-    queries = blocks_together(q / math.sqrt(d), k, reach)  # (b, g, blocks, r·reach, d)
-    keys, values = (_neighbourhoods(x, reach, causal=causal) for x in (k, v))
-    scores = queries @ keys
-    far, nowhere = _hidden(n, reach, q.device, causal=causal)
-    if (groups := q.shape[1] // k.shape[1]) > 1:
-        far = far.repeat(groups, 1)
+    values = _neighbourhoods(v, reach, causal=causal)
+    weights = _weights(blocks_together(q / math.sqrt(d), k, reach), k, n=n, reach=reach, causal=causal)
+    return blocks_apart(weights @ values.transpose(-2, -1), q)
+
+
+def _weights(
+    queries: Float[Tensor, "b g blocks rows d"], k: Float[Tensor, "b g n d"], *, n: int, reach: int, causal: bool
+) -> Float[Tensor, "b g blocks rows wide"]:
+    """The softmax of each block's queries over the keys that they see; rows are r heads of `reach` queries."""
+    scores = queries @ _neighbourhoods(k, reach, causal=causal)
+    far, nowhere = _hidden(n, reach, k.device, causal=causal)
+    if queries.shape[-2] != reach:
+        far = far.repeat(queries.shape[-2] // reach, 1)
     scores.masked_fill_(far, -math.inf).masked_fill_(nowhere, -math.inf)
-    return blocks_apart(softmax(scores) @ values.transpose(-2, -1), q)
+    return softmax(scores)
 
 
 def _neighbourhoods(x: Float[Tensor, "b g n d"], reach: int, *, causal: bool) -> Float[Tensor, "b g blocks d wide"]:

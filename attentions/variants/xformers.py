@@ -54,14 +54,20 @@ def reference(
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
-    """causal: the queries are the last of the keys' tokens."""
-    rows = heads_together(q, k)
-    scores = rows / math.sqrt(q.shape[-1]) @ k.transpose(-2, -1)
-    if causal:
-        own, all_keys = q.shape[-2], k.shape[-2]
-        later = torch.ones(own, all_keys, dtype=torch.bool, device=q.device).triu_(all_keys - own + 1)
-        scores = scores.unflatten(-2, (-1, own)).masked_fill(later, -math.inf).flatten(-3, -2)
-    return heads_apart(torch.softmax(scores, dim=-1) @ v, q)
+    scores = _without_later if causal else _scores
+    return heads_apart(torch.softmax(scores(q, k), dim=-1) @ v, q)
+
+
+def _scores(q: Tensor, k: Tensor) -> Tensor:
+    return heads_together(q, k) / math.sqrt(q.shape[-1]) @ k.transpose(-2, -1)
+
+
+def _without_later(q: Tensor, k: Tensor) -> Tensor:
+    """The scores of the last tokens of the keys, −∞ in the place of every key after the query."""
+    own, keys = q.shape[-2], k.shape[-2]
+    later = torch.ones(own, keys, dtype=torch.bool, device=q.device).triu_(keys - own + 1)
+    groups = q.shape[1] // k.shape[1]
+    return _scores(q, k).unflatten(-2, (groups, own)).masked_fill(later, -math.inf).flatten(-3, -2)
 
 
 def efficient(

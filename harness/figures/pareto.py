@@ -66,7 +66,7 @@ def half_width(values: Any) -> float:
 
 def draw(run: Run) -> list[Sheet]:
     """A file a problem with two or more attentions."""
-    frame = run.frame[run.frame["scope"].str.startswith("model")].assign(scope="model")  # `problem` tells more
+    frame = run.frame[run.frame["scope"].str.startswith("model")].assign(scope="model")  # `trained` tells more
     held = _ok(frame).groupby("case_id")["metric"]
     metric = {case: next((name for name in JUDGED if name in set(own)), None) for case, own in held}
     frame = frame[frame["case_id"].map(lambda case: metric.get(case) is not None)]
@@ -75,12 +75,12 @@ def draw(run: Run) -> list[Sheet]:
     parsed = frame["options"].map(parse_options)
     distinct = list(frame["options"].unique())
     names = dict(zip(distinct, problems([parse_options(options) for options in distinct]), strict=True))
-    frame["problem"] = frame["options"].map(names)
+    frame["trained"] = frame["options"].map(names)
     frame["judged"] = frame["case_id"].map(metric)
     frame["weights"] = parsed.map(lambda options: options.get(WEIGHTS, ""))
     frame["series"] = frame["attention"] + parsed.map(own_options)
     drawn = []
-    for suffix, where, group in sheets(frame, by=("problem",)):
+    for suffix, where, group in sheets(frame, by=("trained",)):
         points = _points(group)
         if len({(p.attention, p.series, p.m) for p in points}) > 1:
             drawn.append(_sheet(run, suffix, where, group, points))
@@ -134,7 +134,7 @@ def _sheet(run: Run, suffix: str, where: dict[str, Any], rows: Frame, points: li
     counted = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     return paper.finish(
         [
-            f"{where['problem']} ({_settings(rows)}).",
+            f"{where['trained']} ({_settings(rows)}).",
             "Marks: one seed." if seeds == [1] else f"Marks: mean of {counted} seeds (dots).",
             "" if seeds == [1] else f"Bars: its 95 % interval, as far as it lies {within}.",
             "Thin line: best at its cost or less. Dashed: the floor, attention removed.",

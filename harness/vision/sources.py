@@ -118,7 +118,7 @@ def _of_transformers(rest: str, asked: _Asked) -> Whole:
         config = transformers.CONFIG_MAPPING[rest]()
     else:
         near = difflib.get_close_matches(rest, list(transformers.CONFIG_MAPPING.keys()), n=3)
-        hint = f"; did you mean {', '.join(near)}?" if near else ""
+        hint = f"; did you mean {', '.join(near)}?" if near else "."
         raise UsageError(
             f"unknown model of transformers {brief(repr(rest))}{hint} It takes the name of a configuration, such as "
             "vit, dinov2 or gpt2, or a folder with a config.json: nothing is downloaded"

@@ -125,7 +125,7 @@ def test_an_option_that_is_misspelt_is_guessed(capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     ("option", "typed", "offered"),
     [
-        ("phase", "", ["forward", "backward", "train"]),
+        ("phase", "", ["forward", "backward", "train", "step"]),
         ("phase", "forward,b", ["forward,backward"]),
         ("phase", "forward,f", []),
         ("dtype", "b", ["bfloat16"]),

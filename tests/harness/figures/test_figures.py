@@ -194,14 +194,14 @@ def test_keys_are_an_axis_beside_the_queries_own(tmp_path: Path) -> None:
         tmp_path / "r", variants=("flash", "anchor"), sizes=(1024, 2048), anchors=(16,), changes=changes, **ONE
     )
     sheets = {sheet.suffix: sheet.figure for sheet in draw(folder, "keys")}
-    assert sorted(sheets) == ["kv_heads-causal", "kv_heads-default", "kv_tokens"]
+    assert sorted(sheets) == ["kv_heads-causal", "kv_heads-default", "kv_tokens-default"]
 
     def along(suffix: str) -> list[list[float]]:
         return [sorted({float(x) for line in axes.lines for x in line.get_xdata()}) for axes in sheets[suffix].axes]
 
     assert along("kv_heads-default") == [[1, 2, 6]] * 2  # at n = 1024 and 2048; 6 is plain attention
     assert along("kv_heads-causal") == [[1, 6]] * 2
-    assert along("kv_tokens") == [[1024, 4096], [2048, 4096]]
+    assert along("kv_tokens-default") == [[1024, 4096], [2048, 4096]]
     assert "Causal: token i attends" in " ".join(texts(sheets["kv_heads-causal"]).split())
 
 

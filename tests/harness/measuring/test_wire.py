@@ -37,6 +37,7 @@ EXCHANGES: list[tuple[requests.Request[Any], list[Any]]] = [
         requests.Pair(cases=(CASE, making.case()), budget_s=1.0),
         [requests.Turns(a=[1.0], b=[2.0]), requests.PairFailure(status="error", note="", which=None)],
     ),
+    (requests.Try(case=CASE), [None, FAILURE]),
     (requests.Threads(threads=2), [None]),
     (requests.Load(plugins=()), [requests.Loaded(variants=("a",), origin=("b", "c"))]),
     (requests.Hold(key="k", device="cpu", case=None), [None, FAILURE]),
