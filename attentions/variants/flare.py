@@ -46,8 +46,9 @@ def reference(
     Source: Puri et al. 2025, arXiv 2508.12594.
     """
     logits = k @ latents.to(k.dtype).transpose(-2, -1)
-    over_tokens = torch.softmax(logits, dim=-2).to(logits.dtype)  # as `softmax`, which is for the last axis
-    return softmax(logits) @ (over_tokens.transpose(-2, -1) @ v)
+    # as eager.softmax, which is for the last axis
+    gathered = torch.softmax(logits, dim=-2).to(logits.dtype).transpose(-2, -1) @ v
+    return softmax(logits) @ gathered
 
 
 def two_softmax(
@@ -68,15 +69,12 @@ def rank(work: Work, dtype: torch.dtype, device: torch.device) -> tuple[str, ...
 
 
 def cost(work: Work) -> Cost:
-    """Forward holds the logits and one softmax's scores and weights; backward both softmaxes' weights and two
-    gradients of that size, or the inputs' gradients."""
+    """Forward holds the logits and one softmax's weights; backward both softmaxes' weights and the gradients that meet
+    in the logits, or the inputs' gradients."""
     m, narrow = work.m or 0, work.itemsize
     scores, tensor = work.tokens * m * narrow, work.tokens * work.d * narrow
     small = 2 * work.b * work.h * m * work.d * narrow
-    if work.phase == "forward":
-        peak = 2 * scores + max(scores, tensor)
-    else:
-        peak = max(4 * scores + 2 * tensor, 3 * scores + 3 * tensor)
+    peak = 2 * scores + tensor if work.phase == "forward" else max(5 * scores + 2 * tensor, scores + 3 * tensor)
     return Cost(
         flops=matmuls(work, 6 * work.tokens * m * work.d),
         bytes=traffic(work, inputs=2, parameters=work.h * m * work.d),

@@ -61,20 +61,48 @@ def products_around(work: Work) -> int:
 
 
 def peak(work: Work, plain: int) -> int:
-    """Bytes of the reference with the options inside; plain: without them."""
-    return plain
+    """Bytes of the reference with the options inside; plain: without them.
+
+    Separate anchors hold a second A. An excluded own share takes everything from A on in at least float32, A itself,
+    its square and its gradients among it.
+    """
+    asked, narrow, forward = inside(work), work.itemsize < 4, work.phase == "forward"
+    weights, tensor = work.tokens * (work.m or 0) * work.itemsize, work.tokens * work.d * work.itemsize
+    factor = 4 // work.itemsize if narrow else 1
+    a, v = weights * factor, tensor * factor  # in at least float32
+    second = weights if asked["scatter=separate"] else 0
+    if not asked["self=excluded"]:
+        if not second or forward:
+            return plain + second
+        return max(plain + (2 if narrow else 1) * second, 5 * tensor)
+    if second and narrow:
+        second += a
+    shares = work.tokens * max(work.itemsize, 4)
+    if forward:
+        return max(2 * a, a + 2 * v) + (weights + v if narrow else 0) + second + 2 * shares
+    return max(5 * a + 2 * v, 2 * a + 6 * v) + (weights + tensor if narrow else 0) + second + 4 * shares
 
 
 def peak_around(work: Work, inner: int) -> int:
     """Bytes with what options do around a backend whose own peak is `inner`.
 
     A changed k is one more tensor, and later the gradients that meet in k: five tensors of k's size, the output among
-    them; a narrow type has one of them in float32 and its copy.
+    them; a narrow type has one of them in float32 and its copy where the length of k is taken.
     """
-    if work.options.get("logits") != "cosine":
-        return inner
-    wide = max(work.itemsize, 4)
+    chosen, wide = work.options, max(work.itemsize, 4)
     tensor, lengths = work.tokens * work.d * work.itemsize, work.tokens * wide
+    cosine, tempered = chosen.get("logits") == "cosine", chosen.get("tempered", "none")
+    changed, token = cosine or tempered != "none", cosine or tempered == "token"
+    learned, local, gate = chosen.get("self") == "learned", chosen.get("local", 0) > 0, bool(chosen.get("gate"))
     if work.phase == "forward":
-        return inner + tensor + lengths
-    return max(inner + tensor, (5 if work.itemsize == wide else 7) * tensor) + 3 * lengths
+        after = (3 if local or gate else 2 if learned else 0) * tensor
+        return max(inner + changed * tensor + token * lengths, after)
+    held = inner + (changed + gate) * tensor
+    if changed:
+        held = max(held, (7 if cosine and work.itemsize < wide else 5) * tensor)
+    weights = work.tokens * (work.m or 0) * work.itemsize
+    if local or gate:
+        held = max(held, weights + (3 + changed + local + 3 * gate) * tensor)
+    if learned:
+        held = max(held, 3 * (weights + tensor))
+    return held + 3 * token * lengths
