@@ -193,9 +193,10 @@ def shipped() -> tuple[Reached, ...]:
     with SHIPPED.open(encoding="utf-8", newline="") as file:
         return tuple(
             Reached(
-                **{name: row[name] for name in ("task", "problem", "metric", "attention", "options", "source")},
-                m=int(row["m"]) if row["m"] else None, n=int(row["n"]), seeds=int(row["seeds"]),
-                **{name: float(row[name]) for name in ("mean", "lowest", "highest")},
+                task=row["task"], problem=row["problem"], metric=row["metric"], attention=row["attention"],
+                m=int(row["m"]) if row["m"] else None, options=row["options"], n=int(row["n"]),
+                seeds=int(row["seeds"]), mean=float(row["mean"]), lowest=float(row["lowest"]),
+                highest=float(row["highest"]), source=row["source"],
             )
             for row in csv.DictReader(file)
         )  # fmt: skip

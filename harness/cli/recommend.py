@@ -14,7 +14,7 @@ from harness.cli._axes import with_axes
     hidden=("metrics",),
     told={
         "attention": "Only these variants, or variant:backend, by comma. Default: every one that has rows.",
-        "n": "The number of tokens: 4096, 16k. Required, but for --scope model and --emit.",
+        "n": "The number of tokens: 4096, 16k. Required. Scope model and --emit do without.",
         "m": "Only these m, of variants that have one. Default: any stored; 64 to measure.",
     },
 )

@@ -26,14 +26,17 @@ def test_the_page_and_the_picture_are_of_the_committed_rows() -> None:
 @pytest.mark.parametrize("part", FOUND, ids=lambda part: f"{part.source.title}-{part.phase}")
 def test_no_row_of_its_file_beats_what_a_line_names(part: object) -> None:
     """Read from the CSV without the code that chose: the named cases are there, and are the fastest of their sort."""
-    rows = []
+    rows = {}
     for file in part.source.files:  # type: ignore[attr-defined]
         frame = store.read(ROOT / file)
         frame = frame[(frame["metric"] == "latency") & (frame["status"] == "ok") & (frame["scope"] == "core")]
-        rows += [row for row in frame.itertuples() if row.phase == part.phase and row.dtype == part.source.dtype]  # type: ignore[attr-defined]
+        for row in frame.itertuples():
+            if (row.phase, row.dtype) == (part.phase, part.source.dtype):  # type: ignore[attr-defined]
+                known = rows.setdefault((row.machine, row.case_id), row)  # of two runs of a machine the later counts
+                rows[row.machine, row.case_id] = max(known, row, key=lambda one: one.time_utc)
     assert len(part.spots) >= 2  # type: ignore[attr-defined]
     for spot in part.spots:  # type: ignore[attr-defined]
-        here = [row._replace(m=row.m if pandas.notna(row.m) else 0) for row in rows if row.n == spot.n]
+        here = [row._replace(m=row.m if pandas.notna(row.m) else 0) for row in rows.values() if row.n == spot.n]
         here = [row for row in here if row.attention != "none" and not row.options]
         for one, sort in ((spot.exact, True), (spot.other, False)):
             own = [

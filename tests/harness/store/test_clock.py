@@ -12,7 +12,8 @@ import pytest
 
 from harness import figures
 from harness.answers.candidates import Stock
-from harness.answers.recommend import Wish, as_json, recommend
+from harness.answers.document import as_json
+from harness.answers.recommend import Wish, recommend
 from harness.errors import UsageError
 from harness.figures import latency as latency_figure
 from harness.store import clock
