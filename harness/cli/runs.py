@@ -68,11 +68,11 @@ def _list(words: Sequence[str], *, as_json: bool) -> str:
         return _json({"folder": folder, "runs": [asdict(one) for one in found]})
     if not found:
         raise NothingToCompare(f"no run in {folder}/; make one with: harness run --n 4096 --m 64")
-    head = ("run", "when (UTC)", "device", "commit", "cases", "size", "tags")
+    head = ("run", "when (UTC)", "device", "commit", "cases ok", "size", "tags")
     rows = [
         (
-            one.name, one.ended_utc[:16].replace("T", " "), ",".join(one.devices), ",".join(one.commits) or "-",
-            _cases(one.statuses), _bytes(one.bytes), ",".join(one.tags),
+            one.name, one.ended_utc[:16].replace("T", " "), ",".join(one.devices), _commit(one.commits),
+            f"{one.statuses.get('ok', 0)} of {one.cases}", _bytes(one.bytes), ",".join(one.tags),
         )
         for one in found
     ]  # fmt: skip
@@ -168,9 +168,12 @@ def _at_least(verb: str, words: Sequence[str], count: int) -> list[str]:
     return [*words]
 
 
-def _cases(statuses: dict[str, int]) -> str:
-    """`159 ok 21 timeout`."""
-    return ", ".join(f"{count} {status}" for status, count in statuses.items()) or "none"
+def _commit(commits: Sequence[str]) -> str:
+    """The newest in seven letters, and how many others: `656cb3e-dirty +5`."""
+    if not commits:
+        return "-"
+    digits, dash, dirty = commits[-1].partition("-")
+    return f"{digits[:7]}{dash}{dirty}" + (f" +{len(commits) - 1}" if len(commits) > 1 else "")
 
 
 def _bytes(count: int) -> str:

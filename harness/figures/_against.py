@@ -5,7 +5,8 @@ A line is a variant and what its cases share beside x: its m, its n. Variants wi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas
@@ -13,12 +14,23 @@ import pandas
 from harness.figures import Run, Sheet, Skip
 from harness.figures._lines import INTERVAL
 from harness.figures._sheet import Panel, Paper, ring, sheets
-from harness.figures._style import FAINT, log_ticks, token_ticks
+from harness.figures._style import log_ticks, token_ticks
 from harness.figures._wish import AXES
 from harness.store.selection import Frame, size, sort_key
 
 SCALES = True
+APART = 0.045  # of a panel's height, between two words on one side
 NAMES = {"n": "n (tokens)", "m": "m", "batch": "batch", "heads": "heads", "head_dim": "head dimension"}
+
+
+@dataclass(frozen=True)
+class Words:
+    """A word beside a line: where (x: None for a level line) and in which colour."""
+
+    x: float | None
+    y: float
+    text: str
+    color: Any
 
 
 def draw(run: Run) -> list[Sheet]:
@@ -34,9 +46,9 @@ def draw(run: Run) -> list[Sheet]:
     for suffix, where, group in sheets(rows, without=AXES.get(x, "")):
         paper = Paper(where, group, run)
         panels = paper.panels()
-        for panel in panels:
-            _lines(paper, panel, x)
+        said = [(panel, words) for panel in panels for words in _lines(paper, panel, x)]
         _axes(paper, panels, x, label_x=NAMES.get(x) or _label(x, unit), label_y=_label(y, unit))
+        _say(said)
         told = INTERVAL if group["ci_low"].notna().any() else ""
         drawn.append(paper.finish([told, *_level(group, x)], suffix=suffix))
     return drawn
@@ -50,7 +62,9 @@ def _values(run: Run, rows: Frame, metric: str) -> Any:
     return pandas.Series([known.get(key) for key in keys], index=rows.index, dtype=float)
 
 
-def _lines(paper: Paper, panel: Panel, x: str) -> None:
+def _lines(paper: Paper, panel: Panel, x: str) -> list[Words]:
+    """Draw the lines of a panel; the words that belong to them."""
+    words: list[Words] = []
     ok = panel.ok
     ok = ok[ok["value"] > 0]
     several = ok["n"].nunique() > 1 and x != "n"
@@ -62,7 +76,9 @@ def _lines(paper: Paper, panel: Panel, x: str) -> None:
         if x == "m" and line["m"].isna().all():
             for row in line.itertuples():
                 panel.axes.axhline(row.value, color=look.color, linewidth=1.2, linestyle=(0, (5, 2)), zorder=1.5)
-                _say(panel, 1.0, row.value, f"{series} n={size(int(row.n))}" if several else "", look.color, edge=True)
+                words.append(
+                    Words(None, row.value, f"{series} n={size(int(row.n))}" if several else series, look.color)
+                )
             continue
         line = line[line["x"] > 0].sort_values("n" if x not in AXES else "x", kind="stable")
         panel.axes.plot(line["x"], line["value"], **look.line(markersize=5))
@@ -72,7 +88,8 @@ def _lines(paper: Paper, panel: Panel, x: str) -> None:
         ring(panel.axes, line["x"], line["value"], line["note"])
         if several and x in AXES and len(line):
             last = line.iloc[-1]
-            _say(panel, last["x"], last["value"], f"n={size(int(n or last['n']))}", look.color)
+            words.append(Words(last["x"], last["value"], f"n={size(int(n or last['n']))}", look.color))
+    return words
 
 
 def _groups(rows: Frame, x: str) -> Iterator[tuple[tuple[str, str, int | None, int | None], Frame]]:
@@ -88,14 +105,22 @@ def _groups(rows: Frame, x: str) -> Iterator[tuple[tuple[str, str, int | None, i
     yield from sorted(keyed, key=lambda pair: (*sort_key(*pair[0][:3]), pair[0][3] or -1))
 
 
-def _say(panel: Panel, x: float, y: float, text: str, color: Any, *, edge: bool = False) -> None:
-    """A small word beside the end of a line; edge: x is a share of the panel's width."""
-    transform = panel.axes.get_yaxis_transform() if edge else panel.axes.transData
-    shift, side = (-2, "right") if edge else (4, "left")
-    panel.axes.annotate(
-        text, (x, y), xycoords=transform, xytext=(shift, 2), textcoords="offset points", fontsize=7,
-        color=color or FAINT, ha=side, va="bottom",
-    )  # fmt: skip
+def _say(said: Sequence[tuple[Panel, Words]]) -> None:
+    """The words at the ends of lines, and of level lines at the left edge; none that would lie on another."""
+    taken: dict[tuple[int, bool], list[float]] = {}
+    for panel, words in said:
+        axes = panel.axes
+        level = words.x is None
+        place = axes.transAxes.inverted().transform(axes.transData.transform((words.x or 1.0, words.y)))[1]
+        others = taken.setdefault((id(axes), level), [])
+        if any(abs(place - other) < APART for other in others) or not 0 <= place <= 1:
+            continue
+        others.append(place)
+        axes.annotate(
+            words.text, (0 if level else words.x, words.y), xytext=(3 if level else 5, 2 if level else -2.5),
+            xycoords=axes.get_yaxis_transform() if level else axes.transData, textcoords="offset points", fontsize=7,
+            color=words.color, ha="left", va="bottom",
+        )  # fmt: skip
 
 
 def _axes(paper: Paper, panels: list[Panel], x: str, *, label_x: str, label_y: str) -> None:
@@ -107,7 +132,7 @@ def _axes(paper: Paper, panels: list[Panel], x: str, *, label_x: str, label_y: s
         axes = panel.axes
         if x in AXES:
             token_ticks(axes, xs, inches=panel.inches)
-            axes.set_xlim(axes.get_xlim()[0], axes.get_xlim()[1] * 1.12)  # room for the words at the ends of lines
+            axes.set_xlim(axes.get_xlim()[0], axes.get_xlim()[1] * 1.25)  # room for the words at the ends of lines
         elif not paper.run.wish.linear:
             _log(axes.xaxis, axes.set_xscale, axes.set_xlim, list(xs), panel.inches)
         if not paper.run.wish.linear:

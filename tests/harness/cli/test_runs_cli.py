@@ -39,7 +39,7 @@ def test_the_list_tells_each_run(harness: Any, tmp_path: Path) -> None:
     code, out, err = harness("runs", tmp_path / "results")
     assert (code, err) == (0, "")
     head, rule, *lines = out.splitlines()
-    assert head.split() == ["run", "when", "(UTC)", "device", "commit", "cases", "size", "tags"]
+    assert head.split() == ["run", "when", "(UTC)", "device", "commit", "cases", "ok", "size", "tags"]
     assert set(rule) == {"─"}
     (line,) = [line for line in lines if line.startswith("one")]
     assert line.split()[:6] == ["one", "2026-01-01", "00:00", "cpu", "c0ffee", "2"]

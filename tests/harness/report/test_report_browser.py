@@ -34,6 +34,14 @@ class Opened:
             "#trouble"
         ).text_content()
 
+    def until(self, expression: str) -> None:
+        """Wait until an expression holds; the page's policy lets no waiting script of Playwright's in."""
+        for _ in range(PATIENCE_MS // 50):
+            if self.page.evaluate(expression):
+                return
+            self.page.wait_for_timeout(50)
+        raise AssertionError(f"never: {expression}")
+
     def choose(self, name: str, value: str) -> None:
         """Take a value of a selector, and wait for the charts."""
         self.page.locator(f"#choice select[name={name}]").select_option(value)
@@ -335,14 +343,14 @@ def test_a_link_shows_what_its_sender_sees(open_page: Callable[..., Opened], pag
     mine.page.locator("#chips button", has_text="linformer").click()
     mine.settle()
     mine.page.get_by_label("Filter the rows").fill("n>=4k status=ok")
-    mine.page.wait_for_function("location.hash.includes('rows=')")
+    mine.until("location.hash.includes('rows=')")
     mine.page.get_by_label("metric", exact=True).select_option("flops")
     for _ in range(2):
         mine.page.locator(".grid .head [data-column=value] button").click()
     address, rows, first = mine.page.evaluate("location.href"), mine.rows(), mine.column("value")[0]
     theirs = open_page(page_file)
     theirs.page.evaluate(f"location.href = {address!r}")
-    theirs.page.wait_for_function("document.querySelector('#choice select[name=phase]').value === 'train'")
+    theirs.until("document.querySelector('#choice select[name=phase]').value === 'train'")
     theirs.settle()
     told = {name: theirs.page.locator(f"#choice select[name={name}]").input_value() for name in ("n", "m", "among")}
     assert told == {"n": "1024", "m": "16", "among": "exact"}
@@ -353,7 +361,7 @@ def test_a_link_shows_what_its_sender_sees(open_page: Callable[..., Opened], pag
     assert theirs.page.locator(".headline").inner_text() == mine.page.locator(".headline").inner_text()
     assert mine.complaints == theirs.complaints == []
     theirs.page.evaluate("location.hash = ''")
-    theirs.page.wait_for_function("document.querySelector('#choice select[name=phase]').value === 'forward'")
+    theirs.until("document.querySelector('#choice select[name=phase]').value === 'forward'")
     theirs.settle()
     assert theirs.page.locator("#chips button[aria-pressed=false]").count() == 0
 
@@ -383,7 +391,7 @@ def saved(opened: Opened, button: Any) -> str:
 
 def test_tables_are_saved_as_markdown(report: Opened, run: Run) -> None:
     report.page.get_by_label("Filter the rows").fill("metric=latency status=ok phase=forward")
-    report.page.wait_for_function("location.hash.includes('rows=')")
+    report.until("location.hash.includes('rows=')")
     text = saved(report, report.page.locator("#table button", has_text="Save as Markdown"))
     head, rule, *lines = text.splitlines()
     assert head.startswith("| variant | m | n | metric | value | unit |")
@@ -395,7 +403,7 @@ def test_tables_are_saved_as_markdown(report: Opened, run: Run) -> None:
     assert "scope core · forward · float32 · b=1 h=6 d=64" in answer
     assert answer.count("\n| ") == 2 + report.page.locator(".ranking tbody tr").count()
     report.page.get_by_label("Filter the rows").fill("")
-    report.page.wait_for_function("!location.hash.includes('rows=')")
+    report.until("!location.hash.includes('rows=')")
 
 
 def test_hostile_text_stays_text_in_markdown(
@@ -417,7 +425,8 @@ def test_one_n_is_rows_of_dots_as_in_the_picture(
     opened = open_page(write(stored(tmp_path / "one", told)))
     opened.choose("m", "all")
     plot = opened.page.locator("#plot-latency")
-    assert plot.locator(".ytick").all_text_contents() == ["full", "flash", "anchor m=16", "anchor m=32"]
+    names = [text for text in plot.locator(".ytick").all_text_contents() if text]
+    assert names == ["full", "flash", "anchor m=16", "anchor m=32"]
     words = plot.locator(".annotation").all_text_contents()
     assert words == ["oom", "1.00 ms", "0.500 ms", "0.750 ms"]
     drawn = plot.evaluate("one => one.data.map(trace => [trace.mode, trace.x[0], trace.y[0]])")

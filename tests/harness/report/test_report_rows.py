@@ -40,7 +40,7 @@ def test_settings_never_mix_runs_machines_phases_or_dtypes(run: Run, hostile: Ru
 def test_runs_of_one_machine_are_ranked_together_and_each_case_is_the_newest(tmp_path: Path) -> None:
     old = stored(tmp_path / "old", [Told("flash", n=64, ms=9.0), Told("full", n=64, ms=5.0)])
     new = stored(tmp_path / "new", [Told("flash", n=64, ms=2.0), Told("anchor", n=64, m=16, ms=1.0)])
-    new.frame["time_utc"] = "2026-02-01T00:00:00Z"
+    new.frame["time_utc"], new.frame["run_id"] = "2026-02-01T00:00:00Z", "new"
     other = stored(tmp_path / "other", [Told("flash", n=64, ms=0.1, machine="there-8c-111111")])
     rows = gather([new, other, old])
     assert [group.of for group in rows.groups] == [(0, 2), (1,)]
