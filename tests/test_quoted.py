@@ -37,6 +37,13 @@ COMPUTED = {
     },
 }  # fmt: skip
 
+# Such figures in sentences that are a setting or have a test of their own.
+SETTINGS = {
+    "docs/anchor.md": {"0.020", "0.028", "0.040"},  # tests/harness/vision/test_vit.py
+    "docs/gate.md": {"40 ms"}, "docs/timing.md": {"0.2 ms"},
+}  # fmt: skip
+TOLD = re.compile(r"\d[\d.]*\sms\b|\b[01]\.\d{3,}\b")
+
 
 @pytest.mark.parametrize("name", quotes.names())
 def test_a_page_quotes_what_its_files_give(name: str) -> None:
@@ -98,6 +105,18 @@ def test_every_table_of_figures_is_quoted_or_computed() -> None:
         text = path.read_text(encoding="utf-8")
         left += [(name, header) for header, body in tables(text) if holds_figures(body) and header not in known]
         assert not set(COMPUTED.get(name, ())) - {header for header, _ in tables(text)}, "a table that is gone"
+    assert not left
+
+
+def test_milliseconds_and_fine_fractions_in_sentences_are_quoted() -> None:
+    quoted, left = quoted_pages(), []
+    for path in PAGES:
+        name = str(path.relative_to(ROOT))
+        text = re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+        prose = "\n".join(line for line in text.splitlines() if not line.startswith(("|", "    ")))
+        known = " ".join(quoted[name].said) if name in quoted else ""
+        told = {" ".join(figure.split()) for figure in TOLD.findall(prose)} - SETTINGS.get(name, set())
+        left += [(name, figure) for figure in sorted(told) if figure not in " ".join(known.split())]
     assert not left
 
 

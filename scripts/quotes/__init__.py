@@ -83,6 +83,7 @@ class Page:
         self.name, self.text = name, text
         self.read: set[str] = set()
         self.tables: set[str] = set()
+        self.said: list[str] = []
 
     def rows(self, path: str) -> Rows:
         """A CSV file, or the measurements of a run, by its path from the repository's root."""
@@ -111,9 +112,12 @@ class Page:
         found = list(re.finditer(pattern, self.text))
         if len(found) != 1:
             raise Misquoted(f"{self.name}: {len(found)} places, not one, read like: {template}")
+        begin, told = found[0].start(), found[0].group()
         for at in range(len(texts), 0, -1):
-            start, end = found[0].span(at)
-            self.text = self.text[:start] + texts[at - 1] + self.text[end:]
+            start, end = (place - begin for place in found[0].span(at))
+            told = told[:start] + texts[at - 1] + told[end:]
+        self.text = self.text[:begin] + told + self.text[found[0].end() :]
+        self.said.append(told)
 
     def table(self, header: str, body: Sequence[Sequence[str]]) -> None:
         """The table with that header line, its body anew."""
