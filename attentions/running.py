@@ -133,10 +133,12 @@ def products_peak(work: Work, *, m: int, e: int) -> int:
     states = work.b * work.key_heads * (n // c) * m * e
     scores, out, values = work.b * work.h * n * c, work.b * work.h * n * e, work.b * work.key_heads * n * e
     copies = work.b * n * (work.h * m + work.key_heads * (m + e)) if n != work.n else 0
+    if work.kv_heads is not None:
+        copies += work.b * work.h * n * m
     if work.phase == "forward":
         return copies + max(3 * states, states + out + max(2 * scores, out + scores, 2 * out))
     gradients = work.b * n * (work.h + work.key_heads) * m + values
-    return copies + max(states + 2 * scores + out + values, gradients + 3 * states)
+    return copies + max(states + 2 * scores + values, gradients + 3 * states)
 
 
 def softmaxes_flops(work: Work, *, m: int, e: int) -> int:

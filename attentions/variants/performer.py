@@ -131,10 +131,8 @@ def cost(work: Work) -> Cost:
     if work.phase == "forward":
         peak = max(2 * wide * max(scores, gathered), scores * work.itemsize + tensor)
     else:
-        kept = wide * (2 * gathered + scores)
-        peak = max(
-            kept + 2 * wide * max(scores, gathered) + max(copy + tensor, tensor + 2 * keys), 2 * tensor + 4 * keys
-        )
+        queries = wide * (3 * scores + 2 * gathered) + copy + tensor
+        peak = max(queries, wide * 5 * gathered + max(copy + tensor, 2 * tensor + keys), 4 * tensor + 2 * keys)
     return Cost(
         flops=matmuls(work, 4 * (scores + gathered) * work.d, backward=1.5),
         bytes=traffic(work) + m * work.d * work.itemsize,
