@@ -138,7 +138,7 @@ def _peak(work: Work, *, m: int, kernel: int, steps: int) -> int:
     kept = 1 + (kernel > 0) * (2 if work.itemsize < 4 else 1)  # the convolution's input; float16's as float32 on a CPU
     outer = 3 * weights + gathered + kept * tensor + inverse
     inner = max(weights, gathered) + weights + gathered + tensor + 2 * keys + inverse
-    return max(outer, inner, 3 * gathered + 2 * tensor + keys, 4 * tensor + 2 * keys, 2 * tensor + 3 * keys)
+    return max(outer, inner, 3 * gathered + 2 * tensor + keys, 4 * tensor + 2 * keys, 2 * tensor + 4 * keys)
 
 
 def _exact_peak(work: Work) -> int:
