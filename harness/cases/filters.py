@@ -66,7 +66,8 @@ def _own(frame: Frame, key: str, default: str) -> Any:
     import pandas
 
     told = {text: problem.number(problem.told(text), key) for text in frame["options"].unique()}
-    return pandas.to_numeric(frame["options"].map(told)).fillna(frame[default].astype(float))
+    own: Any = pandas.to_numeric(frame["options"].map(told))
+    return own.fillna(frame[default].astype(float))
 
 
 def _causal(frame: Frame, given: Sequence[str]) -> Any:

@@ -35,7 +35,7 @@ def _of(run: Run, rows: Frame, name: str) -> list[Sheet]:
     """The sheets along one of the two, all else alike."""
     default, label, told = AXES[name]
     held = rows["problem"].unique()
-    own = pandas.to_numeric(rows["problem"].map({text: problem.number(text, name) for text in held}))
+    own: Any = pandas.to_numeric(rows["problem"].map({text: problem.number(text, name) for text in held}))
     rest = {text: problem.told(canonical_options(_without(problem.parts_of(text), name))) for text in held}
     x = own.fillna(rows[default].astype(float)).astype(int)
     rows = rows.assign(problem=rows["problem"].map(rest), tokens=rows["n"], n=x, given=own.notna())

@@ -58,7 +58,7 @@ class Problem:
 
 def told(options: str) -> str:
     """`causal kv_heads=2` of a row's options; `default` where they ask for nothing of the kind."""
-    parts = dict(part.partition("=")[::2] for part in options.split(";"))
+    parts = {key: value for key, _, value in (part.partition("=") for part in options.split(";"))}
     asked = {name: parts[name] for name in PROBLEM_KEYS if name in parts}
     return _told({name: value for name, value in asked.items() if name != "causal" or value.lower() == "true"})
 

@@ -111,6 +111,7 @@ def test_a_resolved_case_tells_its_problem_once_and_what_it_needs(options: str) 
 
 
 def test_a_variant_that_cannot_is_unsupported_with_its_reason() -> None:
+    asked: dict[str, Any]
     for name, asked in (("anchor", {"kv_tokens": 40}), ("pvt", {"causal": True})):
         spec = attentions.spec(name)
         case = making.case(
