@@ -1,6 +1,7 @@
 """Running sums over the tokens, in chunks: what the causal forms of linear attentions are made of.
 
 out = running_products(q, k, v)                      # out_i = Σ_{j ≤ i} (q_i · k_j) v_j
+out = running_shares(a, back, v)                     # out_i = Σ_{j ≤ i} (Σ_f back_if a_jf / Σ_{t ≤ i} a_tf) v_j
 out = running_softmaxes(a, z, v)                     # of weights Σ_f exp(a_if + z_jf), over their sum
 
 A chunk of c tokens takes what came before it from one (m, e) state, and its own tokens from c × c products under a
@@ -38,6 +39,19 @@ def running_products(
     before = _exclusive(keys.transpose(-2, -1) @ values)
     out = queries @ before + _causal_within(queries @ keys.transpose(-2, -1)) @ values
     return blocks_apart(out, q)
+
+
+def running_shares(
+    a: Float[Tensor, "b h n m"], back: Float[Tensor, "b h n m"], v: Float[Tensor, "b h n e"]
+) -> Float[Tensor, "b h n e"]:
+    """Each token reads the m places as the tokens up to it have filled them: a fills, back reads (a itself, or another).
+
+    In at least float32; a place that nothing has filled is read as zero. Cost: that of running_products.
+    """
+    wide = torch.promote_types(a.dtype, torch.float32)
+    filling = a.to(wide)
+    reading, degree = filling if back is a else back.to(wide), filling.cumsum(dim=-2)
+    return running_products(torch.where(degree > 0, reading / degree, 0), filling, v.to(wide)).to(v.dtype)
 
 
 def running_softmaxes(
@@ -140,6 +154,15 @@ def products_peak(work: Work, *, m: int, e: int) -> int:
         return copies + max(3 * states, states + out + max(2 * scores, out + scores, 2 * out))
     gradients = work.b * n * (work.h + work.key_heads) * m + values
     return copies + max(states + 2 * scores + values, gradients + 3 * states)
+
+
+def shares_peak(work: Work, *, m: int, e: int) -> int:
+    """Bytes of running_shares and of what is filled and read; backward the degrees, where they are zero, the output."""
+    weights, tensor, wide = work.tokens * m, work.tokens * e, max(work.itemsize, 4)
+    sums = products_peak(work, m=m, e=e)
+    if work.phase == "forward":
+        return (2 * weights + sums) * wide
+    return (3 * weights + tensor + max(sums, 5 * weights)) * wide + weights
 
 
 def softmaxes_flops(work: Work, *, m: int, e: int) -> int:

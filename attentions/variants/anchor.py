@@ -49,11 +49,11 @@ from torch import Tensor, nn
 
 from attentions.base import Backend, Compute, Cost, Exponents, Option, Size, Spec, Work, matmuls, traffic
 from attentions.eager import depthwise, softmax
-from attentions.kernels.anchor import causal as running
 from attentions.kernels.anchor import options
 from attentions.kernels.anchor.backends import CHUNKED, KERNELS, SDPA, compiled, rank
 from attentions.kernels.anchor.keys import sharpened, tempered
 from attentions.kernels.anchor.options import LEAST_OTHERS
+from attentions.running import products_flops, running_shares, shares_peak
 
 INITIALISATIONS = ("paper", "orthogonal", "sharp")
 SHARP = 4.0  # standard deviation of the logits of init=sharp for a key of independent entries of variance 1
@@ -186,7 +186,7 @@ def reference(
     a = assignment(k, anchors, bias)
     back = a if scatter is None else assignment(k, scatter, scatter_bias)
     if causal:
-        return running.attend(a, back, v)
+        return running_shares(a, back, v)
     wide = torch.promote_types(a.dtype, torch.float32)
     if excluded:
         gathered, values = a.to(wide), v.to(wide)
@@ -233,7 +233,7 @@ def cost(work: Work) -> Cost:
     return Cost(
         flops=matmuls(work, inside + options.products_around(work)),
         bytes=traffic(work, inputs=2, parameters=options.parameters(work)),
-        peak=options.peak_around(work, running.peak(work) if work.causal else options.peak(work, peak)),
+        peak=options.peak_around(work, shares_peak(work, m=m, e=work.d) if work.causal else options.peak(work, peak)),
     )
 
 
@@ -241,8 +241,9 @@ def _executed(work: Work) -> int:
     """FLOPs of the reference: causal, the chunks' products for those of gather and scatter."""
     if not work.causal:
         return cost(work).flops
-    logits = options.products(work) + options.products_around(work) + 2 * work.tokens * (work.m or 0) * work.d
-    return running.flops(work, logits)
+    m = work.m or 0
+    logits = options.products(work) + options.products_around(work) + 2 * work.tokens * m * work.d
+    return matmuls(work, logits + products_flops(work, m=m, e=work.d))
 
 
 def _check(size: Size, chosen: Mapping[str, Any]) -> str | None:
