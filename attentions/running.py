@@ -44,7 +44,7 @@ def running_products(
 def running_shares(
     a: Float[Tensor, "b h n m"], back: Float[Tensor, "b h n m"], v: Float[Tensor, "b h n e"]
 ) -> Float[Tensor, "b h n e"]:
-    """Each token reads the m places as the tokens up to it have filled them: a fills, back reads (a itself, or another).
+    """Each token reads the m places as the tokens up to it have filled them: a fills; back reads, a itself or another.
 
     In at least float32; a place that nothing has filled is read as zero. Cost: that of running_products.
     """
