@@ -80,7 +80,13 @@ def compare(
     if not keys:
         raise NothingToCompare(f"neither {names[0]} nor {names[1]} holds {', '.join(metrics)}")
     pairs = [pair for key in keys for pair in _pairs(sides[0].get(key, {}), sides[1].get(key, {}))]
-    return [_line(*pair) for pair in sorted(pairs, key=lambda pair: _place((pair[1] or pair[0]).row, metrics))]
+    return [_line(*pair) for pair in sorted(pairs, key=lambda pair: _place(_either(*pair).row, metrics))]
+
+
+def _either(first: _Figure | None, second: _Figure | None) -> _Figure:
+    found = second or first
+    assert found is not None
+    return found
 
 
 def _place(row: Any, metrics: tuple[str, ...]) -> tuple[Any, ...]:

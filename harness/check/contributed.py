@@ -113,7 +113,7 @@ def identity(run: Judged) -> Iterator[str]:
 def units(run: Judged) -> Iterator[str]:
     """Each metric in its unit, and finite where it is ok."""
     for row in run.frame.itertuples(index=False):
-        if row.unit != (meant := unit_of(row.metric, row.scope)):
+        if row.unit != (meant := unit_of(row.metric, images=not case_of(row).is_of_tokens)):
             yield f"{row.metric} of {of(row)} is in {row.unit!r}, not {meant!r}"
         if row.status == "ok" and not math.isfinite(row.value):
             yield f"{row.metric} of {of(row)} is ok and has no finite value"

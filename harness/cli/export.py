@@ -1,6 +1,7 @@
 """harness export results/cpu --to parquet: the rows of runs as one file for other tools."""
 
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -10,7 +11,7 @@ from harness.cli._rows import with_rows
 @with_rows
 def command(
     runs: list[Path],
-    which: dict[str, list[str]],
+    which: dict[str, Any],
     to: str = typer.Option("parquet", "--to", metavar="parquet|csv", help="Of what kind."),
     out: Path | None = typer.Option(None, "--out", help="The file. Default: the run's name, here.", show_default=False),
     samples: bool = typer.Option(False, "--samples", help="The raw samples in place of the rows."),

@@ -6,6 +6,7 @@ print(caption(run.parts))       # AMD EPYC, 2 cores (cpu) · torch 2.14.0, CUDA 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from harness.figures import Run
 from harness.figures._style import device_name
@@ -32,11 +33,15 @@ def _versions(run: Run) -> list[str]:
     """`torch 2.14.0`, the driver of a GPU, packages that attention may come from, and the commit."""
     known = run.environment.get("environment")
     parts = known if isinstance(known, dict) else {}
-    torch, gpu, packages = (parts.get(name) if isinstance(parts.get(name), dict) else {} for name in
-                            ("torch", "gpu", "packages"))  # fmt: skip
+    torch, gpu, packages = (_table(parts.get(name)) for name in ("torch", "gpu", "packages"))
     told = [f"torch {torch['version']}"] if torch.get("version") else []
     told += [f"CUDA {gpu['cuda']}"] if gpu.get("cuda") else []
     told += [f"driver {gpu['driver']}"] if gpu.get("driver") else []
     told += [f"{name} {packages[name]}" for name in PACKAGES if packages.get(name)]
     commits = [commit for commit in dict.fromkeys(run.frame["commit"]) if commit]
     return [*told, *(["commit " + ", ".join(commits)] if commits else [])]
+
+
+def _table(value: Any) -> dict[str, Any]:
+    """What a file of somebody else holds in the place of a table."""
+    return value if isinstance(value, dict) else {}

@@ -192,7 +192,7 @@ class Run:
         rows = kept(self.frame, which)
         if rows.empty:
             raise NothingToCompare(f"{self.name} holds no row of what was asked for")
-        frame = self.samples if samples else rows
+        frame: Any = self.samples if samples else rows
         if samples:
             cases = set(zip(rows["run_id"], rows["case_id"], strict=True))
             frame = frame[[key in cases for key in zip(frame["run_id"], frame["case_id"], strict=True)]]

@@ -10,7 +10,8 @@ import pandas
 from harness.figures import Run, Sheet, Skip
 from harness.figures._lines import INTERVAL, draw_failures, draw_line, failure_rows, register
 from harness.figures._sheet import Panel, Paper, sheets
-from harness.figures._style import WIDTH, lines_of, log_ticks, token_ticks
+from harness.figures._style import lines_of, log_ticks, token_ticks
+from harness.figures._wish import WIDTH
 from harness.store import problem
 from harness.store.record import canonical_options
 from harness.store.selection import PANEL, Frame, size

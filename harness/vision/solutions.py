@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from harness.figures._style import WIDTH, short
+from harness.figures._style import short
+from harness.figures._wish import WIDTH
 from harness.vision.data.pde import Solved
 
 COLUMNS = ("known", "solution", "found", "found − solution")
