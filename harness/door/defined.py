@@ -139,12 +139,12 @@ def _spec_of(given: Any) -> Any:
     from attentions import Backend, Spec, plugins
 
     what = "attention takes names, a Spec or a function f(q, k, v)"
-    if isinstance(given, type):
+    if isinstance(given, type) and given.__module__.partition(".")[0] != "torch":  # whose layers are none
         if why := plugins.why_no_layer(given):
             raise UsageError(f"{what}, not {given!r}: as a layer it {why}; {plugins.LAYER}")
         name = given.__name__
         return plugins.whole_layers(name.lower(), f"{name}, a layer of the caller's", {name: given})
-    if not callable(given):
+    if not callable(given) or isinstance(given, type):
         raise UsageError(f"{what}, not {given!r}")
     function: Callable[..., Any] = given
     name = getattr(function, "__name__", "")

@@ -18,13 +18,14 @@ import torch
 
 import attentions
 from attentions import registry
+from attentions.work import PHASES
 from harness.errors import UsageError
 from harness.measuring import metrics
 from harness.measuring.metrics import Settings, latency
 from harness.measuring.metrics.error import ROWS, TOLERANCES, WrongResult, relative
 from harness.measuring.metrics.flops import count
 from harness.measuring.subject import Subject, trace
-from harness.store.record import PHASES, UNITS, Case, Reading
+from harness.store.record import UNITS, Case, Reading
 
 VARIANTS = Path(__file__).parents[1] / "variants.py"
 QUICK = {"budget_s": 0.01}
