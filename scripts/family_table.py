@@ -39,7 +39,7 @@ def summary(out: Path, *, beside: Path) -> pd.DataFrame:
             "values": " ".join(f"{value:.4f}" for value in judged),
         })  # fmt: skip
     found = pd.DataFrame(lines).join(costs.astype(int), on=KEYS)
-    found = _with_latency(found, out / "latency")
+    found = _with_latency(found, latency_folder(out))
     order = {problem: place for place, problem in enumerate(dict.fromkeys(found["problem"]))}
     found["merit"] = [merit(metric, mean) for metric, mean in zip(found["metric"], found["mean"], strict=True)]
     found["place"] = found["problem"].map(order)
@@ -86,6 +86,11 @@ def _beside(line: Any, lines: pd.DataFrame) -> str:
     one, less = base.iloc[0], line.metric in LESS_IS_BETTER
     above, below = line.lowest > one.highest, line.highest < one.lowest
     return "within" if not (above or below) else "better" if above != less else "worse"
+
+
+def latency_folder(out: Path) -> Path:
+    """Beside a study's folder: the run that holds what a call of its models takes."""
+    return out.with_name(f"{out.name}_latency")
 
 
 def labelled(rows: Any) -> pd.DataFrame:

@@ -107,7 +107,7 @@ def test_latency_is_a_run_of_its_own_and_a_column_of_the_table(
              "--seeds", "1"]  # fmt: skip
     called(study, monkeypatch, *words)
     called(study, monkeypatch, *words, "--latency", "--budget", "0.02")
-    (row,) = read(tmp_path / "f" / "latency").itertuples()
+    (row,) = read(tmp_path / "f_latency").itertuples()
     (line,) = pd.read_csv(tmp_path / "f" / "family.csv").itertuples()
     assert row.metric == "latency"
     assert line.latency_ms == row.value > 0
