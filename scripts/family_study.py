@@ -14,7 +14,7 @@ results/cpu/recall holds are the same models and are not trained again.
 
 Rows in the columns of measurements.csv are appended and synced a model at a time; family.csv has a line a problem and
 member. Training is on one thread and deterministic, so a busy machine changes how long it takes and not what comes out.
-Latency is another run, results/cpu/family/latency: of fresh weights, which cost what trained ones do.
+Latency is another run, results/cpu/family_latency: of fresh weights, which cost what trained ones do.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ import torch
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
 from family_members import MEMBERS, PROBLEMS, USUAL, Member  # noqa: E402
-from family_table import recalled, summary, table  # noqa: E402
+from family_table import latency_folder, recalled, summary, table  # noqa: E402
 from vision_study import Quiet  # noqa: E402
 
 import attentions  # noqa: E402
@@ -119,7 +119,7 @@ def main() -> None:
             print(*missing, f"{len(missing)} of {len(wanted)} models are to be trained", sep="\n")
             return
         if given.latency:
-            measure_latency(wanted, given.out / "latency", budget_s=given.budget)
+            measure_latency(wanted, latency_folder(given.out), budget_s=given.budget)
         elif wanted:
             study(wanted, given.out, jobs=given.jobs, minutes=given.minutes)
         lines = summary(given.out, beside=given.beside)

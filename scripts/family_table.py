@@ -22,6 +22,7 @@ from harness.store.runs import MEASUREMENTS, read
 JUDGED = ("top1", "miou", "relative_l2")
 KEYS = ["problem", "attention", "options", "m"]
 BASE = "anchor init=sharp"  # what a member has to beat
+FEWEST = 3  # seeds of each, for a word on which is better
 RECALL = {"task": "recall", "shapes": "96", "items": "56", "colours": "8", "steps": "500"}  # of a recall study
 
 
@@ -39,7 +40,7 @@ def summary(out: Path, *, beside: Path) -> pd.DataFrame:
             "values": " ".join(f"{value:.4f}" for value in judged),
         })  # fmt: skip
     found = pd.DataFrame(lines).join(costs.astype(int), on=KEYS)
-    found = _with_latency(found, out / "latency")
+    found = _with_latency(found, latency_folder(out))
     order = {problem: place for place, problem in enumerate(dict.fromkeys(found["problem"]))}
     found["merit"] = [merit(metric, mean) for metric, mean in zip(found["metric"], found["mean"], strict=True)]
     found["place"] = found["problem"].map(order)
@@ -78,14 +79,21 @@ def table(lines: pd.DataFrame) -> str:
 
 
 def _beside(line: Any, lines: pd.DataFrame) -> str:
-    """better or worse where the seeds of a line and of the base do not overlap; within where they do."""
+    """better or worse where FEWEST seeds of a line and of the base do not overlap, within where they do; else empty."""
     base = lines[(lines["problem"] == line.problem) & (lines["attention"] + lines["options"] == BASE)]
     base = base if pd.isna(line.m) else base[base["m"] == line.m]
     if len(base) != 1 or line.attention + line.options == BASE:
         return ""
     one, less = base.iloc[0], line.metric in LESS_IS_BETTER
+    if min(line.seeds, one.seeds) < FEWEST:
+        return "few seeds"
     above, below = line.lowest > one.highest, line.highest < one.lowest
     return "within" if not (above or below) else "better" if above != less else "worse"
+
+
+def latency_folder(out: Path) -> Path:
+    """Beside a study's folder: the run that holds what a call of its models takes."""
+    return out.with_name(f"{out.name}_latency")
 
 
 def labelled(rows: Any) -> pd.DataFrame:

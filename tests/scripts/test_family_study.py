@@ -107,7 +107,7 @@ def test_latency_is_a_run_of_its_own_and_a_column_of_the_table(
              "--seeds", "1"]  # fmt: skip
     called(study, monkeypatch, *words)
     called(study, monkeypatch, *words, "--latency", "--budget", "0.02")
-    (row,) = read(tmp_path / "f" / "latency").itertuples()
+    (row,) = read(tmp_path / "f_latency").itertuples()
     (line,) = pd.read_csv(tmp_path / "f" / "family.csv").itertuples()
     assert row.metric == "latency"
     assert line.latency_ms == row.value > 0
@@ -117,16 +117,17 @@ def test_better_takes_all_seeds_and_less_is_better_for_an_error() -> None:
     module = load("family_table")
     lines = pd.DataFrame(
         [
-            ("recall", "anchor", " init=sharp", 8, "top1", 0.80, 0.90),
-            ("recall", "anchor", " gate=True", 8, "top1", 0.91, 0.95),
-            ("recall", "flare", "", 8, "top1", 0.85, 0.95),
-            ("recall", "flare", "", 4, "top1", 0.95, 0.96),
-            ("darcy", "anchor", " init=sharp", 16, "relative_l2", 0.80, 0.90),
-            ("darcy", "flare", "", 16, "relative_l2", 0.91, 0.95),
-            ("darcy", "full", "", pd.NA, "relative_l2", 0.1, 0.2),
+            ("recall", "anchor", " init=sharp", 8, "top1", 3, 0.80, 0.90),
+            ("recall", "anchor", " gate=True", 8, "top1", 3, 0.91, 0.95),
+            ("recall", "anchor", " bias=True", 8, "top1", 1, 0.95, 0.95),
+            ("recall", "flare", "", 8, "top1", 3, 0.85, 0.95),
+            ("recall", "flare", "", 4, "top1", 3, 0.95, 0.96),
+            ("darcy", "anchor", " init=sharp", 16, "relative_l2", 3, 0.80, 0.90),
+            ("darcy", "flare", "", 16, "relative_l2", 3, 0.91, 0.95),
+            ("darcy", "full", "", pd.NA, "relative_l2", 3, 0.1, 0.2),
         ],
-        columns=["problem", "attention", "options", "m", "metric", "lowest", "highest"],
+        columns=["problem", "attention", "options", "m", "metric", "seeds", "lowest", "highest"],
     )
     lines["m"] = lines["m"].astype("Int64")
     said = [module._beside(line, lines) for line in lines.itertuples()]
-    assert said == ["", "better", "within", "", "", "worse", "better"]
+    assert said == ["", "better", "few seeds", "within", "", "", "worse", "better"]
