@@ -52,7 +52,8 @@ def _sentence(first: Candidate, second: Candidate, among: list[Candidate], *, wh
     lead = ratio(second, first)
     interval = f" ({figure(lead.low)} to {figure(lead.high)})" if lead.low is not None else ""
     times = f"{figure(lead.value)}×{interval}"
-    if lead.low is not None and not lead.told_apart:
+    tie = lead.low is not None and not lead.told_apart
+    if tie:
         text = f"{first.name} and {second.name} cannot be told apart{where}: {times}"
     elif first.exact == second.exact:
         text = f"{first.name} is {times} as fast as {second.name}, the next one{',' if where else ''}{where}"
@@ -62,9 +63,9 @@ def _sentence(first: Candidate, second: Candidate, among: list[Candidate], *, wh
         text = f"{first.name}, the best exact one, is {times} as fast as {second.name}{where}"
     other = next((one for one in (first, second) if not one.exact), None)
     if other is not None and first.exact != second.exact:
-        text += f"; {nature(other) if other is first else nature(other).replace('it', other.name, 1)}"
+        text += f"; {nature(other) if other is first and not tie else nature(other).replace('it', other.name, 1)}"
         sizes = sorted({one.m for one in among if one.attention == other.attention and one.m is not None})
-        if len(sizes) > 1:
+        if len(sizes) > 1 and not tie:
             text += f"; of m = {', '.join(map(str, sizes))} the fastest, which says nothing of its accuracy"
     doubted = [one.name for one in (first, second) if one.contended]
     return f"CONTENDED, measured beside other work ({', '.join(doubted)}): {text}" if doubted else text

@@ -76,12 +76,11 @@ class Known:
     def of(
         cls, runs: Sequence[Run], *, kinds: Mapping[str, str], defaults: Mapping[str, Mapping[str, str]] = NO_DEFAULTS
     ) -> Known:  # fmt: skip
-        """The runs' own accuracies first, then the shipped ones that none of them holds."""
+        """The runs' own accuracies first, then the shipped ones; a study that is shipped is told by its name there."""
+        told = {_figures(one) for one in shipped()}
         own = [one for run in runs for one in of_frame(run.frame, source=str(run.folder), defaults=defaults)]
-        held = {_figures(one) for one in own}
-        return cls(
-            reached=(*own, *(one for one in shipped() if _figures(one) not in held)), kinds=kinds, defaults=defaults
-        )  # fmt: skip
+        own = [one for one in own if _figures(one) not in told]
+        return cls(reached=(*own, *shipped()), kinds=kinds, defaults=defaults)
 
     @property
     def tasks(self) -> list[str]:
@@ -203,5 +202,5 @@ def shipped() -> tuple[Reached, ...]:
 
 
 def _figures(one: Reached) -> tuple[Any, ...]:
-    """What two tables have in common where they tell of the same models."""
-    return one.metric, one.attention, one.m, one.options, one.n, one.seeds, one.mean
+    """What two tables have in common where they tell of the same models; the shipped one has six digits of a mean."""
+    return one.metric, one.attention, one.m, one.options, one.n, one.seeds, f"{one.mean:.6g}"

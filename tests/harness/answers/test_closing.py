@@ -59,6 +59,13 @@ def test_a_tie_is_no_lead(tmp_path: Path) -> None:
     assert said(tmp_path, *told).startswith("flash and full cannot be told apart: 1.10× (0.733 to ")
 
 
+def test_in_a_tie_who_computes_something_else_is_named(tmp_path: Path) -> None:
+    told = [Told("flash", n=64, ms=1.1, half=0.2), *(Told("anchor", n=64, m=m, half=0.2) for m in (16, 64))]
+    text = said(tmp_path, *told)
+    assert text.startswith("anchor m=16 and flash cannot be told apart: 1.10× (")
+    assert text.endswith("; anchor m=16 computes something else")
+
+
 def test_contended_rows_are_said_first(tmp_path: Path) -> None:
     told = [Told("flash", n=64, ms=8.0, note=BUSY), Told("anchor", n=64, m=16, ms=1.0)]
     assert said(tmp_path, *told).startswith("CONTENDED, measured beside other work (flash): anchor m=16 is 8.00×")

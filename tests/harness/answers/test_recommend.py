@@ -590,3 +590,14 @@ def test_the_runs_own_accuracies_come_before_the_shipped_ones(tmp_path: Path) ->
         "classification mine (n=64): top1 0.600 (0.500 to 0.700 over 2 seeds), and no floor was measured; "
     )
     assert {"recall", "digits", "legend-segmentation", "legend-detection"} <= set(known.tasks)
+
+
+def test_a_study_that_is_asked_is_not_told_twice() -> None:
+    from harness import figures
+    from harness.answers.known import shipped
+
+    run = figures.load(Path(__file__).parents[3] / "results" / "cpu" / "vision")
+    defaults = {"anchor": {"init": "sharp", "logits": "dot"}}
+    known = Known.of([run], kinds=DIFFERENT, defaults=defaults)
+    assert known.reached[-len(shipped()) :] == shipped()
+    assert {one.task for one in known.reached[: -len(shipped())]} == {"segmentation ade20k", "detection coco"}
