@@ -15,7 +15,8 @@ from matplotlib.patches import Rectangle
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
-from harness.figures._style import FURTHER, INK, WIDTH
+from harness.figures._style import FURTHER, INK
+from harness.figures._wish import WIDTH
 from harness.store.selection import printable
 
 RIGHT, WRONG = "#009E73", "#D55E00"

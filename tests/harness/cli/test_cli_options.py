@@ -138,7 +138,7 @@ def test_a_shell_completes(surroundings: dict[str, str]) -> None:
         assert done.stderr == ""
         return done.stdout.split()
 
-    assert ask("harness ru", 1) == ["run"]
+    assert ask("harness ru", 1) == ["run", "runs"]
     assert "--attention" in ask("harness run --a", 2)
     assert {"linear", "linformer"} <= set(ask("harness run --attention li", 3))
 
