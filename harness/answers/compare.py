@@ -75,7 +75,9 @@ def compare(
     if not keys:
         raise NothingToCompare(f"neither {names[0]} nor {names[1]} holds {', '.join(metrics)}")
     pairs = [pair for key in keys for pair in _pairs(sides[0].get(key, {}), sides[1].get(key, {}))]
-    return [_line(*pair) for pair in sorted(pairs, key=lambda pair: _place((pair[1] or pair[0]).row, metrics))]
+    placed = [((second or first), first, second) for first, second in pairs]
+    order = sorted(placed, key=lambda told: _place(told[0].row if told[0] else None, metrics))
+    return [_line(first, second) for _, first, second in order]
 
 
 def _place(row: Any, metrics: tuple[str, ...]) -> tuple[Any, ...]:

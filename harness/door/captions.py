@@ -6,6 +6,7 @@ print(caption(run.parts))       # AMD EPYC, 2 cores (cpu) · torch 2.14.0, CUDA 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from harness.figures import Run
 from harness.figures._style import device_name
@@ -28,12 +29,16 @@ def _of_run(run: Run) -> str:
     return printable(" · ".join(part for part in told if part), limit=MOST_LETTERS)
 
 
+def _part(parts: dict[str, Any], name: str) -> dict[str, Any]:
+    found = parts.get(name)
+    return found if isinstance(found, dict) else {}
+
+
 def _versions(run: Run) -> list[str]:
     """`torch 2.14.0`, the driver of a GPU, packages that attention may come from, and the commit."""
     known = run.environment.get("environment")
     parts = known if isinstance(known, dict) else {}
-    torch, gpu, packages = (parts.get(name) if isinstance(parts.get(name), dict) else {} for name in
-                            ("torch", "gpu", "packages"))  # fmt: skip
+    torch, gpu, packages = (_part(parts, name) for name in ("torch", "gpu", "packages"))
     told = [f"torch {torch['version']}"] if torch.get("version") else []
     told += [f"CUDA {gpu['cuda']}"] if gpu.get("cuda") else []
     told += [f"driver {gpu['driver']}"] if gpu.get("driver") else []

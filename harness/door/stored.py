@@ -190,7 +190,7 @@ class Run:
         rows = _kept(self.frame, which)
         if rows.empty:
             raise NothingToCompare(f"{self.name} holds no row of what was asked for")
-        frame = self.samples if samples else rows
+        frame: Any = self.samples if samples else rows
         if samples:
             kept = set(zip(rows["run_id"], rows["case_id"], strict=True))
             frame = frame[[key in kept for key in zip(frame["run_id"], frame["case_id"], strict=True)]]
@@ -304,7 +304,7 @@ def read(where: str | Path | Iterable[str | Path]) -> Run:
 
 def _paths(path: Path) -> list[Path]:
     below = []
-    if path.is_dir() and not (path / store.MEASUREMENTS).exists():
+    if path.is_dir() and not os.path.lexists(path / store.MEASUREMENTS):
         below = folders.below(path)
     if not below:
         return [path]
