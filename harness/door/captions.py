@@ -29,19 +29,19 @@ def _of_run(run: Run) -> str:
     return printable(" · ".join(part for part in told if part), limit=MOST_LETTERS)
 
 
+def _part(parts: dict[str, Any], name: str) -> dict[str, Any]:
+    found = parts.get(name)
+    return found if isinstance(found, dict) else {}
+
+
 def _versions(run: Run) -> list[str]:
     """`torch 2.14.0`, the driver of a GPU, packages that attention may come from, and the commit."""
     known = run.environment.get("environment")
     parts = known if isinstance(known, dict) else {}
-    torch, gpu, packages = (_table(parts.get(name)) for name in ("torch", "gpu", "packages"))
+    torch, gpu, packages = (_part(parts, name) for name in ("torch", "gpu", "packages"))
     told = [f"torch {torch['version']}"] if torch.get("version") else []
     told += [f"CUDA {gpu['cuda']}"] if gpu.get("cuda") else []
     told += [f"driver {gpu['driver']}"] if gpu.get("driver") else []
     told += [f"{name} {packages[name]}" for name in PACKAGES if packages.get(name)]
     commits = [commit for commit in dict.fromkeys(run.frame["commit"]) if commit]
     return [*told, *(["commit " + ", ".join(commits)] if commits else [])]
-
-
-def _table(value: Any) -> dict[str, Any]:
-    """What a file of somebody else holds in the place of a table."""
-    return value if isinstance(value, dict) else {}

@@ -308,7 +308,7 @@ def read(where: str | Path | Iterable[str | Path]) -> Run:
 
 def _paths(path: Path) -> list[Path]:
     below = []
-    if path.is_dir() and not (path / store.MEASUREMENTS).exists():
+    if path.is_dir() and not os.path.lexists(path / store.MEASUREMENTS):
         below = folders.below(path)
     if not below:
         return [path]

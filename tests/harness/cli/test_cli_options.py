@@ -155,7 +155,7 @@ def test_a_shell_completes(surroundings: dict[str, str]) -> None:
         assert done.stderr == ""
         return done.stdout.split()
 
-    assert ask("harness ru", 1) == ["run"]
+    assert ask("harness ru", 1) == ["run", "runs"]
     assert "--attention" in ask("harness run --a", 2)
     assert ask("harness run --kv", 2) == ["--kv-heads", "--kv-tokens"]
     assert "--causal" in ask("harness show --c", 2)
