@@ -83,11 +83,11 @@ class Prober:
         for place, size in enumerate(todo):
             answer = self._ask(Probe(case=size, scaling=True))
             points.append(_point(size, answer))
-            findings = complexity.judge(str(case), declared, points)
+            findings = complexity.judge(str(case), declared, points, at_most=case.problem.causal)
             over_n_done = place + 1 == len(complexity.N)
             if findings and any(f.verdict == "failed" or (over_n_done and f.verdict != "ok") for f in findings):
                 return findings
-        return findings or complexity.judge(str(case), declared, points)
+        return findings or complexity.judge(str(case), declared, points, at_most=case.problem.causal)
 
     def _ask(self, request: Request[Answer]) -> Answer | CaseFailure:
         try:

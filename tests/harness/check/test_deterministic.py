@@ -136,6 +136,16 @@ def test_the_contract_keeps_the_mask_and_one_head_of_keys():
     assert complexity.sizes(cross) == complexity.sizes(replace(CASE, options="init=paper"))
 
 
+def test_causal_growth_may_be_slower_than_declared_and_not_faster():
+    slow = [Point(n=c.n, m=c.m, flops=c.n * c.m, peak=c.n * (c.m + 500)) for c in complexity.sizes(CASE)]
+    assert {f.check: f.verdict for f in complexity.judge("mine", LINEAR, slow)}["peak over m"] == "regressed"
+    assert {f.verdict for f in complexity.judge("mine", LINEAR, slow, at_most=True)} == {"ok"}
+    fast = [Point(n=c.n, m=c.m, flops=c.n**2 * c.m, peak=c.n * c.m) for c in complexity.sizes(CASE)]
+    assert {f.check: f.verdict for f in complexity.judge("mine", LINEAR, fast, at_most=True)}[
+        "flops over n"
+    ] == "regressed"
+
+
 def test_a_size_without_a_figure_fails_the_contract_and_none_declared_is_said():
     broken = [Point(n=2048, m=32, flops=0, peak=1, note="0 FLOPs were counted")]
     assert complexity.judge("mine", LINEAR, broken)[0].verdict == "failed"

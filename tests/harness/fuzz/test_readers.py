@@ -21,8 +21,8 @@ from mutation import KINDS, TRIPS, Change, changed, mutated
 from readers import OWN, a_run, measurements, quietly
 
 from harness import cli
+from harness.cases.settings import pairs
 from harness.cases.space import Sweep
-from harness.cli._axes import _pairs
 
 CODES = {0, 2, 4, 5}
 CHANGES = st.lists(
@@ -77,7 +77,7 @@ def test_what_failed_once_does_not_fail_again(path: Path) -> None:
 def test_axes(key: str, text: str) -> None:
     for call in (
         lambda: Sweep.parse({key: text}), lambda: Sweep.parse({key: [text, text]}),
-        lambda: Sweep.parse({"set": _pairs([text])}),
+        lambda: Sweep.parse({"set": pairs([text])}),
     ):  # fmt: skip
         with contextlib.suppress(*OWN):
             call()
