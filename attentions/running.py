@@ -50,8 +50,13 @@ def running_shares(
     """
     wide = torch.promote_types(a.dtype, torch.float32)
     filling = a.to(wide)
-    reading, degree = filling if back is a else back.to(wide), filling.cumsum(dim=-2)
-    return running_products(torch.where(degree > 0, reading / degree, 0), filling, v.to(wide)).to(v.dtype)
+    return running_products(_shares(filling, filling if back is a else back.to(wide)), filling, v.to(wide)).to(v.dtype)
+
+
+def _shares(a: Float[Tensor, "b h n m"], back: Float[Tensor, "b h n m"]) -> Float[Tensor, "b h n m"]:
+    """What each token reads of a place, over the place's degree up to the token; zero where that is."""
+    degree = a.cumsum(dim=-2)
+    return torch.where(degree > 0, back / degree, 0)
 
 
 def running_softmaxes(
