@@ -59,7 +59,8 @@ def running_softmaxes(
     mass = torch.logcumsumexp(z, dim=-2)
     weights = torch.softmax(a + mass, dim=-1)
     out = (weights * torch.exp(z - mass)).sum(dim=-1, keepdim=True) * v  # of a token itself
-    out = out + _of_earlier_chunks(weights, z, mass, v, c)
+    if weights.shape[-2] > c:
+        out = out + _of_earlier_chunks(weights, z, mass, v, c)
     half = c // 2
     while half:
         out = out + _of_first_halves(weights, z, mass, v, half)
@@ -133,13 +134,36 @@ def products_peak(work: Work, *, m: int, e: int) -> int:
     states = work.b * work.key_heads * (n // c) * m * e
     scores, out, values = work.b * work.h * n * c, work.b * work.h * n * e, work.b * work.key_heads * n * e
     copies = work.b * n * (work.h * m + work.key_heads * (m + e)) if n != work.n else 0
+    if work.kv_heads is not None:
+        copies += work.b * work.h * n * m
     if work.phase == "forward":
         return copies + max(3 * states, states + out + max(2 * scores, out + scores, 2 * out))
     gradients = work.b * n * (work.h + work.key_heads) * m + values
-    return copies + max(states + 2 * scores + out + values, gradients + 3 * states)
+    return copies + max(states + 2 * scores + values, gradients + 3 * states)
 
 
 def softmaxes_flops(work: Work, *, m: int, e: int) -> int:
     """FLOPs of a forward pass of running_softmaxes."""
     c = power_chunk(work.n)
-    return work.b * whole(work.n, c) * (2 * (work.key_heads + work.h) * m * e + work.h * (c - 1) * (m + e))
+    n = whole(work.n, c)
+    states = 2 * (work.key_heads + work.h) * m * e if n > c else 0
+    return work.b * n * (states + work.h * (c - 1) * (m + e))
+
+
+def softmaxes_peak(work: Work, *, m: int, e: int) -> int:
+    """Elements of running_softmaxes and its logits, the result among them; beyond forward, what autograd keeps too.
+
+    Forward: a, z, the masses, the weights and their products; states, as a list and as a tensor. Backward: each halving
+    of a chunk keeps the exponentials of half its tokens and their products with the weights. How many of each are alive
+    together was counted with the allocator (tests/attentions/test_problem_cost.py).
+    """
+    c, groups = power_chunk(work.n), work.h // work.key_heads
+    n = whole(work.n, c)
+    queries, keys, out = (work.b * n * x for x in (work.h * m, work.key_heads * m, work.h * e))
+    states = work.b * work.key_heads * (n // c) * m * e
+    copies = queries + keys if n != work.n else 0
+    if work.phase == "forward":
+        repeated = states * groups if groups > 1 else 0
+        return copies + max(3 * (queries + keys + states) + 2 * out + repeated, 2 * queries + 3 * keys + 3 * out)
+    scores = work.b * work.h * n * c // 2
+    return copies + 9 * queries + 11 * keys + (4 if groups == 1 else 6) * out + (1 + groups) * states + scores

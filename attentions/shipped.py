@@ -66,7 +66,7 @@ def trial(
         warnings.simplefilter("always")
         try:
             source = torch.Generator(device).manual_seed(0)  # the caller's random numbers stay what they are
-            shapes = (1, 2, 128, 64), (1, 1 if grouped else 2, 192 if cross else 128, 64)
+            shapes = (1, 4 if grouped else 2, 128, 64), (1, 2, 192 if cross else 128, 64)
             q, k = (torch.randn(shape, dtype=dtype, device=device, generator=source) for shape in shapes)
             v = torch.ones_like(k)
             if causal:

@@ -41,7 +41,7 @@ def reference(
     Source: Han et al. 2024, arXiv 2312.08874, equation 3.
     """
     pooled = segment_means(q, min(agents, q.shape[-2]))
-    gathered = heads_apart(softmax_weights(heads_together(pooled, k), k) @ v, q)
+    gathered = heads_apart(softmax_weights(heads_together(pooled, k), k) @ v, pooled)
     return softmax_weights(q, pooled) @ gathered
 
 
@@ -55,7 +55,8 @@ def cost(work: Work) -> Cost:
     if work.phase == "forward":
         peak = max(2 * larger, scores + tensor)
     else:
-        peak = max(both + 2 * larger + tensor, both + larger + tensor + 2 * keys, 2 * tensor + 4 * keys)
+        peak = max(both + 2 * larger + tensor, both + larger + tensor + 2 * keys, 4 * tensor + 2 * keys)
+        peak = max(peak, 2 * tensor + 3 * keys)
     flops = 4 * heads * (work.n + work.key_tokens) * m * work.d
     return Cost(flops=matmuls(work, flops), bytes=traffic(work), peak=peak + m * small)
 

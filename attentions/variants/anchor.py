@@ -168,9 +168,10 @@ def _executed(work: Work) -> int:
 def _causal_peak(work: Work) -> int:
     """A and its shares, and the running sums' own; backward the degrees, where they are zero, and the output too."""
     weights, tensor, wide = work.tokens * (work.m or 0), work.tokens * work.d, max(work.itemsize, 4)
-    kept = 2 * weights if work.phase == "forward" else 3 * weights + tensor
-    mask = 0 if work.phase == "forward" else weights
-    return (kept + products_peak(work, m=work.m or 0, e=work.d)) * wide + mask
+    sums = products_peak(work, m=work.m or 0, e=work.d)
+    if work.phase == "forward":
+        return (2 * weights + sums) * wide
+    return (3 * weights + tensor + max(sums, 5 * weights)) * wide + weights
 
 
 def _cosine(work: Work) -> bool:

@@ -71,7 +71,10 @@ def positive(x: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h n d"]:
 def cost(work: Work) -> Cost:
     """Forward holds both feature maps with their parts; backward those, what the products read, and gradients."""
     tensor, keys, state = work.tokens * work.d, work.keys * work.d, work.b * work.key_heads * work.d * work.d
-    peak = 4 * tensor + work.tokens + state if work.phase == "forward" else 12 * tensor + 2 * (work.tokens + state)
+    if work.phase == "forward":
+        peak = max(3 * tensor + keys, 3 * keys) + work.tokens + state
+    else:
+        peak = max(9 * tensor + 3 * keys, 2 * tensor + 5 * keys) + 2 * (work.tokens + state)
     forward = 2 * (keys + tensor) * work.d + 2 * tensor
     return Cost(
         flops=matmuls(work, forward),
@@ -88,7 +91,7 @@ def _executed(work: Work) -> int:
 def _causal_peak(work: Work) -> int:
     """Features of q and k, v with its column, and the running sums' own; backward the features' parts and output."""
     tensor, keys, values = work.tokens * work.d, work.keys * work.d, work.keys * (work.d + 1)
-    kept = tensor + keys + values if work.phase == "forward" else 4 * tensor + 3 * keys + values
+    kept = tensor + keys + values if work.phase == "forward" else 5 * tensor + 3 * keys + values
     return (kept + products_peak(work, m=work.d, e=work.d + 1)) * max(work.itemsize, 4)
 
 

@@ -115,9 +115,9 @@ def cost(work: Work) -> Cost:
     small = work.b * work.key_heads * m * work.d
     matrix = m * work.key_tokens * (work.key_heads if sharing == "none" else 1)
     copied = 0 if work.b == 1 and (sharing == "none" or work.key_heads == 1) else keys
-    peak = max(2 * weights, weights + tensor) + 2 * small
+    peak = max(2 * weights, weights + max(tensor, copied)) + 2 * small
     if work.phase != "forward":
-        softmax = 3 * weights + 2 * tensor + copied + matrix
+        softmax = 3 * weights + tensor + keys + copied + matrix
         peak = max(softmax, 2 * tensor + 2 * keys + copied + 2 * matrix) + 2 * small
     return Cost(
         flops=matmuls(work, 4 * m * (tensor + keys)),

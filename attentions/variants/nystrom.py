@@ -67,8 +67,8 @@ def reference(
     else:
         q_means, k_means = segment_means(q, landmarks), segment_means(k, landmarks)
         wide, rows = torch.promote_types(q.dtype, torch.float32), heads_together(q_means, k)
-        small = heads_apart(softmax_weights(rows.to(wide), k_means.to(wide)), q)
-        gathered = heads_apart(softmax_weights(rows, k) @ v, q)
+        small = heads_apart(softmax_weights(rows.to(wide), k_means.to(wide)), q_means)
+        gathered = heads_apart(softmax_weights(rows, k) @ v, q_means)
         mixed = (pseudo_inverse(small, iterations) @ gathered.to(wide)).to(q.dtype)
         out = heads_apart(softmax_weights(heads_together(q, k), k_means), q) @ mixed
     return out if weight is None else out + depthwise(heads_repeated(v, q.shape[1]), weight)
@@ -136,9 +136,9 @@ def _peak(work: Work, *, m: int, kernel: int, steps: int) -> int:
         return inner + small * (m + 3 * work.d)
     inverse = small * (m * (6 * steps + 2) + 4 * work.d)
     kept = 1 + (kernel > 0) * (2 if work.itemsize < 4 else 1)  # the convolution's input; float16's as float32 on a CPU
-    outer = weights + gathered + 2 * larger + kept * tensor
-    inner = weights + gathered + larger + tensor + 2 * keys
-    return max(outer + inverse, inner + inverse, 2 * tensor + 4 * keys)
+    outer = 3 * weights + gathered + kept * tensor + inverse
+    inner = max(weights, gathered) + weights + gathered + tensor + 2 * keys + inverse
+    return max(outer, inner, 3 * gathered + 2 * tensor + keys, 4 * tensor + 2 * keys, 2 * tensor + 4 * keys)
 
 
 def _exact_peak(work: Work) -> int:

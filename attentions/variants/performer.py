@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from attentions.base import PROBLEMS, Backend, Cost, Exponents, Option, Size, Spec, Work, matmuls, traffic
 from attentions.eager import heads_apart, heads_together
-from attentions.running import running_softmaxes, softmaxes_flops
+from attentions.running import running_softmaxes, softmaxes_flops, softmaxes_peak
 
 
 class Performer(nn.Module):
@@ -131,10 +131,8 @@ def cost(work: Work) -> Cost:
     if work.phase == "forward":
         peak = max(2 * wide * max(scores, gathered), scores * work.itemsize + tensor)
     else:
-        kept = wide * (2 * gathered + scores)
-        peak = max(
-            kept + 2 * wide * max(scores, gathered) + max(copy + tensor, tensor + 2 * keys), 2 * tensor + 4 * keys
-        )
+        queries = wide * (3 * scores + 2 * gathered) + copy + tensor
+        peak = max(queries, wide * 5 * gathered + max(copy + tensor, 2 * tensor + keys), 2 * tensor + 4 * keys)
     return Cost(
         flops=matmuls(work, 4 * (scores + gathered) * work.d, backward=1.5),
         bytes=traffic(work) + m * work.d * work.itemsize,
@@ -151,8 +149,8 @@ def _executed(work: Work) -> int:
 
 
 def _causal_peak(work: Work) -> int:
-    """PEAK."""
-    return 4 * work.tokens * work.d * work.itemsize
+    """Logits and weights beside what the running softmaxes hold, in at least float32."""
+    return softmaxes_peak(work, m=work.m or 0, e=work.d) * max(work.itemsize, 4)
 
 
 SPEC = Spec(

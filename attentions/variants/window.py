@@ -134,20 +134,24 @@ def cost(work: Work) -> Cost:
 def _peak(work: Work, reach: int) -> int:
     """Scores and weights, backward weights and two gradients; beside them padded keys and values and copies of them.
 
-    Where the window is narrow, the copies of three blocks for each that a product makes are more than its scores.
+    Where the window is narrow, the copies of three blocks for each (causal two) that a product makes are more than its
+    scores.
     """
-    tensor, forward = work.tokens * work.d * work.itemsize, work.phase == "forward"
+    tensor, keys, forward = work.tokens * work.d, work.keys * work.d, work.phase == "forward"
     if reach == work.n - 1:
-        scores, beside, copies = work.tokens * work.n, tensor if forward else 3 * tensor, 0
-    else:
-        blocks = -(-work.n // reach)
-        scores = work.b * work.h * blocks * 3 * reach * reach
-        ends = 2 * work.b * work.h * ((blocks + 2) * reach - work.n) * work.d * work.itemsize
-        beside = (4 if forward else 8) * tensor + ends
-        uneven = tensor if work.n % reach else 0
-        products = ((1, 7),) if forward else ((1, 12), (2, 11))
-        copies = max(x * scores * work.itemsize + y * tensor for x, y in products) + uneven + ends
-    return max((2 if forward else 3) * scores * work.itemsize + beside, copies)
+        scores, mask = work.tokens * work.n, work.n**2 if work.causal else 0
+        elements = 2 * scores + tensor if forward else 3 * scores + tensor + 2 * keys
+        return elements * work.itemsize + mask
+    blocks, wide = -(-work.n // reach), 2 if work.causal else 3
+    scores = work.b * work.h * blocks * wide * reach * reach
+    ends = 2 * work.b * work.key_heads * ((blocks + wide - 1) * reach - work.n) * work.d
+    if forward:
+        own = 2 * tensor + keys if work.kv_heads else 0  # the output with each head by itself is a copy
+        elements = max(2 * scores + tensor + keys, scores + max(tensor + (2 + wide) * keys, own))
+        return (elements + ends) * work.itemsize
+    copies = 3 * wide if work.b * work.key_heads > 1 else 2 * wide
+    elements = max(3 * scores + 2 * tensor + 2 * wide * keys, 2 * scores + 3 * tensor + copies * keys)
+    return (elements + ends) * work.itemsize
 
 
 def _reference_flops(work: Work) -> int:
