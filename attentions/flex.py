@@ -31,8 +31,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, block_mask: Any = None) -> Tensor
 
     if not torch.is_grad_enabled():  # on a CPU it refuses inputs that require gradients even where none are recorded
         q, k, v = q.detach(), k.detach(), v.detach()
+    grouped = {"enable_gqa": True} if q.shape[1] != k.shape[1] else {}
     with torch._dynamo.config.patch(recompile_limit=1024, accumulated_recompile_limit=4096):
-        return _compiled()(q, k, v, block_mask=block_mask, enable_gqa=q.shape[1] != k.shape[1])
+        return _compiled()(q, k, v, block_mask=block_mask, **grouped)
 
 
 @cache
