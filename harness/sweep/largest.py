@@ -20,6 +20,7 @@ from harness.engines.place import memory_refusal
 from harness.errors import UsageError
 from harness.store.record import Case
 
+NOT_TRIED = "not tried"
 NEAR = 16  # what fits and what does not are no further apart than a sixteenth of the former
 
 
@@ -72,13 +73,14 @@ def largest(case: Case, engine: Engine, *, timeout_s: float, tries: bool = True)
     def failed(b: int) -> str:
         left = timeout_s - (time.monotonic() - begun)
         if left <= 0:
-            return f"not tried: --timeout {timeout_s:g} had passed"
+            return f"{NOT_TRIED}: --timeout {timeout_s:g} had passed"
         return engine.fits(replace(case, b=b), timeout_s=left)
 
     found = bisected(failed, first=predicted or 1)
     if not found.fits:
         return 1, f"largest batch: not even 1 fits: {found.why}"
-    beyond = f"; {found.refused} does not: {found.why}" if found.refused else ""
+    told = found.why if found.why.startswith(NOT_TRIED) else f"does not: {found.why}"
+    beyond = f"; {found.refused} {told}" if found.refused else ""
     return found.fits, f"largest batch: {found.fits} fits{beyond}"
 
 
