@@ -600,4 +600,5 @@ def test_a_study_that_is_asked_is_not_told_twice() -> None:
     defaults = {"anchor": {"init": "sharp", "logits": "dot"}}
     known = Known.of([run], kinds=DIFFERENT, defaults=defaults)
     assert known.reached[-len(shipped()) :] == shipped()
-    assert {one.task for one in known.reached[: -len(shipped())]} == {"segmentation ade20k", "detection coco"}
+    own = {one.task.split(" ")[0] for one in known.reached[: -len(shipped())]}
+    assert own == {"segmentation", "detection"}  # which are not shipped
