@@ -27,7 +27,8 @@ from harness.answers.candidates import Candidate, Ratio, Stock, ratio
 from harness.answers.known import Known, shipped
 from harness.answers.recommend import measured
 from harness.answers.wording import figure
-from harness.figures._style import FAINT, INK, RC, WIDTH, Looks
+from harness.figures._style import FAINT, INK, RC, Looks
+from harness.figures._wish import WIDTH
 from harness.store.selection import size
 
 ROOT = Path(__file__).resolve().parents[1]
