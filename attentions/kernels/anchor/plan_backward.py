@@ -113,7 +113,7 @@ def _add_anchor_gradient(make: Builder, partial: Memory, anchors: Tensor, parts:
         "partial": partial, "grad_anchors": Memory("grad_anchors", anchors.dtype), "parts": parts, "size": size
     }  # fmt: skip
     if make.per_head:
-        arguments |= {"heads": make.h, "chunks": parts // make.parts}
+        arguments |= {"heads": make.h, "chunks": parts // max(1, make.parts)}
         make.small(sums.head_gradient_kernel, make.h * -(-size // block), arguments, BLOCK=block, WIDE=wide)
     else:
         make.small(sums.anchor_gradient_kernel, -(-size // block), arguments, BLOCK=block, WIDE=wide)

@@ -41,7 +41,9 @@ def launches(n: int, d: int, m: int, dtype: torch.dtype, device: devices.Device)
 
 @not_interpreted
 @pytest.mark.parametrize("capability", GENERATIONS)
-@pytest.mark.parametrize("shape", [(16384, 64, 64, BF16), (1000, 80, 30, BF16), (4096, 64, 32, FP32)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(16384, 64, 64, BF16), (1000, 80, 30, BF16), (1000, 32, 120, BF16), (4096, 64, 32, FP32)], ids=str
+)
 def test_compiles_without_spills_and_inside_shared_memory(shape: Any, capability: int) -> None:
     for launch in launches(*shape, GENERATIONS[capability]):
         found = ahead.compile_launch(launch, capability=capability)
