@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+# The dtypes that this CPU has no convolution for: float16 on most, bfloat16 without arithmetic for it.
+UNCONVOLVED = (torch.float16, *(() if torch.ops.mkldnn._is_mkldnn_bf16_supported() else (torch.bfloat16,)))
 PARTS = 8  # of the head dimension, whose float32 copies are held one after the other
 
 
@@ -110,8 +112,8 @@ def depthwise(v: Float[Tensor, "b h n d"], weight: Float[Tensor, "h 1 kernel 1"]
     weight = weight.to(v.dtype)
     if v.device.type != "cpu":
         return F.conv2d(v, weight, padding=padding, groups=h)
-    if v.dtype == torch.float16:  # most CPUs convolve it by a matrix of all shifts, `kernel` times as large as a head
-        parts = (depthwise(part.float(), weight.float()).half() for part in v.split(max(1, d // PARTS), dim=-1))
+    if v.dtype in UNCONVOLVED:  # such CPUs convolve by a matrix of all shifts, `kernel` times as large as a head
+        parts = (depthwise(part.float(), weight.float()).to(v.dtype) for part in v.split(max(1, d // PARTS), dim=-1))
         return torch.cat(list(parts), dim=-1)
     if h == 1:  # with one channel and a filter longer than the input, oneDNN's weight gradient writes out of bounds
         return F.conv2d(v.transpose(1, 3), weight.expand(d, -1, -1, -1), padding=padding, groups=d).transpose(1, 3)

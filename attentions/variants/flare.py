@@ -89,6 +89,11 @@ SPEC = Spec(
     bottleneck="latents",
     shares_query_key=True,
     different=True,
+    refuses={
+        "causal": "flare has no causal form: its latents are softmaxes over all tokens",
+        "kv_heads": "flare shares query and key, so there are no fewer heads of keys than of queries",
+        "kv_tokens": "flare shares query and key, so other keys have no meaning",
+    },
     module=Flare,
     rank=rank,
     backends=(

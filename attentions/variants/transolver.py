@@ -177,6 +177,11 @@ SPEC = Spec(
     bottleneck="slices",
     shares_query_key=True,
     different=True,
+    refuses={
+        "causal": "transolver has no causal form: its slices attend to each other after all tokens have filled them",
+        "kv_heads": "transolver shares query and key, so there are no fewer heads of keys than of queries",
+        "kv_tokens": "transolver shares query and key, so other keys have no meaning",
+    },
     options=(
         Option("temperature", 0.5, "where each head's temperature starts; smaller is sharper", minimum=0.01),
         Option("epsilon", 1e-5, "added to each slice's total", minimum=0.0),
