@@ -46,7 +46,7 @@ PICTURES = (
     Picture("The terminal", "terminal.svg", "harness show results/cpu/sweep --phase forward --dtype float32 --m 64",
             "Eighty columns; intervals, and reasons where there is no figure."),
 )  # fmt: skip
-NOT_HERE = {"curves"}  # drawn beside each training, of whose files no stored run holds any
+NOT_HERE = {"curves", "keys"}  # of trainings, and of grouped and cross attention: no stored run holds any
 
 
 def page() -> str:

@@ -15,7 +15,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import pandas
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -125,11 +124,16 @@ def _names(runs: Sequence[Run]) -> list[str]:
     """The folders' names, with as much of their path as tells them apart."""
     parts = [run.folder.resolve().parts for run in runs]
     for count in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(part[-count:])[-MOST_NAMES:] for part in parts]
+        names = [_readable("/".join(part[-count:])[-MOST_NAMES:]) for part in parts]
         if len(set(names)) == len(set(parts)):
             break
-    repeated = pandas.Series(names).groupby(pandas.Series(names)).cumcount()
-    return [name if not again else f"{name} ({again + 1})" for name, again in zip(names, repeated, strict=True)]
+    again = [names[:at].count(name) for at, name in enumerate(names)]
+    return [f"{name} ({times + 1})" if times else name for name, times in zip(names, again, strict=True)]
+
+
+def _readable(name: str) -> str:
+    """A name that is no UTF-8 as text that anything can hold."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _plotly() -> bytes:

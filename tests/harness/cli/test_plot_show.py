@@ -102,7 +102,7 @@ def test_plot_says_in_one_line_after_the_files_what_it_has_nothing_for(harness: 
     assert code == 0
     assert str(folder / "figures" / "latency.png") in out.splitlines()
     assert err == (
-        "harness: nothing to draw for curves, heatmap, pareto, resolution, scaling (--json has the reasons)\n"
+        "harness: nothing to draw for curves, heatmap, keys, pareto, resolution, scaling (--json has the reasons)\n"
     )
 
 
