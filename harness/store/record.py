@@ -106,8 +106,10 @@ class Case:
     @property
     def is_of_tokens(self) -> bool:
         """Whether it takes tokens, as cores, layers and language models do, and no images."""
+        if self.scope != "model":
+            return True
         given = self.model_options
-        return self.scope != "model" or ("model" in given and "resolution" not in given)
+        return "model" in given and "resolution" not in given
 
     def is_on(self, switch: str) -> bool:
         """Whether a model is measured with one of SWITCHES."""
