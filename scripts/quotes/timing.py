@@ -34,7 +34,6 @@ def _beside_loops(page: Page) -> None:
     script, folder = _script("beside_loops"), ROOT / "results" / "cpu" / "beside_loops"
     parts = {
         "sweep": (script.Line, script.sweep_table), "crossover": (script.Answer, script.crossover_table),
-        "threads": (script.Way, script.threads_table),
     }  # fmt: skip
     for name, (kind, table) in parts.items():
         text = "\n".join(table(script.stored(folder / f"{name}.csv", kind)))
