@@ -108,7 +108,7 @@ class Compute(Protocol):
 class Core(nn.Module):
     """The module of a variant without parameters: its backend, applied to (q, k, v)."""
 
-    def __init__(self, size: Size, compute: Callable[..., Tensor], **options: Any) -> None:
+    def __init__(self, size: Size, compute: Callable[..., Tensor], /, **options: Any) -> None:
         super().__init__()
         self.compute, self.options = compute, options
 

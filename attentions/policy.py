@@ -85,7 +85,7 @@ class Policy:
         object.__setattr__(self, "classes", _read(Path(path)))
 
     def build(
-        self, name: str, *, heads: int, head_dim: int, tokens: int, anchors: int | None = None, **options: Any
+        self, name: str, /, *, heads: int, head_dim: int, tokens: int, anchors: int | None = None, **options: Any
     ) -> nn.Module:  # fmt: skip
         """As `attentions.build`, for a variant without a backend: its equals are chosen among at every call.
 

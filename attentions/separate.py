@@ -39,7 +39,7 @@ class SeparateAttention(MultiHeadAttention):
     forms the weights of the attention. The rest as in MultiHeadAttention.
     """
 
-    def __init__(self, dim: int, heads: int, *, returns: int = 0, **layer: Any) -> None:
+    def __init__(self, /, dim: int, heads: int, *, returns: int = 0, **layer: Any) -> None:
         super().__init__(dim, heads, **layer)
         self.num_heads, self.returns = heads, returns
 

@@ -22,7 +22,11 @@ FIGURE = re.compile(  # a cell that is nothing but a figure with a fraction or a
 
 # Tables with figures that no file of results/ holds, and what they are.
 COMPUTED = {
-    "docs/anchor.md": {"| | FLOP | peak, forward | peak, train |": "the cost model; tests/attentions/test_cost.py"},
+    "docs/anchor.md": {
+        "| | FLOP | peak, forward | peak, train |": "the cost model; tests/attentions/test_cost.py",
+        "| | FLOP, forward and backward | parameters | peak, forward | peak, train |":
+            "the cost model; tests/attentions/variants/test_anchor_options.py",
+    },
     "docs/models.md": {
         "| | anchor, m=30, distilled | | full, not distilled | | |": "counted; tests/harness/vision/test_vit.py",
         "| resolution | n | tiny: full | anchor | saved | small: full | anchor | saved | base: full | anchor | saved |":
@@ -32,6 +36,14 @@ COMPUTED = {
         "| shape | FLOPs | FLOPs ÷ rate | minimal bytes | bytes ÷ bandwidth | bound by |": "sizes over the two rates",
         "| a known call | functions of Python entered | allocations |": "tests/attentions/kernels/test_host.py",
     },
+    "docs/which.md": dict.fromkeys(
+        (
+            "| n | exact | ms | MiB | not exact, m = 64 | ms | MiB | as fast as exact | cases |",
+            "| | m = 16 | m = 64 | m = 256 |", "| attention | m | seeds | mean | lowest to highest |",
+            "| | phase | resolution | best exact | ms | anchor, ms | as fast as exact | file |",
+        ),
+        "scripts/which.py writes the page; tests/scripts/test_which.py",
+    ),
     "docs/swapping.md": {
         "| family | model | taken | moved | `none` moves | left as it was |": "scripts/swap_timm.py writes the page",
     },

@@ -139,5 +139,6 @@ def _log(axis: Any, values: Any, which: str, axes: Axes, columns: int = 3) -> No
     room = max((high / low) ** 0.12, 1.25)
     getattr(axes, f"set_{which}scale")("log")
     getattr(axes, f"set_{which}lim")(low / room, high * room)
-    wide = axes.get_figure(root=True).get_figwidth() / columns - 0.5
+    figure: Any = axes.get_figure(root=True)
+    wide = figure.get_figwidth() / columns - 0.5
     log_ticks(axis, low / room, high * room, inches=wide if which == "x" else 1.9)
