@@ -23,7 +23,7 @@ import pandas as pd
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
-from recall_figures import FURTHER, LOOKS, models  # noqa: E402
+from recall_figures import look_of, models  # noqa: E402
 
 from harness.errors import UsageError  # noqa: E402
 
@@ -95,15 +95,13 @@ def draw(frame: pd.DataFrame) -> Any:
     figure, grid = plt.subplots(
         1, len(sizes), figsize=(2.2 + 2.6 * len(sizes), 3.4), sharey=True, squeeze=False, layout="constrained"
     )
-    further = [label for label in sorted(frame["label"].unique()) if label not in LOOKS]
-    palette = {label: (f"C{place}", FURTHER[1]) for place, label in enumerate(further)}
     for axes, n in zip(grid[0], sizes, strict=True):
         for label, group in frame[frame["n"] == n].groupby("label"):
             by = group.groupby("state")["top1"]
             mean = by.mean()
-            color, marker = LOOKS.get(str(label)) or palette[str(label)]
+            look = look_of(frame, str(label))
             spread = [(mean - by.min()).clip(lower=0), (by.max() - mean).clip(lower=0)]
-            axes.errorbar(mean.index.astype(float), mean, yerr=spread, color=color, marker=marker, capsize=2,
+            axes.errorbar(mean.index.astype(float), mean, yerr=spread, color=look.color, marker=look.marker, capsize=2,
                           linewidth=1.3, markersize=5, label=str(label))  # fmt: skip
         axes.set_xscale("log", base=2)
         axes.set(title=f"n = {n}, {7 * n // 8} items", xlabel="bytes of state a layer", ylim=(0, 1.03))

@@ -21,7 +21,8 @@ import pandas as pd
 
 from harness.errors import UsageError
 from harness.figures._sheet import Page
-from harness.figures._style import FAINT, RC, WIDTH, Look, Looks
+from harness.figures._style import FAINT, RC, Look, Looks
+from harness.figures._wish import WIDTH
 from harness.store.record import parse_options
 from harness.store.runs import read
 
@@ -154,7 +155,7 @@ def at_the_easiest(frame: pd.DataFrame) -> Any:
     axes = figure.subplots()
     for place, label in enumerate(names):
         own = easy[easy["label"] == label]
-        look = _look(frame, label)
+        look = look_of(frame, label)
         axes.hlines(place, own["top1"].min(), own["top1"].max(), color=look.color, linewidth=2, alpha=0.5)
         axes.plot([own["top1"].mean()], [place], linestyle="none", zorder=3, **look.point(markersize=6.5))
         words = f"{own['top1'].mean():.3f}   {own['flops'].iloc[0] / 1e6:.2f} MFLOP"
@@ -175,7 +176,7 @@ def _axes(frame: pd.DataFrame, across: str) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _look(frame: pd.DataFrame, label: str) -> Look:
+def look_of(frame: pd.DataFrame, label: str) -> Look:
     """The look that `harness plot` gives a variant, shaded where it occurs with several options."""
     looks = Looks(frame.assign(series=frame["label"], backend="reference"))
     return looks.of(label.partition(" ")[0], label)
@@ -185,7 +186,7 @@ def _lines(axes: Any, rows: pd.DataFrame, across: str, frame: pd.DataFrame) -> N
     """Means joined, ranges as bars, seeds as dots; a line a label."""
     labels = sorted(rows["label"].unique())
     for place, label in enumerate(labels):
-        group, look = rows[rows["label"] == label], _look(frame, label)
+        group, look = rows[rows["label"] == label], look_of(frame, label)
         by = group.groupby(across)["top1"]
         mean = by.mean()
         x = [float(value) for value in mean.index]
@@ -198,7 +199,7 @@ def _lines(axes: Any, rows: pd.DataFrame, across: str, frame: pd.DataFrame) -> N
 def _levels(axes: Any, group: pd.DataFrame, frame: pd.DataFrame) -> None:
     """What has no place on the axis: a line at its mean and a band of its range; the floor among them."""
     for place, (label, rows) in enumerate(group.groupby("label")):
-        look = _look(frame, str(label))
+        look = look_of(frame, str(label))
         name = "attention removed (floor)" if label == FLOOR else str(label)
         dash = (4 * place, (4, 4)) if label != FLOOR else (0, (6, 2, 1, 2))
         axes.axhline(rows["top1"].mean(), color=look.color, linewidth=1.4, linestyle=dash, label=name)

@@ -12,16 +12,13 @@ from harness.errors import UsageError, unknown
 
 
 def pairs(texts: Sequence[str], *, option: str, example: str) -> dict[str, str]:
-    """`key=value` texts as a mapping. Raises UsageError naming the option; for a key with two values, too."""
+    """`key=value` texts as a mapping, the last of a key, so that a recipe's can be changed. Raises UsageError."""
     found = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
             raise UsageError(f"{option} takes key=value, such as {example}, not {text!r}")
-        if found.setdefault(key.strip(), value.strip()) != value.strip():
-            raise UsageError(
-                f"{option} {key.strip()} takes one value, not {found[key.strip()]!r} and {value.strip()!r}"
-            )
+        found[key.strip()] = value.strip()
     return found
 
 

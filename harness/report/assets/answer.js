@@ -50,7 +50,8 @@ function markdownAnswer(answer, setting) {
   const { values } = setting;
   const where = `${setting.place} · scope ${values.scope} · ${values.phase} · ${values.dtype} · ${setting.shape}`;
   const inert = (text) => text.replace(/[\\`<*_[\]]/g, "\\$&");
-  return [`**${inert(answer.headline)}**`, "", `${inert(where)}. No causal mask, no other mask, no dropout.`, "", markdownTable(heads, rows), ...answer.unknown.map((line) => `- ${inert(line)}`), ""].join("\n");
+  const lines = answer.lines.flatMap(({ text }) => [`**${inert(text)}**`, ""]);
+  return [...lines, `${inert(where)}. No causal mask, no other mask, no dropout.`, "", markdownTable(heads, rows), ...answer.unknown.map((line) => `- ${inert(line)}`), ""].join("\n");
 }
 
 const MOST_RANKED = 12;

@@ -128,7 +128,7 @@ function accuracySpread(view, chosen) {
   }
   const traces = [{ type: "scatter", mode: "lines", x: steps.map(ms), y: steps.map((point) => point.mean), hoverinfo: "skip", line: { color: view.inks.faint, width: 1.5, dash: "2px,3px", shape: "hv" } }];
   for (const point of points) {
-    const line = { series: cell("series", point.time), m: point.m };
+    const line = { series: cell("series", point.time), m: point.m, rows: [point.time] };
     const { color } = view.look(line.series);
     const seeds = point.values.length > 1 ? ` (mean of ${point.values.length} seeds, ${figure(Math.min(...point.values))} to ${figure(Math.max(...point.values))})` : " (one seed)";
     const text = `${point.name}: ${metric} ${figure(point.mean)}${seeds} at ${told(ms(point), cell("ci_low", point.time), cell("ci_high", point.time), "ms")}; run ${point.runs.join(", ")}`;

@@ -29,7 +29,11 @@ class Opened:
 
     def settle(self) -> None:
         """Wait until every chart is drawn."""
-        self.page.wait_for_selector(READY, state="attached", timeout=PATIENCE_MS)
+        for _ in range(PATIENCE_MS // 50):
+            if self.page.locator(READY).count() or self.complaints:
+                break
+            self.page.wait_for_timeout(50)
+        assert not self.complaints
         assert self.page.locator("html").get_attribute("data-ready") == "true", self.page.locator(
             "#trouble"
         ).text_content()
@@ -71,7 +75,7 @@ def open_page(browser: Any) -> Iterator[Callable[..., Opened]]:
         found = Opened(context.new_page())
         found.page.on("request", lambda request: found.requests.append(request.url))
         found.page.on("console", lambda message: found.complaints.append(f"{message.type}: {message.text}"))
-        found.page.on("pageerror", lambda error: found.complaints.append(str(error)))
+        found.page.on("pageerror", lambda error: found.complaints.append(error.stack or str(error)))
         found.page.goto(file.resolve().as_uri())
         found.settle()
         return found
@@ -399,7 +403,8 @@ def test_tables_are_saved_as_markdown(report: Opened, run: Run) -> None:
     assert len(lines) == report.rows()
     assert all(line.count(" | ") == head.count(" | ") for line in lines)
     answer = saved(report, report.page.locator("#answer button", has_text="Save as Markdown"))
-    assert answer.splitlines()[0].strip("*") == report.page.locator(".headline").inner_text()
+    lines = report.page.locator(".headline .line").all_inner_texts()
+    assert [line.strip("*") for line in answer.splitlines() if line.startswith("**")] == lines
     assert "scope core · forward · float32 · b=1 h=6 d=64" in answer
     assert answer.count("\n| ") == 2 + report.page.locator(".ranking tbody tr").count()
     report.page.get_by_label("Filter the rows").fill("")
