@@ -43,7 +43,9 @@ def test_ten_cells_from_nothing_to_a_figure_and_a_decision(cells: list[Any]) -> 
     assert len(outputs(cells[3], "image/png")[0]) > 10_000
     assert "| anchor:reference | 16 |" in outputs(cells[4], "text/plain")[0]
     assert "sigmoid_attention:reference" in outputs(cells[6], "text/html")[-1]
-    assert re.search(r"anchor (beats|does not beat) flash|no crossover|no answer: it hangs", outputs(cells[7], "text/plain")[-1])
+    assert re.search(
+        r"anchor (beats|does not beat) flash|no crossover|no answer: it hangs", outputs(cells[7], "text/plain")[-1]
+    )
     assert "n = 1024" in outputs(cells[8], "text/plain")[-1]
     assert "What this does not say:" in outputs(cells[8], "text/plain")[-1]
 
