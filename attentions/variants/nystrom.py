@@ -64,9 +64,8 @@ def reference(
     else:
         q_means, k_means = segment_means(q, landmarks), segment_means(k, landmarks)
         wide, rows = torch.promote_types(q.dtype, torch.float32), heads_together(q_means, k)
-        small = heads_apart(softmax_weights(rows.to(wide), k_means.to(wide)), q_means)
-        gathered = heads_apart(softmax_weights(rows, k) @ v, q_means)
-        mixed = (pseudo_inverse(small, iterations) @ gathered.to(wide)).to(q.dtype)
+        inverse = pseudo_inverse(heads_apart(softmax_weights(rows.to(wide), k_means.to(wide)), q_means), iterations)
+        mixed = (inverse @ heads_apart(softmax_weights(rows, k) @ v, q_means).to(wide)).to(q.dtype)
         out = heads_apart(softmax_weights(heads_together(q, k), k_means), q) @ mixed
     return out if weight is None else out + depthwise(heads_repeated(v, q.shape[1]), weight)
 

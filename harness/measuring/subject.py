@@ -109,7 +109,8 @@ class Subject:
                 return self.forward()
         out = self.forward() if state is None else state
         if self._step is None:
-            out.backward(self.gradient.to(out.dtype))
+            # under autocast the output has another dtype; elsewhere not even an operator that does nothing may be added
+            out.backward(self.gradient if out.dtype == self.gradient.dtype else self.gradient.to(out.dtype))
         else:
             self._step.take(out)
         return out
