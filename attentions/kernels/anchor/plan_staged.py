@@ -66,8 +66,10 @@ def plan_gradients(
     """The launch for dK, dU and dc, of a gather with dX; returns also how many chunks of a head there are."""
     make, choice = _begin(k, anchors, "backward", precision, device)
     tile = choice.tiles["differentiate"]
-    if max(make.kind.d_pad, make.kind.m_pad) > 64:  # the sums for biases and shares beside dU would spill
-        tile = tile._replace(tokens=min(tile.tokens, 16 if make.kind.d_pad == 32 else 32))
+    wide, narrow = max(make.kind.d_pad, make.kind.m_pad), min(make.kind.d_pad, make.kind.m_pad)
+    if wide > 64 or narrow == 64:  # the sums for biases and shares beside dU would spill
+        few = make.kind.d_pad == 32 or wide == 64
+        tile = tile._replace(tokens=min(tile.tokens, 16 if few else 32))
     span, chunks = span_of(make.n, choice.chunks, tile.tokens)
     floats = ("y", "e", "inverse", "grad_share", "grad_partial", "grad_offsets", "grad_inverse")
     arguments = _of_all(make, k, anchors) | {name: Memory(name, torch.float32) for name in floats} | {

@@ -75,7 +75,7 @@ def test_crossover_takes_a_function(capsys: pytest.CaptureFixture[str]) -> None:
     size = {"m": 8, "heads": 1, "head_dim": 16, "budget": 0.05}
     found = harness.crossover("anchor", slow, low=64, high=256, **size)
     assert (found.a, found.b, found.device.partition(":")[0]) == ("anchor", "slow", found.device.partition(":")[0])
-    assert found.answer.kind in ("always", "found", "never")
+    assert found.answer.kind in ("always", "found", "never", "refused")  # refused: beside other work
     assert "slow" in repr(found)
     assert found.as_json()["answer"] == found.sentence
     assert capsys.readouterr().err.startswith("n=64: ")
