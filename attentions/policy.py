@@ -18,12 +18,11 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from operator import index
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from attentions import registry
 from attentions.base import AttentionError, Backend, Core, Spec, Work
@@ -121,39 +120,25 @@ def says(core: nn.Module) -> list[str]:
     return [f"{problem}: {choice.name}, {choice.why}" for problem, choice in guided.told.items()]
 
 
-class _Guided:
+class _Guided(registry._Automatic):
     """Calls what a policy takes for the tensors at hand; remembers it for each kind of input."""
 
     def __init__(self, classes: tuple[Class, ...], usual: registry._Automatic) -> None:
+        super().__init__(usual.definition, usual.size, usual.options)
         self.classes, self.usual = classes, usual
-        self.definition, self.options = usual.definition, usual.options
         self.among = EXACT if _interchangeable(self.definition) else self.definition.name
         self.backends = _equals(self.definition)
-        self.taken: dict[tuple[Any, ...], Backend] = {}
         self.told: dict[str, Choice] = {}
-
-        def best(device: torch.device, dtype: torch.dtype, **work: Any) -> str:
-            case = Work(m=usual.size.anchors, options=usual.options, **work)
-            choice = self.choose(case, device=device, dtype=dtype)
-            problem = f"b={case.b} h={case.h} n={case.n} d={case.d} {_named(dtype)} {case.phase} on {device}"
-            self.told[problem] = choice
-            return choice.name
-
-        best._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]  # as the registry's
-        self.best = best
 
     def __reduce__(self) -> tuple[Any, ...]:
         """As a core of `build`, by name; what was taken here need not be what runs where the module is loaded."""
         return _Guided, (self.classes, self.usual)
 
-    def __call__(self, first: Tensor, *others: Tensor | None, **keywords: Any) -> Tensor:
-        b, h, n, d = first.shape
-        return self._take((b, h, n, d), first, *others).compute(first, *others, **keywords)
-
-    def packed(self, parts: Tensor, *others: Tensor | None, **keywords: Any) -> Tensor | None:
-        b, n, _, h, d = parts.shape
-        take = self._take((b, h, n, d), parts, *others).packed
-        return take(parts, *others, **keywords) if take else None
+    def _name(self, work: Work, dtype: torch.dtype, device: torch.device) -> str:
+        choice = self.choose(work, device=device, dtype=dtype)
+        problem = f"b={work.b} h={work.h} n={work.n} d={work.d} {_named(dtype)} {work.phase} on {device}"
+        self.told[problem] = choice
+        return choice.name
 
     def choose(self, work: Work, *, device: torch.device, dtype: torch.dtype) -> Choice:
         """The class's choice, else its fallback, else what the bare name takes, and why."""
@@ -179,19 +164,6 @@ class _Guided:
         if name not in self.backends:
             return f"does not compute the same as {self.definition.name} here"
         return registry.why_unavailable(name, device=device, dtype=dtype, work=work)
-
-    def _take(self, shape: tuple[int, int, int, int], first: Tensor, *others: Tensor | None) -> Backend:
-        b, h, n, d = map(index, shape)  # of a graph of any size too: the choice is for this one
-        training = torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in (first, *others))
-        compiled = torch.compiler.is_compiling()
-        key = (b, h, n, d, first.dtype, first.device, training, compiled)
-        if key not in self.taken:
-            name = self.best(
-                first.device, first.dtype, b=b, h=h, n=n, d=d, phase="train" if training else "forward",
-                itemsize=first.element_size(), compiled=compiled,
-            )  # fmt: skip
-            self.taken[key] = self.backends[name]
-        return self.taken[key]
 
 
 def _named(dtype: torch.dtype) -> str:

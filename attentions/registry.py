@@ -202,7 +202,7 @@ class _Automatic:
 
         def best(device: torch.device, dtype: torch.dtype, **work: Any) -> str:
             case = Work(m=size.anchors, options=options, causal=size.causal, kv_heads=size.kv_heads, **work)
-            return resolve(definition.name, device=device, dtype=dtype, work=case).name
+            return self._name(case, dtype, device)
 
         # torch.compile calls it and takes the answer for a constant: looking for files and packages and trying kernels
         # is not to be traced. What torch.compiler.assume_constant_result sets, which would import the compiler here.
@@ -224,6 +224,10 @@ class _Automatic:
         b, n, _, h, d = parts.shape
         take = self._choose((b, h, n, d), None, parts, *others).packed
         return take(parts, *others, **keywords, **self.asked) if take else None
+
+    def _name(self, work: Work, dtype: torch.dtype, device: torch.device) -> str:
+        """Of `backends`, that which a kind of input takes."""
+        return resolve(self.definition.name, device=device, dtype=dtype, work=work).name
 
     def _choose(self, shape: Sequence[int], keys: int | None, first: Tensor, *others: Tensor | None) -> Backend:
         """shape: (b, h, n, d) of q; keys: kv_tokens where they are not q's."""

@@ -20,7 +20,6 @@ Latency is another run, results/cpu/family_latency: of fresh weights, which cost
 from __future__ import annotations
 
 import argparse
-import secrets
 import sys
 import tempfile
 import time
@@ -40,15 +39,15 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
 from family_members import MEMBERS, PROBLEMS, USUAL, Member  # noqa: E402
 from family_table import latency_folder, recalled, summary, table  # noqa: E402
+from recall_study import describe  # noqa: E402
 from vision_study import Quiet  # noqa: E402
 
 import attentions  # noqa: E402
 from harness.errors import Failure, UsageError  # noqa: E402
-from harness.machine import environment  # noqa: E402
 from harness.measuring.metrics import Settings, flops, latency  # noqa: E402
 from harness.measuring.trained import Inference  # noqa: E402
-from harness.store.record import SCHEMA, Case, Reading, Row  # noqa: E402
-from harness.store.runs import ENVIRONMENT, MEASUREMENTS, Store, read, read_environment  # noqa: E402
+from harness.store.record import Case, Reading, Row  # noqa: E402
+from harness.store.runs import MEASUREMENTS, Store, read  # noqa: E402
 from harness.vision import recall, tasks  # noqa: E402
 from harness.vision.data import identity, scenes  # noqa: E402
 from harness.vision.evaluate import accuracies, parameters  # noqa: E402
@@ -171,7 +170,7 @@ def study(wanted: Sequence[Model], out: Path, *, jobs: int = 1, minutes: float =
     """Train those whose rows are missing and append each as it is done. Raises StoreError as the store does."""
     resume = (out / MEASUREMENTS).exists()
     with Store.open(out, metrics=("params", "flops"), resume=resume) as store:
-        stamp = _describe(store, out)
+        stamp = describe(store, out)
         todo = [(model, case) for model in wanted if (case := model.case).case_id not in store.done]
         print(f"{len(wanted) - len(todo)} of {len(wanted)} models are there", flush=True)
         results = _results(todo, jobs=jobs, minutes=minutes)
@@ -243,7 +242,7 @@ def measure_latency(wanted: Sequence[Model], out: Path, *, budget_s: float) -> N
     """latency of one call a problem and member, of fresh weights, by the metric of harness run."""
     resume = (out / MEASUREMENTS).exists()
     with Store.open(out, metrics=("latency",), resume=resume) as store:
-        stamp = _describe(store, out)
+        stamp = describe(store, out)
         for model in wanted:
             if model.seed or (case := model.case).case_id in store.done:
                 continue
@@ -259,20 +258,6 @@ def measure_latency(wanted: Sequence[Model], out: Path, *, budget_s: float) -> N
 def _data(task: str, options: tuple[tuple[str, Any], ...], folder: str) -> dict[str, Any]:
     plan = Plan(task=task, options=dict(options), data=folder)
     return {split: plan.load(split) for split in ("train", "val")}
-
-
-def _describe(store: Store, out: Path) -> dict[str, str]:
-    """Write environment.json; the columns that all rows share."""
-    document, earlier = environment.collect("cpu"), read_environment(out)
-    stamp = {
-        "run_id": earlier.get("run_id") or f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}",
-        "machine": environment.machine(document),
-        "commit": environment.commit(),
-    }
-    for text in store.warnings:
-        print(text, file=sys.stderr)
-    store.write_json(ENVIRONMENT, {"schema": SCHEMA, "device": "cpu", "environment": document, **stamp})
-    return stamp
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ trained on one thread, whatever the number of jobs.
 from __future__ import annotations
 
 import argparse
-import secrets
 import sys
 import time
 from collections.abc import Iterator
@@ -35,7 +34,7 @@ import torch
 import attentions
 from harness.errors import Failure, UsageError
 from harness.machine import environment
-from harness.store.record import SCHEMA, Case, Reading, Row, canonical_options
+from harness.store.record import SCHEMA, Case, Reading, Row, canonical_options, new_run_id
 from harness.store.runs import ENVIRONMENT, MEASUREMENTS, Store, read, read_environment
 from harness.vision.recall import Load, Trial, run
 
@@ -142,7 +141,7 @@ def study(wanted: list[Trial], out: Path, *, jobs: int = 1, threads: int = 1, mi
     """Train those whose rows are missing and append each as it is done. Raises StoreError as the store does."""
     resume = (out / MEASUREMENTS).exists()
     with Store.open(out, metrics=METRICS, resume=resume) as store:
-        stamp = _describe(store, out)
+        stamp = describe(store, out)
         todo = [trial for trial in wanted if case_of(trial).case_id not in store.done]
         print(f"{len(wanted) - len(todo)} of {len(wanted)} models are there", flush=True)
         results = _results(todo, jobs=jobs, threads=threads, minutes=minutes)
@@ -198,11 +197,11 @@ def _train(trial: Trial, threads: int) -> tuple[list[Reading], float]:
     return [replace(readings[0], note=f"trained in {seconds:.0f} s on {threads} thread(s)"), *readings[1:]], seconds
 
 
-def _describe(store: Store, out: Path) -> dict[str, str]:
+def describe(store: Store, out: Path) -> dict[str, str]:
     """Write environment.json; the columns that all rows share."""
     document, earlier = environment.collect("cpu"), read_environment(out)
     stamp = {
-        "run_id": earlier.get("run_id") or f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}",
+        "run_id": earlier.get("run_id") or new_run_id(),
         "machine": environment.machine(document),
         "commit": environment.commit(),
     }

@@ -74,8 +74,7 @@ def reference(
     """
     a = assignment(k, weight, bias, temperature)
     wide = torch.promote_types(a.dtype, torch.float32)
-    total = (a.sum(dim=-2, dtype=wide) + epsilon).unsqueeze(-1)
-    slices = ((a.transpose(-2, -1) @ v).to(wide) / total.where(total > 0, 1)).to(v.dtype)
+    slices = held((a.transpose(-2, -1) @ v).to(wide), a.sum(dim=-2, dtype=wide), epsilon).to(v.dtype)
     return a @ mixed(slices, query, key, value)
 
 
@@ -100,9 +99,14 @@ def fused(
     tau = temperature.view(-1, 1, 1)
     anchors, biases = math.sqrt(k.shape[-1]) * weight / tau, bias / tau.squeeze(-1)
     sums, degree = gather(k, v, anchors, biases)
-    total = (degree + epsilon).unsqueeze(-1)
-    slices = mixed(sums / total.where(total > 0, 1), query, key, value)
+    slices = mixed(held(sums, degree, epsilon), query, key, value)
     return scatter(k, slices, anchors, biases)[0]
+
+
+def held(sums: Float[Tensor, "b h m d"], degree: Float[Tensor, "b h m"], epsilon: float) -> Float[Tensor, "b h m d"]:
+    """s: what each slice holds of the sums of its tokens; nothing where its total and ε are zero."""
+    total = (degree + epsilon).unsqueeze(-1)
+    return sums / total.where(total > 0, 1)
 
 
 def mixed(

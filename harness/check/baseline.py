@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import secrets
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -26,7 +25,7 @@ from harness.check.verdict import Finding, Verdict
 from harness.errors import Failure, NothingToCompare, brief, reason
 from harness.store import runs as store
 from harness.store.csvfile import CsvFile, check_header
-from harness.store.record import COLUMNS, Case, Reading, Row
+from harness.store.record import COLUMNS, Case, Reading, Row, new_run_id
 from harness.store.replacing import replacing
 from harness.store.rows import LEFT_OUT
 
@@ -130,7 +129,7 @@ def append(path: Path, measured: Sequence[tuple[Case, Facts, Sequence[float]]], 
     A file that another check is writing at this moment is refused, as is one with other columns.
     """
     check_header(path, COLUMNS, links=True)
-    name = f"check-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+    name = f"check-{new_run_id()}"
     rows = rows_of(measured, machine=machine, commit=commit, name=name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

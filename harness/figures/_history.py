@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 from harness.figures._sheet import DOUBT, Page
 from harness.figures._style import FAINT, INK, LOOKS
+from harness.figures._wish import WIDTH
 from harness.store.selection import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-PANEL_INCHES, WIDTH = 2.3, 8.0
+PANEL_INCHES = 2.3
 MOST_LABELS, MOST_LETTERS = 16, 100
 
 

@@ -48,11 +48,7 @@ def sheet_over_n(
     order = [line[:3] for line in lines_of(paper.rows[paper.rows["status"] == "ok"])]
     for panel in panels:
         reference_line(panel.axes, y=reference)
-        for attention, series, m, line in lines_of(panel.rows):
-            if (line["status"] == "ok").any():
-                depth = order.index((attention, series, m)) / max(1, len(order) - 1)
-                draw_line(panel, paper.looks.of(attention, series, m), line, depth=depth)
-                register(paper, attention, series, m)
+        draw_lines(paper, panel, order)
         draw_failures(paper, panel, marks, low=more_is_better)
         if remark:
             faint(panel.axes, 0.02, 0.93 if more_is_better else 0.03, remark(panel.rows))
@@ -72,6 +68,15 @@ def register(paper: Paper, attention: str, series: str, m: int | None) -> None:
     paper.entry(attention, series)
     if m is not None:
         paper.size_entry(m)
+
+
+def draw_lines(paper: Paper, panel: Panel, order: Sequence[tuple[str, str, int | None]]) -> None:
+    """Every line of a panel that has a value, with its entry in the legend. order: all lines of the sheet."""
+    for attention, series, m, line in lines_of(panel.rows):
+        if (line["status"] == "ok").any():
+            depth = order.index((attention, series, m)) / max(1, len(order) - 1)
+            draw_line(panel, paper.looks.of(attention, series, m), line, depth=depth)
+            register(paper, attention, series, m)
 
 
 def draw_line(panel: Panel, look: Look, line: Frame, *, depth: float = 1.0) -> None:

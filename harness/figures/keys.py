@@ -8,10 +8,9 @@ from typing import Any
 import pandas
 
 from harness.figures import Run, Sheet, Skip
-from harness.figures._lines import INTERVAL, draw_failures, draw_line, failure_rows, register
+from harness.figures._lines import INTERVAL, draw_failures, draw_lines, failure_rows
 from harness.figures._sheet import Panel, Paper, sheets
 from harness.figures._style import lines_of, log_ticks, token_ticks
-from harness.figures._wish import WIDTH
 from harness.store import problem
 from harness.store.record import canonical_options
 from harness.store.selection import PANEL, Frame, size
@@ -57,12 +56,8 @@ def _sheet(paper: Paper, sizes: list[int], label: str, notes: list[str], suffix:
     marks = failure_rows(rows)
     for column, n in enumerate(sizes):
         own = rows[rows["tokens"] == n]
-        panel = Panel(grid[0, column], own, paper.where, WIDTH / len(sizes) - 0.6, column == 0, True)
-        for attention, series, m, line in lines_of(own):
-            if (line["status"] == "ok").any():
-                depth = order.index((attention, series, m)) / max(1, len(order) - 1)
-                draw_line(panel, paper.looks.of(attention, series, m), line, depth=depth)
-                register(paper, attention, series, m)
+        panel = Panel(grid[0, column], own, paper.where, paper.width / len(sizes) - 0.6, column == 0, True)
+        draw_lines(paper, panel, order)
         draw_failures(paper, panel, marks)
         panel.axes.set_title(f"n = {size(n)}", fontweight="bold", pad=4)
         panel.axes.set_xlabel(label)

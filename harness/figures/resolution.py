@@ -8,7 +8,7 @@ from typing import Any
 import pandas
 
 from harness.figures import Run, Sheet, Skip
-from harness.figures._lines import INTERVAL, draw_failures, draw_line, failure_rows, register
+from harness.figures._lines import INTERVAL, draw_failures, draw_lines, failure_rows
 from harness.figures._sheet import Panel, Paper, brief, sheets
 from harness.figures._style import lines_of, log_ticks, token_ticks
 from harness.store.record import parse_options
@@ -51,11 +51,7 @@ def _sheet(run: Run, suffix: str, where: dict[str, Any], rows: Frame) -> Sheet:
         own = rows[rows["metric"] == metric]
         panel = Panel(grid[0, column], own, where, inches, column == 0, True)
         marks = failure_rows(own)
-        for attention, series, m, line in lines_of(own):
-            if (line["status"] == "ok").any():
-                depth = order.index((attention, series, m)) / max(1, len(order) - 1)
-                draw_line(panel, paper.looks.of(attention, series, m), line, depth=depth)
-                register(paper, attention, series, m)
+        draw_lines(paper, panel, order)
         draw_failures(paper, panel, marks)
         _axes(panel, rows["n"], marks=len(marks))
         panel.axes.set_title(METRICS[metric][0], fontweight="bold", pad=4)

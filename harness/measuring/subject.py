@@ -38,7 +38,8 @@ class Subject:
         self.options = self.spec.parse_options(case.variant_options)
         self.work = work_of(case)
         torch.manual_seed(case.seed)
-        held = torch.float32 if case.is_on("amp") else self.dtype  # of weights and inputs
+        self._amp = case.is_on("amp")  # known here: a call is timed
+        held = torch.float32 if self._amp else self.dtype  # of weights and inputs
         self.module = self._placed(self.build(case.label), held)
         shapes, self.output_shape, vocabulary = self._shapes()
         self.needs_graph = case.phase != "forward"
@@ -87,7 +88,7 @@ class Subject:
     def forward(self) -> Tensor:
         """The module on the current inputs: compiled and under autocast where the case says so."""
         call = self.module if self._compiled is None else self._compiled
-        if not self.case.is_on("amp"):
+        if not self._amp:
             return call(*self.inputs)
         with torch.autocast(self.device.type, self.dtype):
             return call(*self.inputs)

@@ -25,7 +25,7 @@ from harness.figures._style import device_name
 from harness.report import accuracies, answers, facts, island, looks
 from harness.report.rows import Rows, Setting, gather
 from harness.store import problem
-from harness.store.selection import FILE, PANEL
+from harness.store.selection import FILE, PANEL, printable
 
 ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = (
@@ -124,16 +124,11 @@ def _names(runs: Sequence[Run]) -> list[str]:
     """The folders' names, with as much of their path as tells them apart."""
     parts = [run.folder.resolve().parts for run in runs]
     for count in range(1, max(map(len, parts)) + 1):
-        names = [_readable("/".join(part[-count:])[-MOST_NAMES:]) for part in parts]
+        names = [printable("/".join(part[-count:])[-MOST_NAMES:]) for part in parts]
         if len(set(names)) == len(set(parts)):
             break
     again = [names[:at].count(name) for at, name in enumerate(names)]
     return [f"{name} ({times + 1})" if times else name for name, times in zip(names, again, strict=True)]
-
-
-def _readable(name: str) -> str:
-    """A name that is no UTF-8 as text that anything can hold."""
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _plotly() -> bytes:

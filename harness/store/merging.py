@@ -11,18 +11,16 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError, brief, reason
 from harness.store import opening
 from harness.store.csvfile import CsvFile, StoreError, cells
-from harness.store.record import COLUMNS, SAMPLE_COLUMNS, SCHEMA
+from harness.store.record import COLUMNS, SAMPLE_COLUMNS, SCHEMA, new_run_id
 from harness.store.rows import LEFT_OUT
 from harness.store.runs import (
     ENVIRONMENT,
@@ -174,7 +172,7 @@ def _environment(runs: Sequence[_Run], held: Mapping[str, _Run]) -> dict[str, An
     newest = runs[-1].environment
     document: dict[str, Any] = {
         **{key: newest[key] for key in ("machine", "commit", "device", "environment") if key in newest},
-        "schema": SCHEMA, "run_id": f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}",
+        "schema": SCHEMA, "run_id": new_run_id(),
         "kinds": {}, "declared": {}, "machines": {}, "places": {}, "sessions": [],
         "merged": [{"run_id": run.run_id, "folder": run.folder.name, "cases": sum(held[c] is run for c in run.rows)}
                    for run in runs],

@@ -11,8 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
 from typing import Any
 
 from harness.store.problem import PROBLEM_KEYS, Problem
@@ -218,6 +220,11 @@ class Row:
 
 COLUMNS = tuple(field.name for field in fields(Row))
 SAMPLE_COLUMNS = ("case_id", "metric", "index", "value")
+
+
+def new_run_id() -> str:
+    """`20260131T120000Z-6c3b6e`: the UTC second and six random digits."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
 
 
 def unit_of(metric: str, *, images: bool) -> str:

@@ -12,7 +12,6 @@ device and ceilings of each place); `machine`, `environment` and `ceilings` are 
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -25,7 +24,7 @@ from harness.cases.catalogue import kinds
 from harness.cases.space import Sweep
 from harness.engines.watch import AGAIN, WAITING
 from harness.measuring.requests import OVERHEAD
-from harness.store.record import SCHEMA, Reading, Row
+from harness.store.record import SCHEMA, Reading, Row, new_run_id
 from harness.store.runs import ENVIRONMENT, Store, machines_of, read_environment
 from harness.sweep.crew import Served
 from harness.sweep.disturbed import Beside, disturbance, told
@@ -44,7 +43,7 @@ class Journal:
     ) -> None:  # fmt: skip
         self.store = store
         earlier = read_environment(store.folder)
-        self.run_id = earlier.get("run_id") or f"{_now():%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+        self.run_id = earlier.get("run_id") or new_run_id()
         self.measuring_s, self._begun, self._first = 0.0, time.monotonic(), name
         declared = {name: entry["exponents"] for name, entry in session["catalogue"].items()}
         self.document: dict[str, Any] = {

@@ -9,7 +9,6 @@ Only the main process writes (`write`); for the others every call does nothing.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from harness.errors import brief
 from harness.machine import environment
 from harness.store.csvfile import CsvFile, StoreError, check_header
 from harness.store.curves import CURVE_COLUMNS, CURVES
-from harness.store.record import SCHEMA, Case, Reading, Row
+from harness.store.record import SCHEMA, Case, Reading, Row, new_run_id
 from harness.store.runs import ENVIRONMENT, Store, machines_of, read_environment
 
 LAST, BEST = "last.safetensors", "best.safetensors"
@@ -65,7 +64,7 @@ class RunFolder:
         document = environment.collect(device)
         earlier, machine = read_environment(self.path), environment.machine(document)
         self.facts = {
-            "schema": SCHEMA, "run_id": earlier.get("run_id") or f"{_now():%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}",
+            "schema": SCHEMA, "run_id": earlier.get("run_id") or new_run_id(),
             "machine": machine, "commit": environment.commit(), "device": device,
             "environment": document, "plan": dict(plan), "sessions": earlier.get("sessions", []),
         }  # fmt: skip

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from attentions.base import Work
 from attentions.parallel.cost import Volume, both_ways, wide
 from attentions.parallel.ranks import Ranks
-from attentions.variants.transolver import assignment, mixed
+from attentions.variants.transolver import assignment, held, mixed
 
 
 def attend(
@@ -35,8 +35,7 @@ def attend(
     sums = a.transpose(-2, -1) @ v
     total = a.sum(dim=-2, dtype=torch.promote_types(a.dtype, torch.float32)).unsqueeze(-1)
     sums, total = ranks.total(torch.cat([sums.to(total.dtype), total], dim=-1)).split([v.shape[-1], 1], dim=-1)
-    total = total + epsilon
-    return a @ mixed((sums / total.where(total > 0, 1)).to(a.dtype), query, key, value)
+    return a @ mixed(held(sums, total.squeeze(-1), epsilon).to(a.dtype), query, key, value)
 
 
 def volume(work: Work, ranks: int) -> Volume:

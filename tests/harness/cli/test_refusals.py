@@ -7,7 +7,9 @@ own.
 from __future__ import annotations
 
 import errno
+import importlib
 import os
+import pkgutil
 import resource
 import sys
 import tempfile
@@ -20,6 +22,7 @@ from typing import TextIO
 import pytest
 from stored import Told, stored
 
+import harness
 from harness import cli
 from harness.store import runs as store
 from harness.store.record import COLUMNS
@@ -43,8 +46,14 @@ class Ended:
 @pytest.fixture(scope="module")
 def folder(catalogue: object) -> Iterator[Path]:
     """A run where anybody may go: pytest's own folders are their owner's alone."""
-    import matplotlib.figure  # noqa: F401 - what the commands import, once for all forks
+    import importlib.readers  # noqa: F401
+
+    import matplotlib.figure  # noqa: F401 - what the commands import, once for all forks: nobody may read the libraries
     import plotly  # noqa: F401
+
+    for module in pkgutil.walk_packages(harness.__path__, "harness."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
 
     with tempfile.TemporaryDirectory() as place:
         os.chmod(place, 0o755)
