@@ -7,7 +7,7 @@ own.
 from __future__ import annotations
 
 import errno
-import importlib
+import importlib.readers  # the report's assets are read by it, and nobody may look for it
 import os
 import pkgutil
 import resource
@@ -46,8 +46,6 @@ class Ended:
 @pytest.fixture(scope="module")
 def folder(catalogue: object) -> Iterator[Path]:
     """A run where anybody may go: pytest's own folders are their owner's alone."""
-    import importlib.readers  # noqa: F401
-
     import matplotlib.figure  # noqa: F401 - what the commands import, once for all forks: nobody may read the libraries
     import plotly  # noqa: F401
 
