@@ -135,7 +135,7 @@ def assignment(
 
 
 def cost(work: Work) -> Cost:
-    """Forward holds A and its logits; backward A, the two gradients that meet in it and the logits'.
+    """Forward holds A and its logits; backward A, the gradients that meet in it and the logits'.
 
     Beside them the slices, their maps and their scores, none of which grow with n.
     """
@@ -144,7 +144,10 @@ def cost(work: Work) -> Cost:
     if work.phase == "forward":
         peak = max(weights * (narrow + max(narrow, 4)), weights * narrow + tensor + small)
     else:
-        peak = max(4 * weights * narrow + 2 * tensor, weights * narrow + 3 * tensor) + small
+        alive = max(3 * weights * narrow + 2 * tensor, weights * narrow + 3 * tensor)
+        if narrow < 4:  # the totals' gradient is converted from float32, a tensor of A's size
+            alive = max(alive, 4 * weights * narrow + tensor)
+        peak = alive + small
     parameters = m * (d + 1) + work.h + (3 * d * d if _mixing(work) else 0)
     return Cost(
         flops=matmuls(work, 6 * weights * d) + _slice_flops(work),
