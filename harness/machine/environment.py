@@ -23,7 +23,7 @@ from typing import Any
 
 from harness import __version__
 from harness.errors import UsageError
-from harness.machine import system
+from harness.machine import allocator, system
 from harness.machine.nvml import Gpu, NoGpu
 
 PACKAGES = (
@@ -69,9 +69,13 @@ def collect(device: str = "cpu", *, root: Path = Path("/"), nvml: Any = None) ->
 
 
 def fingerprint(document: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides whether two timings may be compared: models, cores, driver, build, threads; no clock, no commit."""
-    cpu, torch, gpu = (document.get(name) or {} for name in ("cpu", "torch", "gpu"))
+    """What decides whether two timings may be compared: models, cores, driver, build, threads, a CPU's allocator.
+
+    No clock, no commit.
+    """
+    cpu, torch, gpu, memory = (document.get(name) or {} for name in ("cpu", "torch", "gpu", "memory"))
     on_gpu = str(document.get("device", "cpu")).startswith("cuda")
+    own = {} if on_gpu or "freed" not in memory else {"freed": memory["freed"]}
     return {
         "device": "cuda" if on_gpu else "cpu",
         "cpu": {
@@ -83,6 +87,7 @@ def fingerprint(document: Mapping[str, Any]) -> dict[str, Any]:
             for name in ("version", "git", "blas", "onednn", "openmp", "cpu_capability", "threads", "interop_threads")
         },
         "gpu": {name: gpu.get(name) for name in ("name", "sm_count", "driver", "cuda", "cudnn")} if on_gpu else None,
+        **own,
     }
 
 
@@ -173,7 +178,7 @@ def _cpu(root: Path, cores: set[int]) -> dict[str, Any]:
 def _memory(root: Path) -> dict[str, Any]:
     sizes = system.memory(root)
     names = ("total_bytes", "limit_bytes", "swap_bytes")
-    return {name: sizes[name] for name in names} | {"huge_pages": system.huge_pages(root)}
+    return {name: sizes[name] for name in names} | {"huge_pages": system.huge_pages(root), "freed": allocator.freed()}
 
 
 def _system(root: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import resource
 import torch
 
 import attentions
+from harness.machine import allocator
 from harness.machine.memory import free_bytes
 from harness.measuring.outputs import WrongResult
 from harness.measuring.truth import KEPT
@@ -69,6 +70,7 @@ def limit_memory(device: str) -> None:
     """On the CPU: make an allocation beyond what is free now fail here, before the kernel kills someone for it."""
     if device != "cpu":
         return
+    allocator.give_back()
     used = resource.getrlimit(resource.RLIMIT_DATA)[1]
     limit = free_bytes("cpu") + _private_bytes()
     resource.setrlimit(resource.RLIMIT_DATA, (limit if used < 0 else min(limit, used), used))

@@ -10,13 +10,12 @@ what torch.empty makes, in its deterministic mode.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
-from typing import Any
 
 import torch
+
+from harness.machine import allocator
 
 M_PERTURB = -6
 FREED = 0x80  # what free leaves; malloc fills with its complement
@@ -28,12 +27,12 @@ def poisoned(device: torch.device) -> Iterator[None]:
     if device.type == "cuda":
         _fill_free_blocks(device)
         yield
-    elif _mallopt() is not None:
-        _mallopt()(M_PERTURB, FREED)
+    elif (library := allocator.glibc()) is not None:
+        library.mallopt(M_PERTURB, FREED)
         try:
             yield
         finally:
-            _mallopt()(M_PERTURB, 0)
+            library.mallopt(M_PERTURB, 0)
     else:
         with _deterministic_fill():
             yield
@@ -60,17 +59,6 @@ def _fill_free_blocks(device: torch.device) -> None:
 def _pool(size: int) -> str:
     """Which of the allocator's pools serves a request of this size; a remnant in the other one stays as it is."""
     return "small" if size <= 1 << 20 else "large"
-
-
-@cache
-def _mallopt() -> Any:
-    """glibc's mallopt, or None where there is none."""
-    try:
-        function = ctypes.CDLL(None).mallopt
-        ctypes.CDLL(None).gnu_get_libc_version  # noqa: B018 - other libraries may have a mallopt that does less
-    except (OSError, AttributeError):
-        return None
-    return function
 
 
 @contextmanager

@@ -11,11 +11,9 @@ Imports torch. Deterministic figures are taken on one thread, so that they are t
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
 import math
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -25,6 +23,7 @@ from pathlib import Path
 import torch
 
 import attentions
+from harness.machine import allocator
 from harness.machine.instructions import Instructions, NoCounter
 from harness.measuring import calibrate
 from harness.measuring.metrics import Settings, flops, kernels, latency, memory
@@ -47,7 +46,6 @@ from harness.store.problem import Problem
 from harness.store.record import Reading, canonical_options
 
 PROJECTIONS = 4
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 HELD: dict[str, Callable[[], Sample]] = {}
 SMALL = {"n": 96, "m": 24, "h": 2, "d": 32}
 
@@ -69,7 +67,7 @@ def load(request: Load) -> Loaded:
     """
     if request.threads:
         torch.set_num_threads(request.threads)
-        _keep_memory()
+        allocator.keep()
     defined = {path: attentions.load_plugin(path) for path in request.plugins}
     plugins = [Path(path).resolve() for path in request.plugins]
     origin = (str(Path(attentions.__file__).resolve().parent), *map(str, plugins))
@@ -171,18 +169,6 @@ def toolchain(request: Toolchain) -> str:
     device = torch.device(request.device)
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return f"torch {torch.__version__} {(torch.version.git_version or '')[:8]} {kind}"
-
-
-def _keep_memory() -> None:
-    """Let the allocator keep what is freed, where it is glibc's.
-
-    Else it gives large blocks back after some calls and not after others, by thresholds that move with a process'
-    history: of processes of identical code every third then takes twice the time, all of it page faults.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def _clocked_call(subject: Subject) -> Callable[[], Sample]:

@@ -27,7 +27,7 @@ import torch
 import attentions
 from harness.cases import catalogue
 from harness.errors import UsageError
-from harness.machine import doctor, environment
+from harness.machine import allocator, doctor, environment
 from harness.machine.memory import free_bytes
 from harness.machine.quiet import Gpu
 from harness.measuring import calibrate, metrics, probe, requests, wire
@@ -184,6 +184,7 @@ def measure_part(request: requests.MeasurePart) -> requests.Measured | requests.
 
 def free(request: requests.Free) -> int:
     """Bytes free on the device, those that are kept for as long as nobody needs them included."""
+    allocator.give_back()
     return free_bytes(request.device) + KEPT.nbytes
 
 
@@ -245,6 +246,7 @@ OPERATIONS: dict[type[requests.Request[Any]], Callable[[Any], Any]] = {
     requests.LookAtGpu: look_at_gpu, requests.Examine: examine, requests.Toolchain: probe.toolchain,
     requests.Join: join, requests.MeasurePart: measure_part,
 }  # fmt: skip
+CASES = (requests.Measure, requests.Try, requests.Pair, requests.MeasurePart)  # after which memory is given back
 
 
 def main() -> None:
@@ -263,6 +265,8 @@ def main() -> None:
             answer = wire.Fault(fault=f"{type(error).__name__}: {error}")
         told.write(wire.encode_answer(request, answer))
         told.flush()
+        if isinstance(request, CASES):
+            allocator.give_back()
     sys.stderr.flush()
     os._exit(0)  # torch takes a second to leave in order, and there is nothing to keep
 
@@ -274,6 +278,8 @@ def _begin(plugins: Sequence[str], wanted: str) -> str:
     device = environment.resolve_device(wanted)
     if device.startswith("cuda"):
         torch.cuda.set_device(device)
+    else:
+        allocator.keep()
     return device
 
 

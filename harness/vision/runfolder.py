@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import brief
-from harness.machine import environment
+from harness.machine import allocator, environment
 from harness.store.csvfile import CsvFile, StoreError, check_header
 from harness.store.curves import CURVE_COLUMNS, CURVES
 from harness.store.record import SCHEMA, Case, Reading, Row, new_run_id
@@ -61,6 +61,8 @@ class RunFolder:
         """Write environment.json: machine, versions, commit and the plan."""
         if self.store is None:
             return
+        if not device.startswith("cuda"):
+            allocator.keep()  # of what a step frees, as environment.json then says
         document = environment.collect(device)
         earlier, machine = read_environment(self.path), environment.machine(document)
         self.facts = {

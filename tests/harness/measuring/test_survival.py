@@ -11,7 +11,7 @@ import making
 import pytest
 import torch
 
-from harness.machine import system
+from harness.machine import allocator, system
 from harness.measuring import calibrate, floor, poison
 from harness.measuring.floor import TOLERATED, survive
 from harness.measuring.inputs import PLACES, STEP, Inputs
@@ -77,7 +77,7 @@ def test_what_is_not_written_is_nothing_to_be_taken_for_a_result(dtype: torch.dt
 
 
 def test_where_malloc_cannot_be_told_pytorch_fills(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(poison, "_mallopt", lambda: None)
+    monkeypatch.setattr(allocator, "glibc", lambda: None)
     with poison.poisoned(CPU):
         assert torch.are_deterministic_algorithms_enabled()
         assert torch.empty(1000).isnan().all()
