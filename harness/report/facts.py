@@ -190,7 +190,8 @@ def sweep_command(run: Run) -> str:
     usual = Sweep()
     for name in Sweep.model_fields:
         value = getattr(wanted, name)
-        if value == getattr(usual, name):
+        by_tokens = name == "n" and not wanted.resolution  # a model of others at so many, which n alone tells
+        if (value == getattr(usual, name) and not by_tokens) or (name == "resolution" and not value):
             continue
         option = f"--{name.replace('_', '-')}"
         if isinstance(value, dict):

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness.cases import settings
+from harness.cases import settings, shapes
 from harness.cases.axes import LARGEST_BATCH
 from harness.cases.catalogue import Resolution, cached
 from harness.cases.plugins import check_named, check_same, digests
-from harness.cases.space import Sweep, expand, read_toml
+from harness.cases.space import DEFAULTS, Sweep, expand, read_toml
 from harness.engines.place import Engine, Task, memory_refusal
 from harness.errors import UsageError
 from harness.store.record import Case, Reading
@@ -141,7 +141,8 @@ def run(
 
 def stored_sweep(folder: Path) -> Sweep:
     """The sweep that a run folder was made from. Raises UsageError when it has none."""
-    return Sweep.parse(read_toml(folder / SWEEP, of_run=True), source=str(folder / SWEEP))
+    document = read_toml(folder / SWEEP, of_run=True)
+    return Sweep.parse(shapes.stated(document, DEFAULTS), source=str(folder / SWEEP))
 
 
 def resumed(folder: Path, given: Mapping[str, Any]) -> Sweep:
