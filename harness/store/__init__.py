@@ -4,6 +4,6 @@ record (Case, Reading, Row: the columns) · problem (causal, grouped, cross atte
 versions) · runs (a run's folder, written row by row) · csvfile, replacing (files that survive a kill) · folders, tags,
 merging, differing (runs as things) · selection (rows that belong together) · pivot, table (for a terminal) · curves (of
 a training) · trained_for (what a model was trained for) · contention (rows of a machine that was not quiet, and their
-marks).
+marks) · ceilings (what a row's device can do, by its session).
 May import stats and errors.
 """

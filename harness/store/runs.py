@@ -43,7 +43,10 @@ KINDS = (
     | dict.fromkeys(("b", "h", "n", "d"), COUNT) | dict.fromkeys(("m", "samples"), MAYBE) | {"seed": SEED}
 )  # fmt: skip
 CEILINGS = {str: {"copy_gb_per_s": float, "matmul_tflops": {str: float}}}
-SESSION = {"canary_drift": float, "wall_s": float, "measuring_s": float, "places": {str: {"canary_drift": float}}}
+SESSION = {
+    "started_utc": str, "canary_drift": float, "wall_s": float, "measuring_s": float, "ceilings": {str: CEILINGS},
+    "places": {str: {"canary_drift": float}},
+}  # fmt: skip
 SHAPE = {  # of environment.json, as far as somebody reads it
     "schema": int, "run_id": str, "machine": str, "commit": str, "device": str, "kinds": {str: str}, "wall_s": float,
     "declared": {str: {str: float}}, "environment": {str: object}, "ceilings": CEILINGS, "sessions": [SESSION],
