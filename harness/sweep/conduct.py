@@ -25,10 +25,10 @@ from harness.store.record import Case, Reading
 from harness.store.runs import SWEEP, Store, StoreFull, StoreLost, read_environment
 from harness.sweep import largest
 from harness.sweep.crew import Alone, Crew
-from harness.sweep.journal import Journal
+from harness.sweep.journal import Journal, unfit
 
 __all__ = [
-    "Listener", "Result", "check_names", "check_same_sweep", "memory_refusal", "prepare", "resumed", "run",
+    "Listener", "Result", "check_names", "check_same_sweep", "examined", "memory_refusal", "prepare", "resumed", "run",
     "stored_sweep",
 ]  # fmt: skip
 
@@ -82,6 +82,18 @@ def prepare(
     return session, list(unique.values()), warnings
 
 
+def examined_s(sweep: Sweep) -> float:
+    """Seconds of a doctor's look at the machine before the first case."""
+    return min(EXAMINED_S, max(0.1, sweep.budget))
+
+
+def examined(engine: Engine, sweep: Sweep, resolutions: Sequence[Resolution]) -> list[str]:
+    """The warning that this machine is not fit to measure on now; none where no case would be measured."""
+    wanted = any(resolution.status == "ok" for resolution in resolutions)
+    text = engine.examine(examined_s(sweep)) if wanted else ""
+    return [unfit(text)] if text else []
+
+
 def check_names(sweep: Sweep) -> None:
     """Raise UsageError for names that do not exist at once, where the catalogue is known: a worker takes seconds."""
     known = cached(sweep.plugin, compute=False)
@@ -110,7 +122,7 @@ def run(
         listener.begin(len(resolutions), len(resolutions) - len(todo), [r.case for r in resolutions])
         journal = Journal(store, sweep, session, name=crew.first, plugins=plugins)
         if any(resolution.status == "ok" for resolution in todo):
-            for text in journal.examined(crew.examine(min(EXAMINED_S, max(0.1, sweep.budget)))):
+            for text in journal.examined(crew.examine(examined_s(sweep))):
                 listener.warn(text)
         result = Result(folder=folder)
         try:

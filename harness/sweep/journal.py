@@ -93,7 +93,7 @@ class Journal:
         spent = time.monotonic() - started
         self.seconds.update({"examining": spent})
         self.measuring_s += spent
-        return [f"{name or 'this machine'} is not fit to measure on now: {text}" for name, text in wrong]
+        return [unfit(text, place=name) for name, text in wrong]
 
     def note(self, served: Served) -> list[str]:
         """Take in what a place did for a case and for itself; warnings."""
@@ -201,6 +201,11 @@ class Journal:
             }
             holder["ceilings"][device] = {**ceilings, **by_dtype}
         self.store.write_json(ENVIRONMENT, self.document)
+
+
+def unfit(text: str, *, place: str = "") -> str:
+    """The warning that a machine, or a place, is not fit to measure on, by what a doctor found wrong."""
+    return f"{place or 'this machine'} is not fit to measure on now: {text}"
 
 
 def _remarked(reading: Reading, remarks: list[str]) -> Reading:
