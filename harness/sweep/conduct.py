@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from harness.cases import settings, shapes
 from harness.cases.axes import LARGEST_BATCH
-from harness.cases.catalogue import Resolution, cached
+from harness.cases.catalogue import Resolution, cached, defaults
 from harness.cases.plugins import check_named, check_same, digests
 from harness.cases.space import DEFAULTS, Sweep, expand, read_toml
 from harness.engines.place import Engine, Task, memory_refusal
@@ -173,8 +173,12 @@ def resumed(folder: Path, given: Mapping[str, Any]) -> Sweep:
 def check_same_sweep(stored: Sweep, given: Mapping[str, Any]) -> None:
     """Raise UsageError when a key given for a resumed run differs from the one it was started with."""
     wanted = Sweep.parse({**stored.model_dump(), **given})
+    found = cached([], compute=False) if "set" in given else None
+    usual = defaults(found["attentions"]) if found else {}
     for name in given:
         asked, known = (_text(getattr(sweep, name)) for sweep in (wanted, stored))
+        if name == "set":  # an option at its default is the same case as one left out
+            asked, known = (_text(settings.stated(sweep.set, usual)) for sweep in (wanted, stored))
         if name == "plugin":  # a file may have moved: its name and its digest tell which it is
             asked, known = (",".join(sorted(Path(p).name for p in sweep.plugin)) for sweep in (wanted, stored))
         if asked != known and name not in ("budget", "timeout", "patience"):

@@ -397,6 +397,16 @@ def test_a_resumed_run_keeps_its_axes(given: dict[str, Any], message: str) -> No
     assert message in str(caught.value)
 
 
+def test_an_option_at_its_default_does_not_differ_from_one_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {"attentions": {"one": {"options": {"init": {"default": "sharp"}, "on": {"default": False}}}}}
+    monkeypatch.setattr(sweep, "cached", lambda plugins, compute: known)
+    sweep.check_same_sweep(WANTED, {"set": {"one.init": "sharp", "one.on": "no"}})
+    begun = WANTED.model_copy(update={"set": {"one.init": ("sharp",)}})
+    sweep.check_same_sweep(begun, {"set": {}})
+    with pytest.raises(UsageError, match="--set one.init=paper differs from the run being resumed, which has none"):
+        sweep.check_same_sweep(begun, {"set": {"one.init": "paper"}})
+
+
 def test_a_resumed_run_may_take_more_time_and_the_same_axes() -> None:
     sweep.check_same_sweep(WANTED, {"budget": 9, "timeout": 900, "n": ["64..256"], "attention": ["one", "two"]})
 

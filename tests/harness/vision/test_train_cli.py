@@ -75,6 +75,16 @@ def test_eval_puts_cost_beside_accuracy(run: Path, tmp_path: Path, capsys: pytes
     assert len(json.loads(capsys.readouterr().out)["rows"]) == len(rows)  # nothing was judged twice
 
 
+def test_an_option_at_its_default_names_the_same_case(tmp_path: Path) -> None:
+    data, ids = folders(tmp_path / "data"), []
+    for name, given in (("out", []), ("in", ["--set", "anchor.init=sharp", "--set", "anchor.scale=1"])):
+        assert main([*TRAIN, *SHORT, "--data", str(data), *given, "--out", str(tmp_path / name)]) == 0
+        frame = store.read(tmp_path / name)
+        assert not {"init", "scale"} & set(parse_options(frame["options"].iloc[0]))
+        ids.append(frame["case_id"].iloc[0])
+    assert ids[0] == ids[1]
+
+
 MINE = """from attentions.base import Backend, Spec
 
 def compute(q, k, v):
