@@ -62,7 +62,7 @@ def test_the_default_of_an_option_finds_the_rows_that_leave_it_out(harness: Any,
         code, out, err = harness(*words, "--set", given)
         assert (code, err) == (0, "")
         (answer,) = json.loads(out)["answers"]
-        ms[given] = [one["ms"] for one in answer["ranking"]]
+        ms[given] = [one["latency_ms"] for one in answer["ranking"]]
     assert ms["anchor.init=sharp"] == [1.024]
     assert ms["anchor.init=paper"] == [0.5]
     assert ms["anchor.scale=1"] == ms["anchor.bias=no"] == [0.5, 1.024]
