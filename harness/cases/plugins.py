@@ -44,6 +44,17 @@ def contents(path: Path) -> bytes:
     return b"\0".join(part for file in files for part in (str(file.relative_to(path)).encode(), file.read_bytes()))
 
 
+def files(path: Path) -> dict[str, bytes]:
+    """A plugin as another machine is given it: the file, or every Python file of a package, by where it lies beside it.
+
+    Raises OSError.
+    """
+    if not is_package(path):
+        return {path.name: path.read_bytes()}
+    folder = path.resolve()
+    return {str(file.relative_to(folder.parent)): file.read_bytes() for file in sorted(folder.rglob("*.py"))}
+
+
 def is_package(path: Path) -> bool:
     """Whether it is a folder that Python imports."""
     return (path / "__init__.py").is_file()
