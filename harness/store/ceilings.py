@@ -45,7 +45,7 @@ def sessions_of(earlier: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The sessions of a run that goes on or is merged, each with its ceilings: what stands beside them is the last's."""
     sessions = [dict(one) for one in earlier.get("sessions", [])]
     machine, own = str(earlier.get("machine", "")), earlier.get("ceilings", {})
-    if own and not any(_part(one, "ceilings").get(machine) for one in sessions):
+    if own and machine and not any(_part(one, "ceilings").get(machine) for one in sessions):
         last = sessions.pop() if sessions else {}
         sessions.append({**last, "ceilings": {**last.get("ceilings", {}), machine: own}})
     return sessions
