@@ -1,4 +1,4 @@
-"""Attention variants behind one contract: `attentions.build(name, ...)(q, k, v)`. See attentions.registry and attentions.building."""
+"""Attention variants behind one contract: `attentions.build(name, ...)(q, k, v)`. See registry and building."""
 
 from attentions.base import (
     AttentionError,

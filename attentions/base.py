@@ -186,7 +186,7 @@ class Spec:
         return parsed
 
     def stated(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Those of `parse_options` that are not at their defaults: named or left out, such an option is the same case."""
+        """Those of `parse_options` that are not at their defaults: one at its default is the same case left out."""
         return {name: value for name, value in self.parse_options(given).items() if value != self.defaults[name]}
 
     def why_not(

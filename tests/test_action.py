@@ -1,4 +1,4 @@
-"""The GitHub action: options that exist, inputs that are used, and its scripts run with stand-ins for what they call."""
+"""The GitHub action: options that exist, inputs that are used, its scripts run with stand-ins for what they call."""
 
 from __future__ import annotations
 

@@ -72,7 +72,9 @@ class Wanted:
         usual = defaults.get(attention, {})
         for key, _, value in (option.partition("=") for option in self.options):
             having = {text: _options(text).get(key, usual.get(key)) for text in frame["options"].unique()}
-            keep &= frame["options"].isin([text for text, one in having.items() if one is not None and alike(one, value)])
+            keep &= frame["options"].isin(
+                [text for text, one in having.items() if one is not None and alike(one, value)]
+            )
         return frame[keep]
 
 

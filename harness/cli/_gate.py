@@ -21,8 +21,8 @@ LOG_EVERY_S = 10.0
 
 def options(
     given: Mapping[str, Any], *, against: str, baseline: Path | None, update: Path | None, junit: Path | None,
-    comment: Path | None, history: Path | None,
-    thorough: bool, pairs: int | None, seconds: float, threads: int, quick: bool, accept: Sequence[str], base_python: str,
+    comment: Path | None, history: Path | None, thorough: bool, pairs: int | None, seconds: float, threads: int,
+    quick: bool, accept: Sequence[str], base_python: str,
 ) -> Options:  # fmt: skip
     """The gate's options. Raises UsageError for combinations that contradict each other, and for files that could not
     be written once everything was measured."""

@@ -1,8 +1,8 @@
 """The worker's process as an engine holds it: started, spoken to a line at a time, and ended. No torch.
 
-    process = Process(sys.executable)
-    process.write(b"...\n"); line = process.line(within_s=60)      # WorkerLost says why it is gone
-    process.end()                                                  # or at once, with every process it has started
+process = Process(sys.executable)
+process.write(b"...\n"); line = process.line(within_s=60)      # WorkerLost says why it is gone
+process.end()                                                  # or at once, with every process it has started
 """
 
 from __future__ import annotations

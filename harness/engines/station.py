@@ -25,7 +25,9 @@ class Station:
 
     def __init__(self, plugins: Sequence[tuple[str, Mapping[str, bytes]]], device: str) -> None:
         _undo_threads()
-        self._paths = {str(_written(files)): given for given, files in plugins}  # a copy here, and what the user calls it
+        self._paths = {
+            str(_written(files)): given for given, files in plugins
+        }  # a copy here, and what the user calls it
         self._place = Place(local.Engine(plugins=list(self._paths), device=device))
 
     def open(self) -> tuple[str, Any]:

@@ -55,10 +55,8 @@ def draw(run: Run) -> list[Sheet]:
 
 def _above(panels: list[Panel], run: Run) -> str:
     """How many points lie above the roof of their session, which no case can: its ceilings were measured too low."""
-    high = [
-        float(row.value) > ABOVE * min(roof[0] * float(row.intensity), roof[1])
-        for panel in panels for row in panel.ok.itertuples() if (roof := _roof(of_row(run.environment, row))) is not None
-    ]  # fmt: skip
+    rows = [(row, _roof(of_row(run.environment, row))) for panel in panels for row in panel.ok.itertuples()]
+    high = [row.value > ABOVE * min(roof[0] * row.intensity, roof[1]) for row, roof in rows if roof is not None]
     if not any(high):
         return ""
     lie = "lies" if sum(high) == 1 else "lie"

@@ -4,7 +4,7 @@ Runs of one machine are ranked and drawn as one, a case by its newest row; the o
 
 rows = gather(runs)
 rows.groups         # the runs that are ranked together, as one Run each, and the places of its runs in `runs`
-rows.frame          # the runs' rows; `run`, `setting`, `whole`, `switched`, `speed`, `speed_low`, `speed_high`, `base`, …
+rows.frame          # the runs' rows; `run`, `setting`, `whole`, `switched`, `speed`, `speed_low`, `speed_high`, …
 rows.listed         # how many of them, from the first, are the runs' own; the rest are trained models over their seeds
 rows.settings       # what is ranked and drawn together: one group, machine, device, scope, shape, phase and dtype
 """

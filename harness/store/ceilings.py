@@ -1,4 +1,4 @@
-"""What a device was measured to do, by the session that a row is of: one machine, or one hour, is not another. No torch.
+"""What a device was measured to do, by the session that a row is of: one machine, or hour, is not another. No torch.
 
     copy, product = of_row(environment, row)                     # GB/s, TFLOP/s; None for what nobody measured
     copy, product = rates(environment, machine="…", device="cpu", dtype="float32")     # of the machine's newest session
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
-
 
 OF_A_ROW = ("machine", "device", "dtype", "time_utc", "run_id")
 
@@ -42,7 +41,7 @@ def rates(
 
 
 def sessions_of(earlier: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The sessions of a run that goes on or is merged, each with its ceilings: what stands beside them is the last's."""
+    """The sessions of a run that goes on or is merged, each with its ceilings: those beside them are the last's."""
     sessions = [dict(one) for one in earlier.get("sessions", [])]
     machine, own = str(earlier.get("machine", "")), earlier.get("ceilings", {})
     if own and machine and not any(_part(one, "ceilings").get(machine) for one in sessions):

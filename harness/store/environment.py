@@ -61,8 +61,7 @@ def check_version(folder: Path) -> None:
     found = read_environment(folder)
     if _is_newer(found):
         raise StoreError(
-            f"{folder} was written by a newer harness (schema {brief(found['schema'])}; "
-            f"this one reads up to {SCHEMA})"
+            f"{folder} was written by a newer harness (schema {brief(found['schema'])}; this one reads up to {SCHEMA})"
         )
 
 

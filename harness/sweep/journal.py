@@ -71,7 +71,9 @@ class Journal:
         self._beside: list[Beside] = []
         self.seconds: Counter[str] = Counter()  # of seconds, by what they went to
         self.log: dict[str, Any] = {"started_utc": f"{_now():%Y-%m-%dT%H:%M:%SZ}"}
-        self._holders: dict[tuple[str, str], str] = {}  # of a machine's device: the place whose ceilings stand in the log
+        self._holders: dict[
+            tuple[str, str], str
+        ] = {}  # of a machine's device: the place whose ceilings stand in the log
         self.join(name, session)
 
     def join(self, name: str, session: Mapping[str, Any]) -> bool:

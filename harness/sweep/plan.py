@@ -113,8 +113,8 @@ def estimate(
     measuring, warned = sum(case.seconds for case in cases), list(warnings)
     if speed.reason:
         warned.append(
-            f"the machine was busy as its speed was measured ({speed.reason}): the seconds are those of a quiet one, as "
-            f"far as can be told; {speed.factor:.2g} times as many if it stays so"
+            f"the machine was busy as its speed was measured ({speed.reason}): the seconds are those of a quiet one, "
+            f"as far as can be told; {speed.factor:.2g} times as many if it stays so"
         )
     return Plan(
         device=device, free_bytes=free, seconds=START_S[kind] + measuring, cases=cases, warnings=warned,

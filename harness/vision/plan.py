@@ -159,7 +159,12 @@ def case_of(plan: Plan, shape: Shape, *, device: str, origin: Origin, dtype: str
     usual = Recipe().model_dump()
     described = {f"model.{key}": value for key, value in plan.options.items()}
     described |= {f"recipe.{k}": v for k, v in plan.recipe.model_dump().items() if v != usual[k] and k not in UNTOLD}
-    described |= {**spec.stated(plan.mechanism.options), "task": plan.task, "data": name_of(plan.data), **origin.described}
+    described |= {
+        **spec.stated(plan.mechanism.options),
+        "task": plan.task,
+        "data": name_of(plan.data),
+        **origin.described,
+    }
     return Case(
         attention=name, backend=backend, scope="model", phase="forward", b=shape.b, h=shape.h, n=shape.n, d=shape.d,
         m=m, dtype=dtype, device=device, seed=plan.recipe.seed,

@@ -131,7 +131,10 @@ def test_an_anchor_of_zero_degree_is_read_as_zero_by_others_on_the_way_back(back
         a, back = (assignment(k, x)[..., 1:] for x in (core.anchors, core.scatter))
         return back @ ((a.transpose(-2, -1) @ v) / a.sum(dim=-2).unsqueeze(-1))
 
-    found, expected = used(core, given, lambda k, v: compute(k, v, core.anchors, core.scatter)), used(core, given, dense)
+    found, expected = (
+        used(core, given, lambda k, v: compute(k, v, core.anchors, core.scatter)),
+        used(core, given, dense),
+    )
     assert (found["anchors"][0] == 0).all()
     assert expected["scatter"][0].abs().max() > 1e-3  # tokens do choose it
     for name, right in expected.items():

@@ -360,8 +360,8 @@ def test_an_axis_that_no_scope_has_is_answered(given: dict[str, Any], message: s
 def test_what_a_run_wrote_down_and_nobody_gave_is_not_refused(tmp_path: Path) -> None:
     """Its sweep.toml holds every axis; with another scope on top of the file, its defaults do not count as given."""
     path = tmp_path / "sweep.toml"
-    for given, over in (({"scope": "model", "attention": "full"}, {}), ({"attention": "full"}, {"scope": "model"})):
-        path.write_text(Sweep.parse(given).to_toml(), encoding="utf-8")
+    for keys, over in (({"scope": "model", "attention": "full"}, {}), ({"attention": "full"}, {"scope": "model"})):
+        path.write_text(Sweep.parse(keys).to_toml(), encoding="utf-8")
         assert cases_of(over_file(path, over)) == [
             ("full", "model", 3, 198, None, "model=anchorformer_tiny;resolution=224")
         ]

@@ -171,9 +171,7 @@ class Refusing:
         raise UsageError("; ".join(f"plugin {text}" for text in texts))
 
 
-def test_plugins_reach_the_node_and_are_called_as_the_user_did(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_plugins_reach_the_node_and_are_called_as_the_user_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files of one name, and a package with its folders; what is no Python, or Python's own cache, stays here."""
     monkeypatch.setattr(station.local, "Engine", Refusing)
     monkeypatch.setattr(station, "_undo_threads", lambda: None)
@@ -184,7 +182,8 @@ def test_plugins_reach_the_node_and_are_called_as_the_user_did(
         (tmp_path / name).write_text(text)
     given = [(path, engine._read(path)) for path in ("mine/same.py", "yours/same.py", "nets/")]
     assert station.Station(given, "cpu").open() == (
-        "usage", "plugin mine/same.py: one; plugin yours/same.py: two; plugin nets/: __init__.py=three deep/core.py=four"
+        "usage",
+        "plugin mine/same.py: one; plugin yours/same.py: two; plugin nets/: __init__.py=three deep/core.py=four",
     )  # fmt: skip
     with pytest.raises(UsageError, match=r"plugin nets/none.py: no such file or directory"):
         engine._read("nets/none.py")
@@ -399,13 +398,13 @@ def test_a_real_sweep_has_the_rows_and_the_machine_of_a_local_one(cluster: Clust
     package.mkdir()
     (package / "__init__.py").write_text("from .core import packed\n")
     (package / "core.py").write_text(
-        "import torch.nn.functional as F\n\n\ndef packed(q, k, v):\n    return F.scaled_dot_product_attention(q, k, v)\n"
+        "import torch\n\ndef packed(q, k, v):\n    return torch.nn.functional.scaled_dot_product_attention(q, k, v)\n"
     )
     done = command(
-        cluster, "run", "--plugin", VARIANTS, "--plugin", package, "--attention", "right,segfault,packed", "--n", "64", "--heads", "2",
-        "--head-dim", "16", "--metrics", "latency,flops,roofline_fraction", "--budget", "0.05", "--patience", "0",
-        "--engine", "ray",
-        "--address", cluster.address, "--json", "--out", tmp_path / "run",
+        cluster, "run", "--plugin", VARIANTS, "--plugin", package, "--attention", "right,segfault,packed",
+        "--n", "64", "--heads", "2", "--head-dim", "16", "--metrics", "latency,flops,roofline_fraction",
+        "--budget", "0.05", "--patience", "0", "--engine", "ray", "--address", cluster.address,
+        "--json", "--out", tmp_path / "run",
     )  # fmt: skip
     document = json.loads(done)
     assert document["statuses"] == {"ok": 2, "error": 1}

@@ -334,7 +334,9 @@ def test_another_backend_is_marked_in_charts_and_tables(
     """Hollow with the figures' caption, told on hover, and `*` in the map and the rows."""
     backends = {256: "reference", 1024: "reference", 16384: "chunked"}
     told = [Told("anchor", n=n, m=64, ms=n / 1e3, backend=backend) for n, backend in backends.items()]
-    opened = open_page(write(stored(tmp_path / "switched", [*told, *(Told("flash", n=n, ms=n / 1e2) for n in backends)])))
+    opened = open_page(
+        write(stored(tmp_path / "switched", [*told, *(Told("flash", n=n, ms=n / 1e2) for n in backends)]))
+    )
     plot = opened.page.locator("#plot-latency")
     traces = dict(plot.evaluate("one => one.data.map(trace => [trace.name, trace])"))
     assert traces["anchor m=64"]["marker"]["symbol"] == ["diamond", "diamond", "diamond-open"]

@@ -43,7 +43,8 @@ def test_the_session_is_the_last_on_the_machine_that_had_begun(
 def test_of_several_runs_each_has_its_own_sessions_and_dtypes() -> None:
     both = {
         "sessions": [
-            session(1, "a", ceiling(1.0, float32=0.1), run_id="x"), session(2, "a", ceiling(2.0, float32=0.2), run_id="y"),
+            session(1, "a", ceiling(1.0, float32=0.1), run_id="x"),
+            session(2, "a", ceiling(2.0, float32=0.2), run_id="y"),
             session(3, "a", ceiling(3.0, bfloat16=0.3), run_id="z"),
         ]
     }  # fmt: skip
@@ -69,7 +70,8 @@ def test_environments_of_earlier_versions() -> None:
 @pytest.mark.parametrize(
     "strange",
     [
-        {}, {"sessions": None}, {"sessions": [3, {"ceilings": 3}, {"ceilings": {"a": 3}}, {"ceilings": {"a": {"cpu": 3}}}]},
+        {}, {"sessions": None},
+        {"sessions": [3, {"ceilings": 3}, {"ceilings": {"a": 3}}, {"ceilings": {"a": {"cpu": 3}}}]},
         {"ceilings": 3, "places": {"x": 3}}, {"ceilings": {"cpu": {"copy_gb_per_s": "fast", "matmul_tflops": 3}}},
     ],
 )  # fmt: skip

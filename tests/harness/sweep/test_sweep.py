@@ -403,7 +403,7 @@ def test_an_option_at_its_default_does_not_differ_from_one_left_out(monkeypatch:
     sweep.check_same_sweep(WANTED, {"set": {"one.init": "sharp", "one.on": "no"}})
     begun = WANTED.model_copy(update={"set": {"one.init": ("sharp",)}})
     sweep.check_same_sweep(begun, {"set": {}})
-    with pytest.raises(UsageError, match="--set one.init=paper differs from the run being resumed, which has none"):
+    with pytest.raises(UsageError, match=r"--set one\.init=paper differs from the run being resumed, which has none"):
         sweep.check_same_sweep(begun, {"set": {"one.init": "paper"}})
 
 

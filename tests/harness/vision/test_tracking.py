@@ -135,7 +135,7 @@ def test_the_other_trackers_get_what_metrics_csv_holds_and_the_settings_once(sta
 
 
 def test_the_other_trackers_are_told_where_and_under_which_name(stand_in: str, tmp_path: Path) -> None:
-    """Weights & Biases' files and all of MLflow's stand in the run; a server that MLFLOW_TRACKING_URI names keeps its."""
+    """Weights & Biases' files and all of MLflow's stand in the run, unless MLFLOW_TRACKING_URI names a server."""
     train(plan(), tmp_path / "run", listener=Silent(), device="cpu", track=stand_in)
     calls = importlib.import_module(stand_in).calls
     place = tmp_path / "run" / tracking.FOLDER

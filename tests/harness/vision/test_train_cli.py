@@ -135,7 +135,18 @@ def test_a_resumed_eval_names_its_plugin_which_is_as_it_was(
     out = tmp_path / "run"
     words = ["train", "classification", *SETTINGS, "--attention", "mine", "--device", "cpu", "-q", *SHORT]
     assert main([*words, "--plugin", str(plugin), "--out", str(out)]) == 0
-    judge = ["eval", "--checkpoint", str(out), "--out", str(tmp_path / "e"), "--budget", "0.05", "--device", "cpu", "-q"]
+    judge = [
+        "eval",
+        "--checkpoint",
+        str(out),
+        "--out",
+        str(tmp_path / "e"),
+        "--budget",
+        "0.05",
+        "--device",
+        "cpu",
+        "-q",
+    ]
     assert main([*judge, "--plugin", str(plugin)]) == 0
     assert store.read_environment(tmp_path / "e")["plugins"] == digests([str(plugin)])
     code, line = refused(capsys, *judge, "--resume")
