@@ -1,4 +1,4 @@
-"""Attention variants behind one contract: `attentions.build(name, ...)(q, k, v)`. See attentions.registry."""
+"""Attention variants behind one contract: `attentions.build(name, ...)(q, k, v)`. See registry and building."""
 
 from attentions.base import (
     AttentionError,
@@ -15,9 +15,10 @@ from attentions.base import (
     matmuls,
     traffic,
 )
+from attentions.building import build, devices, resolve, why_unavailable
 from attentions.layer import MultiHeadAttention
 from attentions.policy import Policy
-from attentions.registry import build, devices, load_plugin, names, resolve, spec, split, why_unavailable
+from attentions.registry import load_plugin, names, spec, split
 from attentions.swap import swap
 
 __all__ = [

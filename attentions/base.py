@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
@@ -185,6 +185,10 @@ class Spec:
             parsed[option.name] = option.parse(value, variant=self.name)
         return parsed
 
+    def stated(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of `parse_options` that are not at their defaults: one at its default is the same case left out."""
+        return {name: value for name, value in self.parse_options(given).items() if value != self.defaults[name]}
+
     def why_not(
         self, *, causal: bool = False, kv_heads: int | None = None, kv_tokens: int | None = None
     ) -> str | None:  # fmt: skip
@@ -218,11 +222,8 @@ class Spec:
             device=device, causal=causal, kv_heads=kv_heads, kv_tokens=kv_tokens,
         )  # fmt: skip
         cost, chosen = self.model(work), self.backend(backend)
-        return Cost(
-            flops=chosen.flops(work) if chosen.flops else cost.flops,
-            bytes=cost.bytes,
-            peak=chosen.peak(work) if chosen.peak else cost.peak,
-        )
+        flops = chosen.flops(work) if chosen.flops else cost.flops
+        return replace(cost, flops=flops, peak=chosen.peak(work) if chosen.peak else cost.peak)
 
     def candidates(self, work: Work, dtype: torch.dtype, device: torch.device) -> list[Backend]:
         """The backends the bare name may take for this case, best first, whether or not they run here."""
@@ -250,12 +251,10 @@ def unknown(what: str, name: str, valid: Iterable[str]) -> str:
 
 
 def _truth(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-    if str(value).lower() not in words:
+    words, word = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}, str(value).lower()
+    if word not in words:
         raise ValueError(value)
-    return words[str(value).lower()]
+    return words[word]
 
 
 def keys_of(

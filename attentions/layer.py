@@ -15,7 +15,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from attentions import registry
+from attentions import building, registry
 from attentions.base import AttentionError, keys_of
 
 
@@ -67,7 +67,7 @@ class MultiHeadAttention(nn.Module):
             self.context_projection = nn.Linear(dim, 2 * keys, bias=qkv_bias)
         else:
             self.projection = nn.Linear(dim, 2 * dim if self.shared else dim + 2 * keys, bias=qkv_bias)
-        self.core = registry.build(
+        self.core = building.build(
             attention, heads=heads, head_dim=dim // heads, tokens=tokens, anchors=anchors, causal=causal,
             kv_heads=kv_heads, kv_tokens=kv_tokens, **options,
         )  # fmt: skip

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from attentions import registry
+from attentions import building, registry
 from attentions.base import AttentionError, Backend, Core, Spec, Work
 
 FORMAT, SCHEMA = "attention-policy", 1
@@ -93,9 +93,9 @@ class Policy:
         if ":" in name:
             raise AttentionError(f"{name!r} names a backend, which a policy chooses: write {name.partition(':')[0]!r}")
         registry.spec(name).parse_options(options)  # nothing else changes what a variant computes here
-        core = registry.build(name, heads=heads, head_dim=head_dim, tokens=tokens, anchors=anchors, **options)
+        core = building.build(name, heads=heads, head_dim=head_dim, tokens=tokens, anchors=anchors, **options)
         for attribute, value in vars(core).items():
-            if isinstance(value, registry._Automatic):
+            if isinstance(value, building.Automatic):
                 setattr(core, attribute, _Guided(self.classes, value))
                 return core
         raise AttentionError(f"{name} computes by itself and leaves nothing to choose")
@@ -120,10 +120,10 @@ def says(core: nn.Module) -> list[str]:
     return [f"{problem}: {choice.name}, {choice.why}" for problem, choice in guided.told.items()]
 
 
-class _Guided(registry._Automatic):
+class _Guided(building.Automatic):
     """Calls what a policy takes for the tensors at hand; remembers it for each kind of input."""
 
-    def __init__(self, classes: tuple[Class, ...], usual: registry._Automatic) -> None:
+    def __init__(self, classes: tuple[Class, ...], usual: building.Automatic) -> None:
         super().__init__(usual.definition, usual.size, usual.options)
         self.classes, self.usual = classes, usual
         self.among = EXACT if _interchangeable(self.definition) else self.definition.name
@@ -156,14 +156,14 @@ class _Guided(registry._Automatic):
                 if reason is None:
                     return Choice(name=name, why="; ".join([why, *missing]))
                 missing.append(f"{name} {reason}")
-        backend = registry.resolve(self.definition.name, device=device, dtype=dtype, work=work)
+        backend = building.resolve(self.definition.name, device=device, dtype=dtype, work=work)
         lacking = "; ".join(missing) or "no class of its device, precision, phase and size"
         return Choice(name=f"{self.definition.name}:{backend.name}", why=f"what the bare name takes: {lacking}")
 
     def _refusal(self, name: str, work: Work, *, device: torch.device, dtype: torch.dtype) -> str | None:
         if name not in self.backends:
             return f"does not compute the same as {self.definition.name} here"
-        return registry.why_unavailable(name, device=device, dtype=dtype, work=work)
+        return building.why_unavailable(name, device=device, dtype=dtype, work=work)
 
 
 def _named(dtype: torch.dtype) -> str:

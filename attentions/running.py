@@ -56,7 +56,9 @@ def running_shares(
 def _shares(a: Float[Tensor, "b h n m"], back: Float[Tensor, "b h n m"]) -> Float[Tensor, "b h n m"]:
     """What each token reads of a place, over the place's degree up to the token; zero where that is."""
     degree = a.cumsum(dim=-2)
-    return torch.where(degree > 0, back / degree, 0)
+    empty = degree <= 0
+    degree.add_(empty)  # masked afterwards alone, a quotient by zero would have a gradient that is no number
+    return torch.where(empty, 0, back / degree)
 
 
 def running_softmaxes(

@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from harness.store import runs as store  # noqa: E402
+from harness.store.ceilings import of_row  # noqa: E402
 from harness.store.selection import size  # noqa: E402
 from harness.store.table import write  # noqa: E402
 
@@ -72,7 +73,7 @@ def entries(folders: Sequence[Path]) -> list[Entry]:
 
     found: dict[tuple[Any, ...], Entry] = {}
     for folder in folders:
-        ceilings = store.read_environment(folder).get("ceilings", {})
+        environment = store.read_environment(folder)
         for _, rows in store.read(folder).groupby("case_id", sort=False):
             first = rows.iloc[0]
             if first["phase"] == "backward" or first["scope"] != "core":
@@ -84,7 +85,7 @@ def entries(folders: Sequence[Path]) -> list[Entry]:
                 setting=(*(int(first[x]) for x in "bhd"), first["dtype"], first["device"]),
                 n=int(first["n"]), m=None if pandas.isna(first["m"]) else int(first["m"]), phase=first["phase"],
                 status="ok" if "latency" in set(ok["metric"]) else first["status"],
-                copy_gb_per_s=ceilings.get(first["device"], {}).get("copy_gb_per_s"),
+                copy_gb_per_s=of_row(environment, first)[0],
                 values=dict(zip(ok["metric"], ok["value"].astype(float), strict=True)),
             )  # fmt: skip
             found[entry.setting, entry.n, entry.m, entry.phase, entry.name] = entry

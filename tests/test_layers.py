@@ -94,8 +94,8 @@ def broken_rules(module: str, imported: list[Import]) -> list[str]:
                 "kernels import torch, triton and base, nothing else of ours",
             )
         if within(module, "attentions.variants") and module != "attentions.variants":
-            shared = tuple(f"attentions.{name}" for name in ("base", "eager", "flex", "kernels", "running", "shipped"))
-            allowed = within(name, *shared) or name == "attentions"
+            shared = ("base", "eager", "flex", "fused", "kernels", "running", "shipped")
+            allowed = within(name, *(f"attentions.{each}" for each in shared)) or name == "attentions"
             check(within(name, *OURS) and not allowed, entry, "a variant imports base and kernels, no other variant")
         if within(module, "harness"):
             check(within(name, "tests", "scripts"), entry, "the packages do not import what uses them")

@@ -178,7 +178,8 @@ def reference(
     causal: bool = False,
     excluded: bool = False,
 ) -> Float[Tensor, "b h n d"]:
-    """O = B (Δ⁻¹ (Aᵀ v)), right to left, B = A without `scatter`; an anchor of zero degree contributes zero.
+    """O = B (Δ⁻¹ (Aᵀ v)), right to left, B = A without `scatter`; an anchor of zero degree contributes zero, to the
+    output and to every gradient.
 
     Cost: 6·b·h·n·m·d FLOPs, 2·b·h·n·m elements; `scatter` adds 2·b·h·n·m·d, `excluded` 2·b·h·n·m.
     Source: Shan et al. 2025, arXiv 2505.16463; the release builds Δ⁻¹ as a matrix for every head, here it scales rows.
@@ -196,8 +197,9 @@ def reference(
         given = gathered if scatter is None else back.to(wide)
         return without_own(gathered, given, inverse, means, values).to(v.dtype)
     degree = a.sum(dim=-2, dtype=wide).unsqueeze(-1)
-    inverse = torch.where(degree > 0, 1 / degree, 0).to(a.dtype)
-    return back @ (inverse * (a.transpose(-2, -1) @ v))
+    # By the degree itself: a gradient through its inverse has the inverse's square in it, which overflows below 1e-19,
+    # and through a masked 1 / 0 it is no number. An anchor of zero degree has zero sums.
+    return back @ ((a.transpose(-2, -1) @ v) / degree.where(degree > 0, 1)).to(a.dtype)
 
 
 def without_own(

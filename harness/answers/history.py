@@ -10,18 +10,20 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.answers import steps
 from harness.answers.compare import EXACT
+from harness.answers.known import NO_DEFAULTS
 from harness.cases.axes import sizes
 from harness.errors import NothingToCompare, UsageError, brief, unknown
 from harness.store import folders
 from harness.store import runs as store
 from harness.store.contention import reason
-from harness.store.record import DTYPES, PHASES, SCOPES, Case
+from harness.store.record import DTYPES, PHASES, SCOPES, Case, alike, parse_options
 from harness.store.selection import Frame, sort_key
 
 FILES = ("baseline.csv", "history.csv")  # of a folder, beside the runs in it
@@ -58,8 +60,8 @@ class Wanted:
                 raise UsageError(unknown("word of a benchmark", word, valid))
         return cls(name=name, sizes=found, words=tuple(words), options=tuple(options))
 
-    def of(self, frame: Frame) -> Frame:
-        """The rows that are meant."""
+    def of(self, frame: Frame, defaults: Mapping[str, Mapping[str, str]] = NO_DEFAULTS) -> Frame:
+        """The rows that are meant; an option that a row lacks is at its variant's default."""
         attention, _, backend = self.name.partition(":")
         keep = (frame["attention"] == attention) & ((frame["backend"] == backend) if backend else True)
         keep |= frame["case_id"] == self.name
@@ -67,8 +69,12 @@ class Wanted:
             keep &= (frame[key] == value).fillna(False)
         for word in self.words:
             keep &= (frame[["dtype", "phase", "scope", "device"]] == word).any(axis=1)
-        for option in self.options:
-            keep &= frame["options"].map(lambda text, asked=option: asked in text.split(";")).astype(bool)
+        usual = defaults.get(attention, {})
+        for key, _, value in (option.partition("=") for option in self.options):
+            having = {text: _options(text).get(key, usual.get(key)) for text in frame["options"].unique()}
+            keep &= frame["options"].isin(
+                [text for text, one in having.items() if one is not None and alike(one, value)]
+            )
         return frame[keep]
 
 
@@ -112,7 +118,10 @@ class Line:
         return quiet[step.first - 1].commit, quiet[step.last].commit
 
 
-def lines(sources: Sequence[Path], wanted: Wanted, *, metric: str = "latency") -> list[Line]:
+def lines(
+    sources: Sequence[Path], wanted: Wanted, *, metric: str = "latency",
+    defaults: Mapping[str, Mapping[str, str]] = NO_DEFAULTS,
+) -> list[Line]:  # fmt: skip
     """The line of each case and machine that is meant. A source: a run, a folder of runs, a baseline or history.
 
     Raises StoreError for a source that is none, NothingToCompare where none of them holds such a figure.
@@ -133,7 +142,7 @@ def lines(sources: Sequence[Path], wanted: Wanted, *, metric: str = "latency") -
     metrics = [name for name in dict.fromkeys(whole["metric"]) if name != "definition"]
     if metric not in metrics:
         raise UsageError(unknown("metric in these runs", metric, metrics))
-    meant = wanted.of(whole)
+    meant = wanted.of(whole, defaults)
     if meant.empty:
         names = sorted(set(whole["attention"]))
         raise NothingToCompare(f"no case of {wanted.name} that was asked for; these runs hold {', '.join(names)}")
@@ -170,6 +179,13 @@ def _line(rows: Frame) -> Line:
         case=str(_case(row)), case_id=row.case_id, machine=row.machine, metric=row.metric, unit=row.unit,
         points=points, steps=tuple(found), untested=untested,
     )  # fmt: skip
+
+
+def _options(text: str) -> dict[str, str]:
+    """A row's options; none of what is no key=value."""
+    with suppress(ValueError):
+        return parse_options(text)
+    return {}
 
 
 def _paths(sources: Sequence[Path]) -> list[Path]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from harness.answers.candidates import Candidate
 from harness.figures import Run
-from harness.store.record import parse_options
+from harness.store.record import parse_options, stated
 from harness.store.selection import WEIGHTS, Frame
 from harness.store.trained_for import own_options, problems
 
@@ -103,7 +103,7 @@ class Known:
 
     def options_of(self, one: Candidate) -> str:
         """The options of a candidate that differ from their defaults."""
-        return stated(own_options(parse_options(one.options)), self.defaults.get(one.attention, {}))
+        return _stated(own_options(parse_options(one.options)), self.defaults.get(one.attention, {}))
 
     def told(self, one: Reached) -> str:
         """`recall (…): top1 0.987 (0.984 to 0.991 over 3 seeds), attention removed 0.181, exact 1.000; results/…`."""
@@ -172,7 +172,7 @@ def of_frame(
                 task=task or " ".join(word for word in words if "=" not in word), problem=" ".join(settings),
                 metric=key["metric"], attention=key["attention"],
                 m=None if key["attention"] == "none" else key["m"],  # a control has none, whatever its row says
-                options=stated(key["own"], defaults.get(key["attention"], {})), n=int(rows["n"].iloc[0]),
+                options=_stated(key["own"], defaults.get(key["attention"], {})), n=int(rows["n"].iloc[0]),
                 seeds=len(values), mean=sum(values) / len(values), lowest=min(values), highest=max(values),
                 source=source,
             )
@@ -180,10 +180,10 @@ def of_frame(
     return found
 
 
-def stated(own: str, defaults: Mapping[str, str]) -> str:
-    """Options as pareto.own_options tells them, without those at their defaults."""
+def _stated(own: str, defaults: Mapping[str, str]) -> str:
+    """Options as trained_for.own_options tells them, without those at their defaults."""
     pairs = (pair.partition("=") for pair in own.split())
-    return " ".join(f"{key}={value}" for key, _, value in pairs if defaults.get(key) != value)
+    return " ".join(f"{key}={value}" for key, value in stated({k: v for k, _, v in pairs}, defaults).items())
 
 
 @cache

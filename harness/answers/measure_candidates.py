@@ -25,7 +25,7 @@ from harness.errors import NothingToCompare, UsageError, unknown
 from harness.figures import Run
 from harness.store import clock, problem
 from harness.store import runs as store
-from harness.store.record import parse_options
+from harness.store.record import alike, parse_options
 from harness.store.selection import Frame
 from harness.sweep import conduct as sweep
 from harness.vision.models import architecture
@@ -118,7 +118,7 @@ class Asked:
         known = Known.of(runs, kinds=known_kinds(runs, kinds), defaults=defaults)
         if wish.task and wish.task not in known.tasks:
             raise UsageError(unknown("task", wish.task, known.tasks))
-        stock = self.stock(runs, by=wish.by, kinds=kinds)
+        stock = self.stock(runs, by=wish.by, kinds=kinds, defaults=defaults)
         if stock is None:
             return []
         found = [(s, measured(lines)) for s, lines in stock.settings() if machine in (None, s["machine"])]
@@ -145,10 +145,13 @@ class Asked:
             )
         return sizes[0]
 
-    def stock(self, runs: Sequence[Run], *, by: str, kinds: Mapping[str, str]) -> Stock | None:
+    def stock(
+        self, runs: Sequence[Run], *, by: str, kinds: Mapping[str, str],
+        defaults: Mapping[str, Mapping[str, str]] = NO_DEFAULTS,
+    ) -> Stock | None:  # fmt: skip
         """The rows that are meant, their times by a clock; None where there are none."""
         runs = [run.by(by) for run in runs]
-        runs = [replace(run, frame=self._own(run.frame)) for run in runs]
+        runs = [replace(run, frame=self._own(run.frame, defaults)) for run in runs]
         runs = [run for run in runs if len(run.frame)]
         return Stock(runs, kinds=kinds) if runs else None
 
@@ -158,13 +161,16 @@ class Asked:
         device = self.sweep.device in ("auto", setting["device"], setting["device"].partition(":")[0])
         return device and all(wanted == ("auto",) or setting[name] in wanted for name, wanted in given)
 
-    def _own(self, frame: Frame) -> Frame:
-        """The rows with the options and the seed that were asked for."""
+    def _own(self, frame: Frame, defaults: Mapping[str, Mapping[str, str]]) -> Frame:
+        """The rows with the options and the seed that were asked for; an option that a row lacks is at its default."""
         for key, several in self.sweep.set.items():
             variant, option = key.split(".")
-            having = frame["options"].map(lambda text: parse_options(text).get(option))  # noqa: B023
-            wanted = [*several, *(value.lower() for value in several if value.lower() in ("true", "false"))]
-            frame = frame[(frame["attention"] != variant) | having.isin(wanted)]
+            usual = defaults.get(variant, {}).get(option)
+            having = {text: parse_options(text).get(option, usual) for text in frame["options"].unique()}
+            meant = [
+                text for text, one in having.items() if one is not None and any(alike(one, each) for each in several)
+            ]
+            frame = frame[(frame["attention"] != variant) | frame["options"].isin(meant)]
         return frame[frame["seed"] == self.sweep.seed] if "seed" in self.given else frame
 
     def _choose(self, found: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -12,7 +12,6 @@ from harness.cases.space import Sweep, expand, sizes
 from harness.engines.local import Engine, WorkerLost
 from harness.engines.watch import Watch
 from harness.errors import Failure, UsageError
-from harness.machine.shown import Shown
 from harness.measuring.requests import PairFailure
 from harness.store.record import Case
 from harness.sweep.conduct import check_names, memory_refusal
@@ -54,11 +53,7 @@ def measure(
         for case in pair:  # who cannot do what is asked at any n has not lost
             if case.problem.keywords and not _able(case, session["catalogue"]):
                 raise UsageError(f"{case.label} cannot be compared so: {engine.resolve([case])[0].note}")
-        threads = ((session.get("environment") or {}).get("torch") or {}).get("threads") or 1
-        watch = Watch(
-            engine, Shown.open(session["machine"], session["device"]), threads=threads,
-            cuda=session["device"].startswith("cuda"), patience_s=sweep.patience,
-        )  # fmt: skip
+        watch = Watch.of(engine, session, patience_s=sweep.patience)
         answer = find(lambda n: _probe(engine, sweep, pair, n, watch, say), low=first, high=last)
         return answer, session["device"]
 

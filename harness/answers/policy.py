@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.answers.candidates import Candidate, Stock, ratio
+from harness.answers.known import NO_DEFAULTS
 from harness.answers.recommend import measured
 from harness.errors import NothingToCompare, UsageError, reason
 from harness.figures import Run
@@ -55,14 +56,17 @@ class Written:
         return f'{self.path}: {count} on {", ".join(self.places)}; in Python: attentions.Policy("{self.path}")'
 
 
-def write(path: Path, runs: Sequence[Run], asked: Asked, *, by: str, kinds: Mapping[str, str]) -> Written:
+def write(
+    path: Path, runs: Sequence[Run], asked: Asked, *, by: str, kinds: Mapping[str, str],
+    defaults: Mapping[str, Mapping[str, str]] = NO_DEFAULTS,
+) -> Written:  # fmt: skip
     """Write the policy of the rows that are meant, replacing an older policy whole.
 
     Raises UsageError where the rows are of several machines with one kind of device, and for a file that cannot be
     written; NothingToCompare where nowhere two equals were measured.
     """
     check_target(path)
-    stock = asked.stock(runs, by=by, kinds=kinds)
+    stock = asked.stock(runs, by=by, kinds=kinds, defaults=defaults)
     found = [] if stock is None else list(classes(stock, asked))
     if not found:
         raise NothingToCompare(

@@ -137,8 +137,8 @@ def resolve(case: Case) -> Resolution:
         return Resolution(case=case, status=status, note=note)
     spec = attentions.spec(case.attention)
     options = spec.parse_options(case.variant_options)
-    told = {k: v for k, v in options.items() if v != spec.defaults[k]}
-    case = replace(case, options=canonical_options({**told, **case.model_options, **case.problem.options}))
+    told = {**spec.stated(case.variant_options), **case.model_options, **case.problem.options}
+    case = replace(case, options=canonical_options(told))
     problem = case.problem.keywords
     if reason := spec.why_not(**problem):
         return Resolution(case=case, status="unsupported", note=reason)

@@ -92,8 +92,7 @@ def settled(case: Case) -> tuple[Case, str, str]:
         return replace(case, backend=OWN), "ok", ""
     spec = attentions.spec(case.attention)
     options = spec.parse_options(case.variant_options)
-    told = {k: v for k, v in options.items() if v != spec.defaults[k]}
-    case = replace(case, options=canonical_options({**told, **case.model_options}))
+    case = replace(case, options=canonical_options({**spec.stated(options), **case.model_options}))
     if reason := attentions.why_unavailable(case.label, device=case.device):
         return case, "unavailable", reason
     work = attentions.Work(

@@ -3,12 +3,13 @@
 known = digests(sweep.plugin)                  # {"mine.py": "3f2c…"}, kept in environment.json
 check_same(known, digests(sweep.plugin))       # UsageError where a file was edited since
 check_named(stored.plugin, given)              # UsageError where only a file of data asks for one
+asked_again(known, paths, source="the run in …")   # both, of a run that is resumed: the digests that it goes on with
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,17 @@ def contents(path: Path) -> bytes:
     return b"\0".join(part for file in files for part in (str(file.relative_to(path)).encode(), file.read_bytes()))
 
 
+def files(path: Path) -> dict[str, bytes]:
+    """A plugin as another machine is given it: the file, or every Python file of a package, by where it lies beside it.
+
+    Raises OSError.
+    """
+    if not is_package(path):
+        return {path.name: path.read_bytes()}
+    folder = path.resolve()
+    return {str(file.relative_to(folder.parent)): file.read_bytes() for file in sorted(folder.rglob("*.py"))}
+
+
 def is_package(path: Path) -> bool:
     """Whether it is a folder that Python imports."""
     return (path / "__init__.py").is_file()
@@ -56,6 +68,20 @@ def check_same(known: Mapping[str, str], now: Mapping[str, str]) -> None:
                 f"plugin {name} was edited since this run began (sha256 {known[name]}… then, {digest}… now): its rows "
                 "would come from two implementations; put the file back, or start a new run with another --out"
             )
+
+
+def asked_again(known: Mapping[str, str], paths: Sequence[str], *, source: str) -> dict[str, str]:
+    """The digests of a resumed run's plugins, `known` those it was begun with.
+
+    Raises UsageError unless this call names every one of them and each is as it was.
+    """
+    check_named(known, {"plugin": [*paths]}, source=source)
+    now = digests(paths)
+    if lacking := [name for name in known if name not in now]:
+        given = ", ".join(now)
+        raise UsageError(f"{source} has the plugin {lacking[0]}, and this call {given}: add --plugin {lacking[0]}")
+    check_same(known, now)
+    return now
 
 
 def check_named(stored: Iterable[str], given: Mapping[str, Any], *, source: str) -> None:

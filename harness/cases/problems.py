@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 from harness.errors import UsageError, brief
 from harness.store.problem import Problem
+from harness.store.record import TRUTHS
 
-TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 OF_MODEL = "a model has its own attention, which is none of these"
 
 

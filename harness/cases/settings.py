@@ -16,7 +16,7 @@ from typing import Any
 
 from harness.errors import UsageError, brief, unknown
 from harness.store.problem import PROBLEM_KEYS
-from harness.store.record import MODEL_KEYS
+from harness.store.record import MODEL_KEYS, alike
 
 Settings = Mapping[str, Sequence[str]]
 
@@ -80,6 +80,17 @@ def typed(several: Sequence[str]) -> str | list[str]:
         return several[0] if values(several[0]) == tuple(several) else list(several)
     except ValueError:
         return list(several)
+
+
+def stated(given: Settings, defaults: Mapping[str, Mapping[str, str]]) -> dict[str, Sequence[str]]:
+    """What is set without the options that have one value, their default (harness.cases.catalogue.defaults)."""
+    kept = {}
+    for key, several in given.items():
+        variant, option = key.split(".")
+        usual = defaults.get(variant, {}).get(option)
+        if len(several) > 1 or usual is None or not alike(several[0], usual):
+            kept[key] = several
+    return kept
 
 
 def chosen(

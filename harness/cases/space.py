@@ -217,7 +217,7 @@ def expand(sweep: Sweep, catalogue: Mapping[str, Any], *, device: str) -> tuple[
     A sweep that names no variants takes all but the floor. Exact variants have one case per n. Whether a bottleneck
     m ≥ n can be is for the variant to say, as whether it can do a problem; the default m stays below n.
     """
-    shapes.check_axes(sweep, DEFAULTS)
+    shapes.check_axes(sweep)
     dtypes = _unique(("float32" if device == "cpu" else "bfloat16") if d == "auto" else d for d in sweep.dtype)
     asked, catalogue = foreign.attention(sweep, catalogue)
     if sweep.sequence_parallel > 1:

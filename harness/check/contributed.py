@@ -190,7 +190,8 @@ def one_definition(run: Judged) -> Iterator[str]:
 
 def ceilings(run: Judged) -> Iterator[str]:
     """The ceilings are such as a device can have, and there where a figure is read against them."""
-    for name, place in [("", run.environment), *part(run.environment, "places").items()]:
+    held = [(machine, {"ceilings": own}) for one in run.sessions for machine, own in part(one, "ceilings").items()]
+    for name, place in [("", run.environment), *part(run.environment, "places").items(), *held]:
         where = f" of {name}" if name else ""
         for device, own in part(place, "ceilings").items():
             kind = device.partition(":")[0]

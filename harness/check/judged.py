@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from harness.store import runs as store
+from harness.store.ceilings import of_row
 from harness.store.record import Case
 from harness.store.selection import Frame
 
@@ -74,11 +75,8 @@ class Judged:
         return 0 if _none(row.samples) else int(row.samples)
 
     def rates(self, row: Any) -> tuple[float | None, float | None]:
-        """GB/s of a copy and TFLOP/s of a product in a row's dtype on its device; None where it was not measured."""
-        for place in [*part(self.environment, "places").values(), self.environment]:
-            if place.get("machine") == row.machine and (own := part(place, "ceilings").get(row.device)):
-                return own.get("copy_gb_per_s") or None, part(own, "matmul_tflops").get(row.dtype) or None
-        return None, None
+        """GB/s of a copy and TFLOP/s of a product in a row's dtype in its session; None where it was not measured."""
+        return of_row(self.environment, row)
 
     def canaries(self, session: Mapping[str, Any]) -> list[float]:
         """What each canary of a session took, in ms."""

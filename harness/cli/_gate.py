@@ -21,20 +21,20 @@ LOG_EVERY_S = 10.0
 
 def options(
     given: Mapping[str, Any], *, against: str, baseline: Path | None, update: Path | None, junit: Path | None,
-    comment: Path | None, history: Path | None,
-    thorough: bool, pairs: int, seconds: float, threads: int, quick: bool, accept: Sequence[str], base_python: str,
+    comment: Path | None, history: Path | None, thorough: bool, pairs: int | None, seconds: float, threads: int,
+    quick: bool, accept: Sequence[str], base_python: str,
 ) -> Options:  # fmt: skip
     """The gate's options. Raises UsageError for combinations that contradict each other, and for files that could not
     be written once everything was measured."""
     if quick and update:
         raise UsageError("--update takes a whole run: leave --quick out")
-    if quick and (thorough or pairs):
+    if quick and (thorough or pairs is not None):
         raise UsageError("--quick times nothing, so it goes with neither --thorough nor --pairs")
     if {"metrics", "budget", "patience"} & set(given):
         raise UsageError(
             "the gate decides itself what to measure: --metrics, --budget and --patience do not go with it"
         )
-    if pairs and (pairs <= FEWEST_PAIRS or pairs % 2):
+    if pairs is not None and (pairs <= FEWEST_PAIRS or pairs % 2):
         raise UsageError(f"--pairs takes an even number of at least {FEWEST_PAIRS + 1}, not {pairs}")
     timing(seconds=seconds, threads=threads)
     for option, path in (("--update", update), ("--junit", junit), ("--comment", comment), ("--history", history)):

@@ -1,4 +1,5 @@
-"""Options that several commands share: they reach a command as one first argument, checked in one place.
+"""Options that several commands share: they reach a command as one first argument, checked in one place. And which
+options were given.
 
 command = given_first(command, [parameter("n", list[str], "…"), …], gather)
 command(gather({"n": [...], …}), …)          # what typer then calls
@@ -28,6 +29,12 @@ def parameter(name: str, kind: Any, text: str, *, metavar: str = "LIST", hidden:
 def given_of(values: Mapping[str, Any]) -> dict[str, Any]:
     """Those that were given: a flag that was not is False, or None."""
     return {name: value for name, value in values.items() if value is not None and value is not False and value != []}
+
+
+def named(context: typer.Context, name: str) -> bool:
+    """Whether the command line gives an option, its default included: by the parser's own account."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def given_first(

@@ -1,4 +1,4 @@
-"""What `harness train` and `harness eval` share: settings from the command line, progress, rows as JSON."""
+"""What `harness train` and `harness eval` share: settings from the command line, plugins, progress, rows as JSON."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError, unknown
@@ -30,6 +31,24 @@ def by_owner(settings: Mapping[str, str], *, owners: Sequence[str]) -> dict[str,
         if not dot or owner not in found:
             raise UsageError(f"--set {key}: " + unknown("owner", owner, owners) + "; write owner.option=value")
         found[owner][name] = value
+    return found
+
+
+def with_plugins(paths: Sequence[str], *, resumed: Path | None) -> dict[str, str]:
+    """Load plugins; their digests. Of a run that is resumed only those that it was begun with, as they were then.
+
+    Raises UsageError, AttentionError.
+    """
+    import attentions
+    from harness.cases.plugins import asked_again, digests
+    from harness.store.runs import read_environment
+
+    if resumed is None:
+        found = digests(paths)
+    else:
+        found = asked_again(read_environment(resumed).get("plugins", {}), paths, source=f"the run in {resumed}")
+    for path in paths:
+        attentions.load_plugin(path)
     return found
 
 

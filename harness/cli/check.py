@@ -32,7 +32,9 @@ def command(
         None, "--update", help="Write the baseline if nothing failed.", show_default=False
     ),
     thorough: bool = typer.Option(False, "--thorough", help="20 pairs of processes instead of 12."),
-    pairs: int = typer.Option(0, "--pairs", help="Pairs of processes, an even number from 8.", show_default=False),
+    pairs: int | None = typer.Option(
+        None, "--pairs", help="Pairs of processes, an even number from 8.", show_default=False
+    ),
     seconds: float = typer.Option(0.35, "--seconds", help="Seconds of samples a case in each process."),
     threads: int = typer.Option(1, "--threads", help="CPU threads of a timed process; a shared machine gates on one."),
     quick: bool = typer.Option(False, "--quick", help="Time nothing: what is deterministic only."),

@@ -46,15 +46,13 @@ def command(
         from harness.measuring import judge
     except ModuleNotFoundError as error:
         raise _vision.missing_extra(error) from None
-    import attentions
     from harness.machine.environment import resolve_device
     from harness.vision.runfolder import RunFolder
 
-    for path in plugin:
-        attentions.load_plugin(path)
-    where = resolve_device(device)
     first = checkpoint[0]
     folder = out or (first if first.is_dir() else first.parent) / "eval"
+    plugins = _vision.with_plugins(plugin, resumed=folder if resume else None)
+    where = resolve_device(device)
     progress = _vision.Progress(quiet=quiet)
     trained = [judge.load(path, task=task, data=data, best=best) for path in checkpoint]
     if len({each.task.name for each in trained}) > 1:
@@ -62,7 +60,7 @@ def command(
     with RunFolder.open(
         folder, metrics=judge.metrics_of(trained[0].task), resume=resume, write=True, curves=False
     ) as run:
-        run.describe(where, {"checkpoints": [each.plan.document() for each in trained]})
+        run.describe(where, {"checkpoints": [each.plan.document() for each in trained]}, plugins=plugins)
         judged: dict[str, Path] = {}
         for path, each in zip(checkpoint, trained, strict=True):
             exam = judge.prepare(each, device=where, batch=batch)

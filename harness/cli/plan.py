@@ -20,17 +20,18 @@ def command(
     from harness.cases.space import Sweep
     from harness.engines.local import Engine
     from harness.sweep import conduct as sweep
-    from harness.sweep.plan import estimate, render
+    from harness.sweep.plan import Speed, estimate, render
 
     wanted = Sweep.parse(given)
     one_process(wanted.sequence_parallel, "harness plan")
     sweep.check_names(wanted)
     with Engine(plugins=wanted.plugin, device=wanted.device) as engine:
         session, resolutions, warnings = sweep.prepare(wanted, engine)
+        warnings += sweep.examined(engine, wanted, resolutions)
         free = engine.free_bytes()
-        ceilings = engine.ceilings(sorted({r.case.dtype for r in resolutions}))
+        speed = Speed.of(engine, session, sorted({r.case.dtype for r in resolutions}), patience_s=wanted.patience)
     exact = {name for name, kind in kinds(session["catalogue"]).items() if kind == "exact"}
     plan = estimate(
-        wanted, resolutions, device=session["device"], free=free, ceilings=ceilings, exact=exact, warnings=warnings
+        wanted, resolutions, device=session["device"], free=free, speed=speed, exact=exact, warnings=warnings
     )
     render(plan, as_json=as_json)

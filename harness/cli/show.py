@@ -5,6 +5,7 @@ from typing import Any
 
 import typer
 
+from harness.cli._given import named
 from harness.cli._rows import with_rows
 
 FORMATS = ("text", "markdown", "latex", "csv", "json")
@@ -14,6 +15,7 @@ FORMATS = ("text", "markdown", "latex", "csv", "json")
 def command(
     runs: list[Path],
     which: dict[str, Any],
+    context: typer.Context,
     metric: list[str] = typer.Option(["latency"], "--metric", help="Metrics, comma-separated, a table each."),
     rows: list[str] = typer.Option(["attention"], "--rows", help="Axes down: attention (with its m), problem, heads …"),
     columns: str = typer.Option("n", "--columns", help="The axis across."),
@@ -37,7 +39,7 @@ def command(
         raise UsageError("--json and --csv cannot both be given")
     if format not in FORMATS:
         raise UsageError(unknown("format", format, FORMATS))
-    if format != "text" and (as_json or as_csv):
+    if named(context, "format") and (as_json or as_csv):
         raise UsageError(f"--format {format} and --{'json' if as_json else 'csv'} cannot both be given")
     run = read(runs)
     tables = run.table(metric, rows=rows, columns=columns, **which)

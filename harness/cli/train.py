@@ -67,9 +67,10 @@ def command(
     numbers = {
         name: value for name, value in zip(PLAIN, (epochs, steps, batch, lr, seed, workers), strict=True) if value
     }
+    plugins = _vision.with_plugins(plugin, resumed=folder if resume else None)
     plan = _plan(
         task, folder if resume else None, data=data, model=model, attention=attention, anchors=anchors, settings=set_,
-        recipe={**_vision.pairs(recipe, option="--recipe", example="ema=0.999"), **numbers}, plugins=plugin,
+        recipe={**_vision.pairs(recipe, option="--recipe", example="ema=0.999"), **numbers},
     )  # fmt: skip
     tracking.check(track)
     if until is not None and until < 1:
@@ -78,8 +79,9 @@ def command(
     progress = _vision.Progress(quiet=quiet, main=_first())
     try:
         outcome = training.train(
-            plan, folder, listener=progress, device=_device(device), resume=resume, until=until, track=track
-        )
+            plan, folder, listener=progress, device=_device(device), resume=resume, until=until, track=track,
+            plugins=plugins,
+        )  # fmt: skip
     except KeyboardInterrupt as stopped:
         again = f"go on with: harness train --resume --out {shlex.quote(str(folder))}"
         kept = str(stopped) or ("at once; the last checkpoint is kept" if (folder / LAST).is_file() else "")
@@ -106,7 +108,7 @@ def command(
 
 def _plan(
     task: str, resumed: Path | None, *, data: Path | None, model: str, attention: str, anchors: int | None,
-    settings: list[str], recipe: dict[str, str], plugins: list[str],
+    settings: list[str], recipe: dict[str, str],
 ) -> Any:  # fmt: skip
     """What was asked for, on top of the task's defaults or of the run that is resumed. Raises UsageError."""
     import attentions
@@ -118,8 +120,6 @@ def _plan(
     from harness.vision.runfolder import LAST
     from harness.vision.task import Mechanism, checked
 
-    for path in plugins:
-        attentions.load_plugin(path)
     begun = resumed is not None and is_there(resumed / LAST)
     if resumed and not task and not begun:
         raise UsageError(f"{resumed / LAST}: no such file: name the task and its settings to start from the first step")

@@ -18,9 +18,10 @@ from harness.answers import measure_crossover
 from harness.answers.crossover import Crossover
 from harness.cases.problems import asked_problems
 from harness.cases.space import Sweep
+from harness.door.choosing import Only, kept
 from harness.door.defined import named
 from harness.door.measure import Keys, over_file
-from harness.door.stored import Only, Run, kept, read
+from harness.door.stored import Run, read
 from harness.store.contention import banner
 from harness.store.problem import DEFAULT, PROBLEM_KEYS
 from harness.store.table import folded

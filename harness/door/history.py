@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.answers import history as past
 from harness.answers import steps
+from harness.cases import catalogue
 from harness.errors import UsageError, reason
 from harness.store.replacing import replacing
 from harness.store.table import folded
@@ -88,7 +89,10 @@ def history(
     NothingToCompare.
     """
     named = [sources] if isinstance(sources, str | Path) else list(sources)
-    return History(tuple(past.lines([Path(one) for one in named], past.Wanted.parse(benchmark), metric=metric)))
+    known = catalogue.cached([], compute=False) or {"attentions": {}}  # without it an option is what rows say of it
+    defaults = catalogue.defaults(known["attentions"])
+    wanted = past.Wanted.parse(benchmark)
+    return History(tuple(past.lines([Path(one) for one in named], wanted, metric=metric, defaults=defaults)))
 
 
 def _told(line: past.Line) -> list[str]:

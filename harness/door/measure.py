@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from harness.cases import foreign
+from harness.cases import foreign, shapes
 from harness.cases.plugins import check_named
 from harness.cases.sharing import torchrun
-from harness.cases.space import Sweep, read_toml
+from harness.cases.space import DEFAULTS, Sweep, read_toml
 from harness.door.bar import listening
 from harness.door.defined import Defined, named
 from harness.door.engine import Choice
@@ -154,7 +154,7 @@ def over_file(config: Path | None, given: Mapping[str, Any]) -> dict[str, Any]:
             known["set"] = {**below, **value} if isinstance(below, Mapping) else below  # Sweep.parse refuses it
         else:
             known[name] = list(value) if _several(value) else value
-    return known
+    return shapes.stated(known, DEFAULTS, given=given) if config else known
 
 
 def fresh(results: Path) -> Path:

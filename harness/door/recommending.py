@@ -123,7 +123,7 @@ def answered(
     asked.check_names(stored, known["attentions"])
     kinds, defaults = catalogue.kinds(known["attentions"]), catalogue.defaults(known["attentions"])
     if emit is not None and "n" not in given and not asked.of_model:
-        written = policy.write(emit, stored, asked, by=wish.by, kinds=kinds)
+        written = policy.write(emit, stored, asked, by=wish.by, kinds=kinds, defaults=defaults)
         return Recommendation(n=None, answers=(), folders=_folders(stored), measured=None, policy=written)
     try:
         answers = asked.answers(stored, wish, kinds=kinds, defaults=defaults) if not measure else []
@@ -140,7 +140,9 @@ def answered(
     if not answers:
         which = "--scope model" if asked.of_model else f"--n {wish.n}"
         raise NothingToCompare(f"no stored run holds such rows; measure them: harness recommend {which} --measure")
-    written = policy.write(emit, stored, asked, by=wish.by, kinds=kinds) if emit is not None else None
+    written = (
+        policy.write(emit, stored, asked, by=wish.by, kinds=kinds, defaults=defaults) if emit is not None else None
+    )
     sizes = {answer.wish.n for answer in answers}
     return Recommendation(
         n=sizes.pop() if len(sizes) == 1 else None, answers=tuple(answers), folders=_folders(stored),

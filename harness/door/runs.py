@@ -1,4 +1,4 @@
-"""Runs as things: listed, tagged, deleted, merged, held against each other, judged; what `harness runs` calls.
+"""Runs as things: listed, tagged, copied, deleted, merged, held against each other, judged; what `harness runs` calls.
 
 for one in listed("results"): print(one.name, one.cases, one.tags)
 merge(["results/cpu", "results/gpu"], "results/both")
@@ -6,13 +6,16 @@ merge(["results/cpu", "results/gpu"], "results/both")
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import UsageError
+from harness.errors import UsageError, reason
 from harness.store import differing, folders, merging
+from harness.store import runs as store
 from harness.store import tags as labels
+from harness.store.replacing import replacing
 
 if TYPE_CHECKING:
     from harness.check.contributed import Fault
@@ -40,6 +43,23 @@ def size(folder: str | Path) -> tuple[int, int]:
 def remove(folder: str | Path) -> None:
     """Delete a run: only what a run wrote, nothing that a link leads to. Raises StoreError."""
     folders.remove(Path(folder))
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a run to a new folder, the variants that its caller defined with it. Raises StoreError."""
+    from harness.sweep.conduct import stored_sweep
+
+    store.check_folder(target, resume=False)
+    try:
+        shutil.copytree(source, target, dirs_exist_ok=True, symlinks=True)  # what a link leads to is not the run's
+    except OSError as error:
+        raise store.StoreError(f"cannot copy {source} to {target}: {reason(error)}") from None
+    if store.read_sweep(target) is not None:  # the variants it defines went along
+        sweep = stored_sweep(target)
+        moved = tuple(str(target / Path(p).relative_to(source)) if Path(p).is_relative_to(source) else p
+                      for p in sweep.plugin)  # fmt: skip
+        with replacing(target / store.SWEEP) as partial:
+            partial.write_text(sweep.model_copy(update={"plugin": moved}).to_toml(), encoding="utf-8")
 
 
 def merge(runs: Iterable[str | Path], out: str | Path) -> merging.Merged:

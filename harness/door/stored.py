@@ -8,54 +8,33 @@ run.plot("latency", attention=["flash", "anchor"], title="On this laptop")
 from __future__ import annotations
 
 import os
-import shutil
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from harness import figures
-from harness.cases.filters import only, words
+from harness.cases.filters import words
+from harness.door.choosing import Only, axes, kept, texts
 from harness.door.tables import Tables
-from harness.errors import NothingToCompare, UsageError, reason, unknown
+from harness.errors import NothingToCompare, UsageError
 from harness.figures._together import together
 from harness.figures._wish import Wish
 from harness.store import folders, markup, pivot, table
 from harness.store import runs as store
-from harness.store.replacing import replacing
 from harness.store.rows import RowsLeftOut
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-Values = str | int | Iterable[str | int]
 MOST_LINES = 60
 
 
 class RunLeftOut(RowsLeftOut):
     """A run below a folder could not be read; the others were."""
-
-
-class Only(TypedDict, total=False):
-    """Which rows are meant, in the words of a sweep: attention="anchor,flash", n=[1024, "4k"], phase="train"."""
-
-    attention: Values
-    n: Values
-    m: Values
-    batch: Values
-    heads: Values
-    head_dim: Values
-    causal: bool | Iterable[bool]
-    kv_heads: Values
-    kv_tokens: Values
-    phase: Values
-    dtype: Values
-    scope: Values
-    device: Values
-    machine: Values
 
 
 @dataclass(frozen=True, repr=False)
@@ -117,13 +96,13 @@ class Run:
         rows: of attention, m, n, phase, dtype, machine, device, scope, problem, batch, heads, head_dim (or b, h, d).
         Raises UsageError for what this run does not hold, NothingToCompare where nothing is left.
         """
-        down, across = (_axes(given) for given in (_texts(rows), [columns]))
+        down, across = (axes(given) for given in (texts(rows), [columns]))
         if len(across) != 1 or across[0] in down:
             raise UsageError(f"--columns takes one axis that --rows does not name, not {columns!r}")
         frame = self._drawn.frame
         if frame.empty:
             raise NothingToCompare(f"{self.name} holds no rows yet")
-        metrics = words(_texts(metric), what="metric in this run", valid=list(dict.fromkeys(frame["metric"])))
+        metrics = words(texts(metric), what="metric in this run", valid=list(dict.fromkeys(frame["metric"])))
         frame = kept(frame, which)
         found = [one for name in metrics for one in pivot.pivot(frame, name, rows_by=down, columns_by=across[0])]
         if not found:
@@ -172,8 +151,8 @@ class Run:
         matplotlib's or a file, on top of ours; x, y: instead of figures, a metric over an axis or another metric.
         Returns the files of each figure, and of each that was skipped the reason.
         """
-        chosen = words(_texts(figure), what="figure", valid=figures.names()) or figures.names()
-        kinds = words(_texts(formats), what="format", valid=figures.FORMATS)
+        chosen = words(texts(figure), what="figure", valid=figures.names()) or figures.names()
+        kinds = words(texts(formats), what="format", valid=figures.FORMATS)
         wish = self._wish(figure, title=title, size=size, scale=scale, style=style, x=x, y=y)
         drawn = replace(self._only(which, by), wish=wish)
         target = Path(out) if out is not None else store.inside(self.folder, "figures")
@@ -223,21 +202,10 @@ class Run:
 
     def save(self, folder: str | Path) -> Run:
         """Copy the run to a new folder, where it is kept; the run of that folder. For what was run without `out`."""
-        from harness.sweep.conduct import stored_sweep
+        from harness.door.runs import copy
 
         self._single("one run at a time")
-        source, target = self.folder, Path(folder)
-        store.check_folder(target, resume=False)
-        try:
-            shutil.copytree(source, target, dirs_exist_ok=True, symlinks=True)  # what a link leads to is not the run's
-        except OSError as error:
-            raise store.StoreError(f"cannot copy {source} to {target}: {reason(error)}") from None
-        if store.read_sweep(target) is not None:  # the variants it defines went along
-            sweep = stored_sweep(target)
-            moved = tuple(str(target / Path(p).relative_to(source)) if Path(p).is_relative_to(source) else p
-                          for p in sweep.plugin)  # fmt: skip
-            with replacing(target / store.SWEEP) as partial:
-                partial.write_text(sweep.model_copy(update={"plugin": moved}).to_toml(), encoding="utf-8")
+        copy(self.folder, target := Path(folder))
         return read(target)
 
     def __repr__(self) -> str:
@@ -283,7 +251,7 @@ class Run:
 
     def _wish(self, figure: str | Sequence[str], **wanted: str) -> Wish:
         wish = Wish.parse(**wanted, metrics=list(dict.fromkeys(self._drawn.frame["metric"])))
-        if wish.over and _texts(figure) not in ([], [""]):
+        if wish.over and texts(figure) not in ([], [""]):
             raise UsageError(f"--x and --y make a figure of their own, {wish.over}; leave --figure out")
         return wish
 
@@ -324,25 +292,6 @@ def _paths(path: Path) -> list[Path]:
     return kept
 
 
-def kept(frame: Any, which: Only) -> Any:
-    """The rows that are meant. Raises UsageError for an axis that is none and for what the frame does not hold."""
-    for name in which:
-        if name not in Only.__annotations__:
-            raise UsageError(unknown("axis to choose rows by", name, Only.__annotations__))
-    return only(frame, **{name: _texts(values) for name, values in which.items()})
-
-
-def _axes(given: Sequence[str]) -> tuple[str, ...]:
-    """Axes of a table by their columns, `heads` and the like by the sweep's names too."""
-    found = words(given, what="axis", valid=(*pivot.AXES, *pivot.WORDS))
-    return tuple(dict.fromkeys(pivot.WORDS.get(name, name) for name in found))
-
-
 def _status(rows: Any) -> str:
     """Of a case: ok where any of its metrics is."""
     return "ok" if (rows == "ok").any() else rows.iloc[0]
-
-
-def _texts(values: Any) -> list[str]:
-    """'anchor' → ['anchor']; 4096 → ['4096']; [1024, '4k'] → ['1024', '4k']."""
-    return [str(values)] if isinstance(values, str | int) else [str(value) for value in values]

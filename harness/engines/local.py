@@ -8,22 +8,15 @@ with Crew(Devices(plugins=[], devices=["cuda:0", "cuda:1"])) as crew: ...      #
 
 from __future__ import annotations
 
-import os
-import selectors
-import signal
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from harness.cases.catalogue import Resolution
 from harness.engines.outcome import Outcome, WorkerLost
+from harness.engines.process import Process
 from harness.errors import Failure, UsageError, reason
-from harness.machine.memory import oom_kills, volunteer
 from harness.machine.quiet import Moment
 from harness.measuring import requests, wire
 from harness.measuring.metrics import Settings
@@ -43,10 +36,7 @@ class Engine:
         self, *, plugins: Sequence[str], device: str, python: str = sys.executable, path: Sequence[str] = ()
     ) -> None:
         self.plugins, self.device, self.python, self.path = list(plugins), device, python, list(path)
-        self._process: subprocess.Popen[bytes] | None = None
-        self._log: Any = None
-        self._pending = b""
-        self._oom_kills = 0
+        self._process: Process | None = None
         self._used = self._abandoned = self._known = False
         self._starting_s = 0.0  # since the last case
         self.restarts = 0
@@ -164,31 +154,22 @@ class Engine:
 
     def stop(self, *, kill: bool = False) -> None:
         """End the worker: by closing its stdin, or at once with every process it has started."""
-        process, self._process, self._pending = self._process, None, b""
+        process, self._process = self._process, None
         if process is None:
             return
         if kill:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-        try:
-            process.stdin.close()  # type: ignore[union-attr]
-            process.wait(timeout=10)
-        except (subprocess.TimeoutExpired, OSError):
             process.kill()
-            process.wait()
-        process.stdout.close()  # type: ignore[union-attr]
-        self._log.close()
+        process.end()
 
     def abandon(self) -> None:
         """From another thread: end the worker, and let whoever waits for it start no other. `stop` is still due."""
         self._abandoned = True
         process = self._process
         if process is not None:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
 
     def _ensure(self) -> None:
-        if self._process is not None and self._process.poll() is not None:  # it died between two cases
+        if self._process is not None and self._process.has_ended:  # it died between two cases
             self.stop(kill=True)
         for left in reversed(range(MOST_STARTS if self._process is None else 0)):
             self.restarts += 1
@@ -236,13 +217,8 @@ class Engine:
                 raise WorkerLost("error", f"it could not be started: {reason(error)}") from None
         process = self._process
         assert process is not None
-        assert process.stdin is not None
-        try:
-            process.stdin.write(wire.encode(request))
-            process.stdin.flush()
-        except OSError:
-            raise self._lost() from None
-        line = self._read_line(timeout_s)
+        process.write(wire.encode(request))
+        line = process.line(timeout_s)
         try:
             return wire.decode_answer(request, line)
         except UsageError:  # which is a ValueError too
@@ -253,65 +229,11 @@ class Engine:
     def _start(self) -> None:
         if self._abandoned:
             raise WorkerLost("error", "the sweep is over")
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
-        self._oom_kills, self._used = oom_kills(), False
-        self._process = subprocess.Popen(
-            [self.python, "-P", "-m", "harness.measuring.worker"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=_import_path(self.path),
-            start_new_session=True,
-        )  # fmt: skip
-        volunteer(self._process.pid)
+        self._used = False
+        self._process = Process(self.python, self.path)
         if self._abandoned:  # while it was being started
             self.abandon()
-
-    def _read_line(self, timeout_s: float) -> bytes:
-        process = self._process
-        assert process is not None
-        assert process.stdout is not None
-        deadline = time.monotonic() + timeout_s
-        with selectors.DefaultSelector() as selector:
-            selector.register(process.stdout, selectors.EVENT_READ)
-            while b"\n" not in self._pending:
-                left = deadline - time.monotonic()
-                if left <= 0 or not selector.select(left):
-                    raise WorkerLost("timeout", f"no result after {timeout_s:g} s; raise --timeout to wait longer")
-                chunk = os.read(process.stdout.fileno(), 1 << 16)
-                if not chunk:
-                    raise self._lost()
-                self._pending += chunk
-        line, _, self._pending = self._pending.partition(b"\n")
-        return line
-
-    def _lost(self) -> WorkerLost:
-        """Why the worker is gone: its exit status, and the last line it wrote."""
-        process = self._process
-        assert process is not None
-        try:
-            code = process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            code = None
-        said = self._last_words()
-        tail = f"; it last said: {said}" if said else ""
-        if code is not None and code < 0:
-            name = signal.Signals(-code).name if -code in list(signal.Signals) else f"signal {-code}"
-            if name == "SIGKILL" and oom_kills() > self._oom_kills:
-                return WorkerLost("oom", f"the kernel's out-of-memory killer ended the worker{tail}")
-            return WorkerLost("error", f"the worker was ended by {name}{tail}")
-        return WorkerLost("error", f"the worker exited with status {code}{tail}")
-
-    def _last_words(self) -> str:
-        size = self._log.seek(0, os.SEEK_END)
-        self._log.seek(max(0, size - 4096))
-        lines = [line.strip() for line in self._log.read().decode("utf-8", errors="replace").splitlines()]
-        return next((line[:200] for line in reversed(lines) if line), "")
 
 
 def _failed(metrics: Sequence[str], status: str, note: str, seconds: dict[str, float]) -> Outcome:
     return Outcome(readings=[Reading(metric=metrics[0], status=status, note=note)], seconds=seconds)
-
-
-def _import_path(first: Sequence[str]) -> dict[str, str]:
-    """The environment with this checkout importable, whatever the current folder is; `first` goes before it."""
-    root = str(Path(__file__).resolve().parents[2])
-    known = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([*first, root, *([known] if known else [])])}

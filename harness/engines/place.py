@@ -19,7 +19,6 @@ from harness.cases.catalogue import Resolution
 from harness.engines.local import Outcome
 from harness.engines.watch import Taken, Watch
 from harness.machine.quiet import Moment, Verdict
-from harness.machine.shown import Shown
 from harness.measuring.metrics import Settings
 from harness.store.contention import contended
 from harness.store.record import Case, Reading
@@ -115,7 +114,8 @@ class Place:
 
     def visit(self, resolution: Resolution, task: Task) -> Visit:
         """Measure one case, again where the machine was not quiet; before the first the ceilings. Raises Failure."""
-        watch = self._watch = self._watch or self._begin(task)
+        watch = self._watch or Watch.of(self.engine, self._session, patience_s=task.patience_s)
+        self._watch = watch
         remarks: list[str] = []
         known, looked, spent = self._ceilings, len(watch.looks), dict(watch.seconds)
         seconds: dict[str, float] = {}
@@ -141,14 +141,6 @@ class Place:
     def look(self) -> float:
         """Milliseconds of the canary, a fixed matrix product."""
         return self._watch.look() if self._watch else self.engine.canary()
-
-    def _begin(self, task: Task) -> Watch:
-        known = (self._session.get("environment") or {}).get("torch") or {}
-        threads = (known.get("threads") or 1) * self._session.get("processes", 1)
-        shown = Shown.open(self._session.get("machine", ""), self._own)
-        return Watch(
-            self.engine, shown, threads=threads, cuda=self._own.startswith("cuda"), patience_s=task.patience_s
-        )  # fmt: skip
 
     def _take(self, resolution: Resolution, task: Task, watch: Watch) -> Taken[Outcome]:
         """The case in a quiet moment; what cannot run is not tried, so that nobody looks."""

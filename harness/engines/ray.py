@@ -25,7 +25,7 @@ from signal import SIGTERM, getsignal, signal
 from typing import Any
 
 from harness.cases.catalogue import Resolution
-from harness.cases.plugins import is_package
+from harness.cases.plugins import files
 from harness.engines.local import START_TIMEOUT_S
 from harness.engines.place import Lost, Seat, Task, Visit
 from harness.engines.station import Station
@@ -288,11 +288,9 @@ def _processors(node: Mapping[str, Any]) -> int:
     return int(node["Resources"].get("CPU", 0))
 
 
-def _read(path: str) -> bytes:
-    if is_package(Path(path)):
-        raise UsageError(f"plugin {path} is a package, and --engine ray carries single files: measure it here")
+def _read(path: str) -> dict[str, bytes]:
     try:
-        return Path(path).read_bytes()
+        return files(Path(path))
     except OSError as error:
         raise UsageError(f"plugin {path}: {reason(error).lower()}") from None
 

@@ -1,6 +1,6 @@
 """What runs on a node of a Ray cluster: a place with a local worker, in an actor. No torch, and no Ray either.
 
-actor = ray.remote(Station).options(num_gpus=1).remote([("my.py", b"...")], "cuda:0")
+actor = ray.remote(Station).options(num_gpus=1).remote([("nets/my.py", {"my.py": b"..."})], "cuda:0")
 kind, session = ray.get(actor.open.remote())       # "answer", or "usage" or "failure" with their sentence
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,15 +21,13 @@ from harness.store.record import Case
 
 
 class Station:
-    """A place whose answers are (kind, value), errors too. plugins: each one's path for the user and its content."""
+    """A place whose answers are (kind, value), errors too. plugins: each one's path for the user, and its files."""
 
-    def __init__(self, plugins: Sequence[tuple[str, bytes]], device: str) -> None:
+    def __init__(self, plugins: Sequence[tuple[str, Mapping[str, bytes]]], device: str) -> None:
         _undo_threads()
-        self._paths: dict[str, str] = {}  # of each plugin's copy here: what the user called it
-        for given, content in plugins:
-            copy = Path(tempfile.mkdtemp(prefix="harness-plugin-")) / Path(given).name
-            copy.write_bytes(content)
-            self._paths[str(copy)] = given
+        self._paths = {
+            str(_written(files)): given for given, files in plugins
+        }  # a copy here, and what the user calls it
         self._place = Place(local.Engine(plugins=list(self._paths), device=device))
 
     def open(self) -> tuple[str, Any]:
@@ -56,6 +54,15 @@ class Station:
                 text = text.replace(path, given)
             return ("usage" if isinstance(error, UsageError) else "failure"), text
         return "answer", answer
+
+
+def _written(files: Mapping[str, bytes]) -> Path:
+    """A copy of a plugin (harness.cases.plugins.files) in a folder of its own: its file, or its package's folder."""
+    folder = Path(tempfile.mkdtemp(prefix="harness-plugin-"))
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder / Path(next(iter(files))).parts[0]
 
 
 def _undo_threads() -> None:

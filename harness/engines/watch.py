@@ -1,6 +1,6 @@
 """Measuring between looks at the machine, and again where it was not quiet. No torch.
 
-    watch = Watch(engine, Shown.open(machine, device), threads=2, cuda=False, patience_s=20)
+    watch = Watch.of(engine, engine.open(), patience_s=20)
     taken = watch.quietly(lambda: engine.measure(...), well=lambda outcome: outcome.status == "ok")
     taken.result, taken.verdict, taken.tries
 
@@ -12,9 +12,9 @@ only; without any, never.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from harness.machine.quiet import Moment, Span, Verdict, judge
 from harness.machine.shown import Shown
@@ -58,6 +58,14 @@ class Watch:
         self.patient, self.left_s = patience_s > 0, patience_s
         self.looks: list[tuple[float, float]] = []
         self.seconds = {"canary": 0.0, WAITING: 0.0, AGAIN: 0.0}
+
+    @classmethod
+    def of(cls, engine: Looked, session: Mapping[str, Any], *, patience_s: float) -> Watch:
+        """A watch of the machine and device that an engine's session tells."""
+        known, device = (session.get("environment") or {}).get("torch") or {}, session.get("device", "")
+        threads = (known.get("threads") or 1) * session.get("processes", 1)
+        shown = Shown.open(session.get("machine", ""), device)
+        return cls(engine, shown, threads=threads, cuda=device.startswith("cuda"), patience_s=patience_s)
 
     def look(self) -> float:
         """Milliseconds of the canary now."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from harness import figures
 from harness.store import runs as store
+from harness.store.ceilings import sessions_of
 from harness.store.selection import labelled
 
 
@@ -43,6 +44,7 @@ def common(parts: Sequence[figures.Run]) -> dict[str, Any]:
         **(known[-1] if alike else {}),
         "declared": {name: exponents for document in known for name, exponents in _dict(document, "declared").items()},
         "places": _places(known),
+        "sessions": [{"run_id": document.get("run_id"), **one} for document in known for one in sessions_of(document)],
     }
 
 

@@ -11,6 +11,7 @@ from harness.figures import Run, Sheet, Skip
 from harness.figures._lines import register
 from harness.figures._sheet import Panel, Paper, faint, ring, sheets
 from harness.figures._style import INK, lines_of, log_ticks, number
+from harness.store.ceilings import of_row, rates
 from harness.store.selection import Frame, metric_rows
 
 ROOM_FOR_WORDS = 0.36  # above the roof, as a share of the height below it
@@ -40,7 +41,7 @@ def draw(run: Run) -> list[Sheet]:
         drawn.append(
             paper.finish(
                 [
-                    _above(panels, roofs),
+                    _above(panels, run),
                     "Medians; the roof is a large copy and a large matrix product measured on this device.",
                     "FLOPs and least bytes are the cost model's. Larger mark: larger n.",
                     convention if set(group["phase"]) - {"forward"} else "",
@@ -52,13 +53,10 @@ def draw(run: Run) -> list[Sheet]:
     return drawn
 
 
-def _above(panels: list[Panel], roofs: list[tuple[float, float] | None]) -> str:
-    """How many points lie above the roof, which no case can: then the ceilings were measured too low."""
-    high = [
-        float(rate) > ABOVE * min(roof[0] * float(x), roof[1])
-        for panel, roof in zip(panels, roofs, strict=True) if roof is not None
-        for x, rate in zip(panel.ok["intensity"], panel.ok["value"], strict=True)
-    ]  # fmt: skip
+def _above(panels: list[Panel], run: Run) -> str:
+    """How many points lie above the roof of their session, which no case can: its ceilings were measured too low."""
+    rows = [(row, _roof(of_row(run.environment, row))) for panel in panels for row in panel.ok.itertuples()]
+    high = [row.value > ABOVE * min(roof[0] * row.intensity, roof[1]) for row, roof in rows if roof is not None]
     if not any(high):
         return ""
     lie = "lies" if sum(high) == 1 else "lie"
@@ -82,21 +80,13 @@ def points(run: Run) -> Frame:
 
 
 def roof_of(run: Run, device: str, dtype: str, *, machine: str = "") -> tuple[float, float] | None:
-    """(copy bandwidth in TB/s, matrix rate in TFLOP/s), or None where they were not measured.
+    """(copy bandwidth in TB/s, matrix rate in TFLOP/s) of a machine's newest session, or None where it has none."""
+    return _roof(rates(run.environment, machine=machine, device=device, dtype=dtype))
 
-    machine: whose, in a run over several; of places on one machine the first has the say.
-    """
-    ceilings, places = run.environment.get("ceilings"), run.environment.get("places")
-    if machine and isinstance(places, dict):
-        known = [p.get("ceilings") for p in places.values() if isinstance(p, dict) and p.get("machine") == machine]
-        ceilings = next(filter(None, known), None)
-    own = ceilings.get(device) if isinstance(ceilings, dict) else None
-    if not isinstance(own, dict) or not isinstance(own.get("matmul_tflops"), dict):
-        return None
-    copy, product = own.get("copy_gb_per_s"), own["matmul_tflops"].get(dtype)
-    if isinstance(copy, int | float) and isinstance(product, int | float) and copy > 0 and product > 0:
-        return copy / 1e3, product
-    return None
+
+def _roof(found: tuple[float | None, float | None]) -> tuple[float, float] | None:
+    copy, product = found
+    return None if copy is None or product is None else (copy / 1e3, product)
 
 
 def _axes(panels: list[Panel], rows: Frame, roofs: list[tuple[float, float] | None]) -> None:

@@ -10,14 +10,11 @@ from __future__ import annotations
 
 import ctypes
 import importlib
-import json
-import math
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the profiler's library writes to stderr on every start otherwise
@@ -30,11 +27,9 @@ from harness.errors import UsageError
 from harness.machine import allocator, doctor, environment
 from harness.machine.memory import free_bytes
 from harness.machine.quiet import Gpu
-from harness.measuring import calibrate, metrics, probe, requests, wire
-from harness.measuring.failing import Footing, classify, limit_memory
-from harness.measuring.metrics import latency
-from harness.measuring.metrics.error import check_again
-from harness.measuring.subject import Subject
+from harness.measuring import calibrate, probe, requests, wire
+from harness.measuring.failing import classify, limit_memory
+from harness.measuring.taking import attempt, finite, measure, pair
 from harness.measuring.truth import KEPT
 from harness.store.record import Case, Reading
 
@@ -61,107 +56,6 @@ def resolve(request: requests.Resolve) -> tuple[catalogue.Resolution, ...]:
     return tuple(_resolve(case) for case in request.cases)
 
 
-def measure(request: requests.Measure) -> requests.Measured | requests.CaseFailure:
-    """All readings of one case, its raw samples, and the seconds spent in each metric."""
-    footing, taken = Footing(request.case.device), _Taken(request)
-    limit_memory(request.case.device)
-    try:
-        taken.measure()
-    except Exception as error:
-        status, text = classify(error)
-        note, seconds = f"in {taken.stage}: {text}", taken.seconds
-    else:
-        return taken.measured()
-    del taken
-    return requests.CaseFailure(status=status, note=note, seconds=seconds, fit=footing.holds(status))
-
-
-class _Taken:
-    """What has been measured of a case so far, and at which stage it is."""
-
-    def __init__(self, request: requests.Measure) -> None:
-        self.request, self.settings = request, request.settings
-        self.given = json.dumps(request.settings.ceilings)
-        self.readings: dict[str, Reading] = {}
-        self.seconds: dict[str, float] = {}
-        self.stage = ""
-
-    def measure(self) -> None:
-        """Every metric that is wanted or needed. Raises what the case raises."""
-        with self._at(requests.SET_UP):
-            KEPT.make_room(self.request.case.device, catalogue.resolve(self.request.case).peak_bytes)
-            subject = Subject(self.request.case)
-            planned = metrics.plan(self.request.metrics)
-            if self.settings.ceilings and any("latency" in metric.PROVIDES for metric in planned):
-                planned = metrics.plan([*self.request.metrics, "roofline_fraction"])  # no latency without its floor
-        for metric in planned:
-            with self._at(metric.PROVIDES[0]):
-                for reading in metric.measure(subject, self.readings, self.settings):
-                    self.readings[reading.metric] = _finite(reading)
-            if "latency" in metric.PROVIDES:
-                with self._at("the check after the timing", to="numeric_error"):
-                    check_again(subject)
-
-    def measured(self) -> requests.Measured:
-        """The answer, once nothing has failed."""
-        wanted = self.request.metrics
-        return requests.Measured(
-            readings=tuple(self.readings[name] for name in wanted),
-            samples={name: values for name, values in self.settings.samples.items() if name in wanted},
-            seconds=self.seconds,
-            ceilings=self.settings.ceilings if json.dumps(self.settings.ceilings) != self.given else None,
-        )
-
-    @contextmanager
-    def _at(self, stage: str, *, to: str = "") -> Iterator[None]:
-        """Be at a stage; its seconds go to the metric of that name, or of `to`."""
-        self.stage, started = stage, time.perf_counter()
-        try:
-            yield
-        finally:
-            name = to or stage
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
-
-
-def attempt(request: requests.Try) -> requests.CaseFailure | None:
-    """Call a case beside what a call leaves, such as an optimizer's state, and check it, or tell why it fails."""
-    footing = Footing(request.case.device)
-    limit_memory(request.case.device)
-    try:
-        subject = Subject(request.case)
-        subject.call()
-        for metric in metrics.plan(["numeric_error"]):
-            list(metric.measure(subject, {}, metrics.Settings()))
-        subject.synchronise()
-        return None
-    except Exception as error:
-        status, text = classify(error)
-    return requests.CaseFailure(status=status, note=text, fit=footing.holds(status))
-
-
-def pair(request: requests.Pair) -> requests.Turns | requests.PairFailure:
-    """Latency samples of two cases in turns, A B B A, once both are right and warm; or whose failure it was, 0 or 1."""
-    subjects: list[Subject] = []
-    which: int | None = None
-    limit_memory(request.cases[0].device)
-    try:
-        for case in request.cases:
-            which = len(subjects)
-            subject = Subject(case)
-            for metric in metrics.plan(["numeric_error"]):
-                list(metric.measure(subject, {}, metrics.Settings()))
-            subjects.append(subject)
-        which = None
-        a, b = latency.in_turns(*subjects, budget_s=request.budget_s)
-        for place, subject in enumerate(subjects):
-            which = place
-            check_again(subject)
-        return requests.Turns(a=a, b=b)
-    except Exception as error:
-        status, text = classify(error)
-        return requests.PairFailure(status=status, note=text, which=which)
-
-
 def join(request: requests.Join) -> None:
     """Become a rank of a group."""
     _ranks().join(request)
@@ -177,7 +71,7 @@ def measure_part(request: requests.MeasurePart) -> requests.Measured | requests.
         status, text = classify(error)
         return requests.CaseFailure(status=status, note=text)
     return requests.Measured(
-        readings=tuple(_finite(found[name]) for name in request.metrics) if found else (),
+        readings=tuple(finite(found[name]) for name in request.metrics) if found else (),
         samples=request.settings.samples, seconds={"latency": time.perf_counter() - started},
     )  # fmt: skip
 
@@ -290,13 +184,6 @@ def _resolve(case: Case) -> catalogue.Resolution:
         raise
     except Exception as error:  # a plugin's own cost model, limits or check failed: that case's fault
         return catalogue.Resolution(case=case, status="error", note=f"in its description: {classify(error)[1]}")
-
-
-def _finite(reading: Reading) -> Reading:
-    """The reading, or an error in its place where its value is NaN or infinite."""
-    if reading.value is None or math.isfinite(reading.value):
-        return reading
-    return Reading(metric=reading.metric, status="error", note=f"the value is {reading.value}")
 
 
 def _guarded(operation: Callable[[Any], Found], request: requests.Request[Any]) -> Found | requests.CaseFailure:

@@ -157,8 +157,18 @@ def _left_out(run: Run) -> str:
 
 
 def _ceilings(known: Mapping[str, Any]) -> list[str]:
+    """`cpu: copy 20 GB/s, float32 0.1 TFLOP/s` of the newest session; of a run on several machines of each one's."""
+    held: dict[str, dict[str, Any]] = {}
+    for session in known.get("sessions") or []:
+        held |= _part(session, "ceilings") if isinstance(session, dict) else {}
+    if len(held) < 2:
+        return _told(_part(known, "ceilings"))
+    return [f"{machine}: {text}" for machine, own in held.items() for text in _told(own)]
+
+
+def _told(ceilings: Mapping[str, Any]) -> list[str]:
     found = []
-    for device, values in _part(known, "ceilings").items():
+    for device, values in ceilings.items():
         if not isinstance(values, dict):
             continue
         rates = [f"{name} {rate:.3g} TFLOP/s" for name, rate in _part(values, "matmul_tflops").items()
@@ -190,7 +200,8 @@ def sweep_command(run: Run) -> str:
     usual = Sweep()
     for name in Sweep.model_fields:
         value = getattr(wanted, name)
-        if value == getattr(usual, name):
+        by_tokens = name == "n" and not wanted.resolution  # a model of others at so many, which n alone tells
+        if (value == getattr(usual, name) and not by_tokens) or (name == "resolution" and not value):
             continue
         option = f"--{name.replace('_', '-')}"
         if isinstance(value, dict):

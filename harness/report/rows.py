@@ -4,7 +4,7 @@ Runs of one machine are ranked and drawn as one, a case by its newest row; the o
 
 rows = gather(runs)
 rows.groups         # the runs that are ranked together, as one Run each, and the places of its runs in `runs`
-rows.frame          # the runs' rows; `run`, `setting`, `whole`, `speed`, `speed_low`, `speed_high`, `base`, `intensity`
+rows.frame          # the runs' rows; `run`, `setting`, `whole`, `switched`, `speed`, `speed_low`, `speed_high`, …
 rows.listed         # how many of them, from the first, are the runs' own; the rest are trained models over their seeds
 rows.settings       # what is ranked and drawn together: one group, machine, device, scope, shape, phase and dtype
 """
@@ -27,7 +27,7 @@ from harness.figures.speedup import ratios
 from harness.report.island import Column, codes, numbers
 from harness.store.contention import reason
 from harness.store.record import parse_options
-from harness.store.selection import FILE, PANEL, Frame, labelled, metric_rows, pool_seeds, settings
+from harness.store.selection import FILE, PANEL, Frame, labelled, metric_rows, pool_seeds, settings, usual
 from harness.store.trained_for import own_options
 
 LOST = ("oom", "timeout")  # a base that cannot finish a size has lost there; other failures say nothing
@@ -35,7 +35,7 @@ DERIVED = ("speed", "speed_low", "speed_high", "intensity")
 TEXTS = (
     "label", "series", "attention", "m", "n", "phase", "dtype", "scope", "metric", "unit", "status", "note", "b", "h",
     "d", "samples", "options", "seed", "machine", "device", "commit", "time_utc", "run_id", "case_id", "run", "setting",
-    "whole", "base", "own",
+    "whole", "base", "own", "backend", "switched",
 )  # fmt: skip
 NUMBERS = ("value", "ci_low", "ci_high", "p20", "p80", *DERIVED)
 
@@ -104,6 +104,7 @@ def gather(runs: Sequence[Run]) -> Rows:
         _add_intensity(run, frame)
         frames.append(frame)
     whole: Frame = pandas.concat(frames, ignore_index=True).sort_values("pooled", kind="stable", ignore_index=True)
+    whole["switched"] = _switched(whole)
     return Rows(whole, found, listed=int((~whole["pooled"]).sum()), groups=groups)
 
 
@@ -186,6 +187,19 @@ def _whole_failures(frame: Frame) -> Any:
         return 0
     measured = frame.groupby(["machine", "case_id"])["status"].transform(lambda status: (status == "ok").any())
     return (~measured.astype(bool)).astype(int)
+
+
+def _switched(frame: Frame) -> Any:
+    """`by another backend: chunked, else by reference` for the points of a line that are by another than most of it."""
+    told = pandas.Series("", index=frame.index, dtype=object)
+    good = frame[frame["setting"].notna() & (frame["status"] == "ok")]
+    line = [*(good[name] for name in ("setting", "metric", "attention", "series")), good["m"].fillna(-1)]
+    good = good[good.groupby(line)["backend"].transform("nunique") > 1].sort_values("n", kind="stable")
+    for _, own in good.groupby([each.loc[good.index] for each in line], sort=False):
+        most = usual(list(own["backend"]))
+        for backend, others in own[own["backend"] != most].groupby("backend"):
+            told[others.index] = f"by another backend: {backend}, else by {most}"
+    return told
 
 
 def _add_intensity(run: Run, frame: Frame) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 from harness.errors import UsageError, brief, reason
 from harness.store import opening
+from harness.store.ceilings import sessions_of
 from harness.store.csvfile import CsvFile, StoreError, cells
 from harness.store.record import COLUMNS, SAMPLE_COLUMNS, SCHEMA, new_run_id
 from harness.store.rows import LEFT_OUT
@@ -193,7 +194,7 @@ def _environment(runs: Sequence[_Run], held: Mapping[str, _Run]) -> dict[str, An
                 ceilings[at] = {**found, "matmul_tflops": rates}
             document["places"][f"{run.run_id} {name}".rstrip()] = {**place, "ceilings": ceilings}
         kept = {case for case in run.rows if held[case] is run}
-        document["sessions"] += [_session(one, run.run_id, machine, kept) for one in known.get("sessions", [])]
+        document["sessions"] += [_session(one, run.run_id, machine, kept) for one in sessions_of(known)]
         for name, digest in known.get("plugins", {}).items():
             if plugins.setdefault(name, digest) != digest:
                 raise UsageError(f"the plugin {brief(name)} is another in {run.folder}: one run, one implementation")

@@ -57,6 +57,7 @@ TASK_UNITS = dict.fromkeys(
 )
 LESS_IS_BETTER = ("relative_l2", "loss")  # of those
 
+TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 FORMULA_STARTS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -259,6 +260,26 @@ def canonical_options(options: Mapping[str, Any]) -> str:
     """Options as sorted `key=value;key=value`, True and False in lower case: equal options give equal text."""
     told = {key: str(value).lower() if isinstance(value, bool) else value for key, value in options.items()}
     return ";".join(f"{key}={told[key]}" for key in sorted(told))
+
+
+def stated(options: Mapping[str, str], defaults: Mapping[str, str]) -> dict[str, str]:
+    """Options as rows write them without those at their defaults: named or left out, they are the same case."""
+    return {key: value for key, value in options.items() if key not in defaults or not alike(value, defaults[key])}
+
+
+def alike(one: str, other: str) -> bool:
+    """Whether two texts are one value of an option: 1 and 1.0, True and yes."""
+    low = one.lower(), other.lower()
+    if one == other or {"true", "false"}.isdisjoint(low):
+        return one == other or _same_number(one, other)
+    return low[0] in TRUTHS and TRUTHS[low[0]] == TRUTHS.get(low[1])
+
+
+def _same_number(one: str, other: str) -> bool:
+    try:
+        return float(one) == float(other)
+    except ValueError:
+        return False
 
 
 def parse_options(text: str) -> dict[str, str]:

@@ -21,9 +21,9 @@ from harness.errors import brief, reason
 from harness.store import opening
 from harness.store.contention import mark_suspects
 from harness.store.csvfile import CsvFile, StoreError, StoreFull, StoreLost, cells, check_header, full, locked
-from harness.store.documents import MOST_BYTES, Damaged, misfit, parse_json
+from harness.store.environment import ENVIRONMENT, check_version, content, machines_of, read_environment
 from harness.store.former import is_former, may_hold, names, renamed, today
-from harness.store.record import COLUMNS, SAMPLE_COLUMNS, SCHEMA, STATUSES, Row
+from harness.store.record import COLUMNS, SAMPLE_COLUMNS, STATUSES, Row
 from harness.store.replacing import replacing
 from harness.store.rows import COUNT, MAYBE, REAL, SEED, TEXT, WHOLE, RowsLeftOut, is_there, read_rows
 
@@ -36,20 +36,12 @@ __all__ = [
     "read_sweep",
 ]  # fmt: skip
 
-MEASUREMENTS, SAMPLES, ENVIRONMENT, SWEEP = "measurements.csv", "samples.csv", "environment.json", "sweep.toml"
+MEASUREMENTS, SAMPLES, SWEEP = "measurements.csv", "samples.csv", "sweep.toml"
 VARIANTS = "variants"  # folder of the variants that a Python caller defined, written before the first row
 KINDS = (
     dict.fromkeys(COLUMNS, TEXT) | dict.fromkeys(("value", "ci_low", "ci_high", "p20", "p80"), REAL)
     | dict.fromkeys(("b", "h", "n", "d"), COUNT) | dict.fromkeys(("m", "samples"), MAYBE) | {"seed": SEED}
 )  # fmt: skip
-CEILINGS = {str: {"copy_gb_per_s": float, "matmul_tflops": {str: float}}}
-SESSION = {"canary_drift": float, "wall_s": float, "measuring_s": float, "places": {str: {"canary_drift": float}}}
-SHAPE = {  # of environment.json, as far as somebody reads it
-    "schema": int, "run_id": str, "machine": str, "commit": str, "device": str, "kinds": {str: str}, "wall_s": float,
-    "declared": {str: {str: float}}, "environment": {str: object}, "ceilings": CEILINGS, "sessions": [SESSION],
-    "machines": {str: dict}, "plugins": {str: str},
-    "places": {str: {"machine": str, "device": str, "ceilings": CEILINGS}},
-}  # fmt: skip
 
 
 class Store:
@@ -196,7 +188,7 @@ def _check_folder(folder: Path, *, resume: bool) -> None:
         raise StoreError(f"{folder} is a file, not a folder")
     there = [is_there(folder / name) for name in (MEASUREMENTS, SAMPLES, SWEEP)]
     if there[0]:
-        _check_version(folder)
+        check_version(folder)
         check_header(folder / MEASUREMENTS, COLUMNS)
         check_header(folder / SAMPLES, SAMPLE_COLUMNS)
         if not resume and (folder / MEASUREMENTS).stat().st_size:
@@ -234,7 +226,7 @@ def read(folder: Path | str) -> pandas.DataFrame:
     if not (is_there(path) if whole else path.exists()):
         raise StoreError(f"{folder} is not a run: it has no {MEASUREMENTS}{_nearest(folder)}")
     if whole:
-        _check_version(folder)
+        check_version(folder)
     frame = read_rows(path, KINDS, links=not whole, check=_fault)
     return renamed(mark_suspects(frame, read_environment(folder)) if whole else frame)
 
@@ -248,34 +240,7 @@ def read_samples(folder: Path) -> pandas.DataFrame:
 
 def read_sweep(folder: Path) -> bytes | None:
     """The text of a run's sweep.toml, None where it has none. Raises StoreError where something else is there."""
-    return _document(folder / SWEEP)
-
-
-def read_environment(folder: Path) -> dict[str, Any]:
-    """environment.json of a run, {} where it has none. Raises StoreError when it is not what this version writes."""
-    path = folder / ENVIRONMENT
-    data = _document(path)
-    if data is None:
-        return {}
-    try:
-        document = parse_json(data)
-    except Damaged as error:
-        raise StoreError(f"{path} is damaged: {error}") from None
-    if not isinstance(document, dict):
-        raise StoreError(f"{path} is damaged: not a JSON object")
-    wrong = "" if _is_newer(document) else misfit(document, SHAPE)
-    if wrong:
-        raise StoreError(f"{path} is damaged: {wrong}")
-    return document
-
-
-def machines_of(earlier: Mapping[str, Any], machine: str, environment: Mapping[str, Any]) -> dict[str, Any]:
-    """`machines` of a run that goes on: the environment of each, where an earlier session was on another one."""
-    known: dict[str, Any] = dict(earlier.get("machines", {}))
-    before = earlier.get("machine")
-    if before not in (None, machine):
-        known.setdefault(str(before), earlier.get("environment", {}))
-    return {**known, machine: dict(environment)} if known else {}
+    return content(folder / SWEEP)
 
 
 def _replace(path: Path, text: str) -> None:
@@ -284,13 +249,6 @@ def _replace(path: Path, text: str) -> None:
             partial.write_text(text, encoding="utf-8")
     except OSError as error:
         raise full(path, error) from None
-
-
-def _document(path: Path) -> bytes | None:
-    try:
-        return opening.read(path, most=MOST_BYTES) if opening.present(path) else None
-    except OSError as error:
-        raise StoreError(f"cannot read {path}: {reason(error)}") from None
 
 
 def _fault(cells: Mapping[str, str]) -> str:
@@ -316,17 +274,3 @@ def _nearest(folder: Path) -> str:
     runs = [path.parent for path in folder.parent.glob(f"*/{MEASUREMENTS}")]
     near = difflib.get_close_matches(folder.name, [run.name for run in runs], n=1)
     return f"; did you mean {folder.with_name(near[0])}?" if near else ""
-
-
-def _check_version(folder: Path) -> None:
-    document = read_environment(folder)
-    if _is_newer(document):
-        raise StoreError(
-            f"{folder} was written by a newer harness (schema {brief(document['schema'])}; "
-            f"this one reads up to {SCHEMA})"
-        )
-
-
-def _is_newer(document: Mapping[str, Any]) -> bool:
-    schema = document.get("schema", SCHEMA)
-    return not isinstance(schema, int) or schema > SCHEMA

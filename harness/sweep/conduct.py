@@ -14,21 +14,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness.cases import settings
+from harness.cases import settings, shapes
 from harness.cases.axes import LARGEST_BATCH
-from harness.cases.catalogue import Resolution, cached
+from harness.cases.catalogue import Resolution, cached, defaults
 from harness.cases.plugins import check_named, check_same, digests
-from harness.cases.space import Sweep, expand, read_toml
+from harness.cases.space import DEFAULTS, Sweep, expand, read_toml
 from harness.engines.place import Engine, Task, memory_refusal
 from harness.errors import UsageError
 from harness.store.record import Case, Reading
 from harness.store.runs import SWEEP, Store, StoreFull, StoreLost, read_environment
 from harness.sweep import largest
 from harness.sweep.crew import Alone, Crew
-from harness.sweep.journal import Journal
+from harness.sweep.journal import Journal, unfit
 
 __all__ = [
-    "Listener", "Result", "check_names", "check_same_sweep", "memory_refusal", "prepare", "resumed", "run",
+    "Listener", "Result", "check_names", "check_same_sweep", "examined", "memory_refusal", "prepare", "resumed", "run",
     "stored_sweep",
 ]  # fmt: skip
 
@@ -82,6 +82,18 @@ def prepare(
     return session, list(unique.values()), warnings
 
 
+def examined_s(sweep: Sweep) -> float:
+    """Seconds of a doctor's look at the machine before the first case."""
+    return min(EXAMINED_S, max(0.1, sweep.budget))
+
+
+def examined(engine: Engine, sweep: Sweep, resolutions: Sequence[Resolution]) -> list[str]:
+    """The warning that this machine is not fit to measure on now; none where no case would be measured."""
+    wanted = any(resolution.status == "ok" for resolution in resolutions)
+    text = engine.examine(examined_s(sweep)) if wanted else ""
+    return [unfit(text)] if text else []
+
+
 def check_names(sweep: Sweep) -> None:
     """Raise UsageError for names that do not exist at once, where the catalogue is known: a worker takes seconds."""
     known = cached(sweep.plugin, compute=False)
@@ -110,7 +122,7 @@ def run(
         listener.begin(len(resolutions), len(resolutions) - len(todo), [r.case for r in resolutions])
         journal = Journal(store, sweep, session, name=crew.first, plugins=plugins)
         if any(resolution.status == "ok" for resolution in todo):
-            for text in journal.examined(crew.examine(min(EXAMINED_S, max(0.1, sweep.budget)))):
+            for text in journal.examined(crew.examine(examined_s(sweep))):
                 listener.warn(text)
         result = Result(folder=folder)
         try:
@@ -141,7 +153,8 @@ def run(
 
 def stored_sweep(folder: Path) -> Sweep:
     """The sweep that a run folder was made from. Raises UsageError when it has none."""
-    return Sweep.parse(read_toml(folder / SWEEP, of_run=True), source=str(folder / SWEEP))
+    document = read_toml(folder / SWEEP, of_run=True)
+    return Sweep.parse(shapes.stated(document, DEFAULTS), source=str(folder / SWEEP))
 
 
 def resumed(folder: Path, given: Mapping[str, Any]) -> Sweep:
@@ -160,8 +173,12 @@ def resumed(folder: Path, given: Mapping[str, Any]) -> Sweep:
 def check_same_sweep(stored: Sweep, given: Mapping[str, Any]) -> None:
     """Raise UsageError when a key given for a resumed run differs from the one it was started with."""
     wanted = Sweep.parse({**stored.model_dump(), **given})
+    found = cached([], compute=False) if "set" in given else None
+    usual = defaults(found["attentions"]) if found else {}
     for name in given:
         asked, known = (_text(getattr(sweep, name)) for sweep in (wanted, stored))
+        if name == "set":  # an option at its default is the same case as one left out
+            asked, known = (_text(settings.stated(sweep.set, usual)) for sweep in (wanted, stored))
         if name == "plugin":  # a file may have moved: its name and its digest tell which it is
             asked, known = (",".join(sorted(Path(p).name for p in sweep.plugin)) for sweep in (wanted, stored))
         if asked != known and name not in ("budget", "timeout", "patience"):

@@ -24,6 +24,7 @@ from harness.cases.catalogue import kinds
 from harness.cases.space import Sweep
 from harness.engines.watch import AGAIN, WAITING
 from harness.measuring.requests import OVERHEAD
+from harness.store.ceilings import sessions_of
 from harness.store.record import SCHEMA, Reading, Row, new_run_id
 from harness.store.runs import ENVIRONMENT, Store, machines_of, read_environment
 from harness.sweep.crew import Served
@@ -57,7 +58,7 @@ class Journal:
             "declared": {name: exponents for name, exponents in declared.items() if exponents},
             "environment": session["environment"],
             "ceilings": earlier.get("ceilings", {}) if earlier.get("machine") == session["machine"] else {},
-            "sessions": earlier.get("sessions", []),
+            "sessions": sessions_of(earlier),
         }
         if plugins:
             self.document["plugins"] = dict(plugins)
@@ -70,6 +71,9 @@ class Journal:
         self._beside: list[Beside] = []
         self.seconds: Counter[str] = Counter()  # of seconds, by what they went to
         self.log: dict[str, Any] = {"started_utc": f"{_now():%Y-%m-%dT%H:%M:%SZ}"}
+        self._holders: dict[
+            tuple[str, str], str
+        ] = {}  # of a machine's device: the place whose ceilings stand in the log
         self.join(name, session)
 
     def join(self, name: str, session: Mapping[str, Any]) -> bool:
@@ -91,7 +95,7 @@ class Journal:
         spent = time.monotonic() - started
         self.seconds.update({"examining": spent})
         self.measuring_s += spent
-        return [f"{name or 'this machine'} is not fit to measure on now: {text}" for name, text in wrong]
+        return [unfit(text, place=name) for name, text in wrong]
 
     def note(self, served: Served) -> list[str]:
         """Take in what a place did for a case and for itself; warnings."""
@@ -152,8 +156,7 @@ class Journal:
     def close(self, wall_s: float) -> None:
         """Write how the session went."""
         drifts = self._drifts()
-        log = {
-            **self.log,
+        self.log |= {
             **_canary(self._looks[self._first], drifts.get(self._first)),
             **disturbance(self._beside),
             "wall_s": wall_s,
@@ -162,14 +165,19 @@ class Journal:
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
         }
         if any(self.places):
-            log["places"] = {
+            self.log["places"] = {
                 name: {"cases": self._cases[name], **_canary(looks, drifts.get(name))}
                 for name, looks in self._looks.items()
             }
-        self.document["sessions"].append(log)
+        self._enter()
         for key in ("wall_s", "measuring_s"):
-            self.document[key] = sum(entry[key] for entry in self.document["sessions"])
+            self.document[key] = sum(entry.get(key, 0.0) for entry in self.document["sessions"])
         self.store.write_json(ENVIRONMENT, self.document)
+
+    def _enter(self) -> None:
+        """The session among the run's; from its first ceilings on, so that one that is killed keeps them, too."""
+        if not any(entry is self.log for entry in self.document["sessions"]):
+            self.document["sessions"].append(self.log)
 
     def _drifts(self) -> dict[str, float]:
         """How far each place's canary moved from the start to the end, as a share; where it was seen often enough."""
@@ -182,8 +190,11 @@ class Journal:
         return round(time.monotonic() - self._begun, 3)
 
     def _keep(self, name: str, ceilings: Mapping[str, Any]) -> None:
-        """The ceilings of a place; dtypes that an earlier session measured stay."""
-        device = self.places[name]["device"]
+        """The ceilings of a place, with the session; beside the sessions dtypes that an earlier one measured stay."""
+        machine, device = self.places[name]["machine"], self.places[name]["device"]
+        if self._holders.setdefault((machine, device), name) == name:
+            self.log.setdefault("ceilings", {}).setdefault(machine, {})[device] = dict(ceilings)
+            self._enter()
         places = [self.document["places"][name]] if name else []
         for holder in ([self.document] if name == self._first else []) + places:
             known = holder["ceilings"].get(device, {"matmul_tflops": {}})
@@ -192,6 +203,11 @@ class Journal:
             }
             holder["ceilings"][device] = {**ceilings, **by_dtype}
         self.store.write_json(ENVIRONMENT, self.document)
+
+
+def unfit(text: str, *, place: str = "") -> str:
+    """The warning that a machine, or a place, is not fit to measure on, by what a doctor found wrong."""
+    return f"{place or 'this machine'} is not fit to measure on now: {text}"
 
 
 def _remarked(reading: Reading, remarks: list[str]) -> Reading:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -76,10 +76,8 @@ def build(asked: Asked) -> Whole:
     """
     whole = made(asked.name, side=asked.side, tokens=asked.tokens)
     if asked.attention != AS_IS:
-        seen = _seen(whole, asked)
-        attentions.swap(
-            whole.model, asked.attention, anchors=asked.anchors, tokens=max(seen.n, 1), **dict(asked.options)
-        )
+        tokens = max(facts(replace(asked, attention=AS_IS, options=())).n, 1)
+        attentions.swap(whole.model, asked.attention, anchors=asked.anchors, tokens=tokens, **dict(asked.options))
     return whole
 
 

@@ -159,7 +159,12 @@ def case_of(plan: Plan, shape: Shape, *, device: str, origin: Origin, dtype: str
     usual = Recipe().model_dump()
     described = {f"model.{key}": value for key, value in plan.options.items()}
     described |= {f"recipe.{k}": v for k, v in plan.recipe.model_dump().items() if v != usual[k] and k not in UNTOLD}
-    described |= {**plan.mechanism.options, "task": plan.task, "data": name_of(plan.data), **origin.described}
+    described |= {
+        **spec.stated(plan.mechanism.options),
+        "task": plan.task,
+        "data": name_of(plan.data),
+        **origin.described,
+    }
     return Case(
         attention=name, backend=backend, scope="model", phase="forward", b=shape.b, h=shape.h, n=shape.n, d=shape.d,
         m=m, dtype=dtype, device=device, seed=plan.recipe.seed,
@@ -169,4 +174,5 @@ def case_of(plan: Plan, shape: Shape, *, device: str, origin: Origin, dtype: str
 
 def _brief(value: Any) -> str:
     """As a cell of `options` takes it; of a path its last part, which is what two machines have in common."""
+    value = str(value).lower() if isinstance(value, bool) else value
     return str(value).rstrip("/").rpartition("/")[2].replace(";", ",")

@@ -57,8 +57,8 @@ class RunFolder:
             finally:
                 lines.close()
 
-    def describe(self, device: str, plan: Mapping[str, Any]) -> None:
-        """Write environment.json: machine, versions, commit and the plan."""
+    def describe(self, device: str, plan: Mapping[str, Any], *, plugins: Mapping[str, str] = {}) -> None:
+        """Write environment.json: machine, versions, commit, the plan and the plugins' digests."""
         if self.store is None:
             return
         if not device.startswith("cuda"):
@@ -70,6 +70,8 @@ class RunFolder:
             "machine": machine, "commit": environment.commit(), "device": device,
             "environment": document, "plan": dict(plan), "sessions": earlier.get("sessions", []),
         }  # fmt: skip
+        if known := {**earlier.get("plugins", {}), **plugins}:
+            self.facts["plugins"] = known
         if machines := machines_of(earlier, machine, document):
             self.facts["machines"] = machines
         self.store.write_json(ENVIRONMENT, self.facts)

@@ -6,11 +6,14 @@
     tracker.finish()
 
 They are written beside metrics.csv, not in its place: what harness reads is its own. TensorBoard's files and MLflow's
-stand in `tracking/` of the run; Weights & Biases sends them to its service, under the account it is logged in with.
+stand in `tracking/` of the run, MLflow's where no server is named by MLFLOW_TRACKING_URI; Weights & Biases sends them
+to its service, under the account it is logged in with.
 """
 
 from __future__ import annotations
 
+import importlib
+import os
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -52,7 +55,11 @@ def start(name: str, run: Path, settings: Mapping[str, Any], *, step: int) -> An
     elif name == "wandb":
         tracker = tracking.WandBTracker(PROJECT, name=run.name, dir=str(place))
     else:
-        tracker = tracking.MLflowTracker(PROJECT, logging_dir=(place / name).resolve().as_uri(), run_name=run.name)
+        where = (place / name).resolve()
+        if "MLFLOW_TRACKING_URI" not in os.environ:  # else it would write to mlflow.db in the current folder
+            where.mkdir(exist_ok=True)
+            importlib.import_module(name).set_tracking_uri(f"sqlite:///{where / 'mlflow.db'}")
+        tracker = tracking.MLflowTracker(PROJECT, logging_dir=where.as_uri(), run_name=run.name)
     tracker.start()
     if not step:
         tracker.store_init_configuration(flat(settings))

@@ -58,11 +58,12 @@ class Outcome:
 
 def train(
     plan: Plan, out: Path, *, listener: Listener, device: str = "auto", resume: bool = False, until: int | None = None,
-    track: str = "",
+    track: str = "", plugins: Mapping[str, str] = {},
 ) -> Outcome:  # fmt: skip
     """Train to the end, or to step `until`, leaving a checkpoint.
 
-    track: tensorboard, wandb or mlflow, which gets the losses and evaluations too.
+    track: tensorboard, wandb or mlflow, which gets the losses and evaluations too. plugins: the digests of what was
+    loaded for it (harness.cases.plugins), kept in the run.
     Raises UsageError for what is asked for or what a file holds; Failure for a loss that is not finite, the last good
     checkpoint kept; KeyboardInterrupt for SIGTERM, SIGINT and SIGHUP, after a checkpoint of the step they came in.
     """
@@ -76,7 +77,7 @@ def train(
         elif folder.store is not None and folder.store.done:
             raise UsageError(f"{out / LAST}: no such file, and {out} is a finished run: nothing to go on from")
         folder.rewind(session.step)  # of what was stopped before its first checkpoint nothing counts
-        folder.describe(session.place, plan.document())
+        folder.describe(session.place, plan.document(), plugins=plugins)
         listener.begin(session.describe(), session.step, session.steps)
         started, first = time.monotonic(), session.step
         if track and main:

@@ -58,6 +58,9 @@ def two_softmax(
     logits = k @ u.transpose(-2, -1) / math.sqrt(d)
     bias = -torch.logsumexp(logits.to(torch.promote_types(k.dtype, torch.float32)), dim=-1).to(k.dtype)
     means = F.scaled_dot_product_attention(u, k, v, attn_mask=bias.unsqueeze(-2).expand(b, h, u.shape[-2], -1))
+    if scatter is not None:  # read by other anchors, one of zero degree, whose means are those of its largest logits
+        most = (logits.detach() + bias.detach().unsqueeze(-1)).amax(dim=-2).unsqueeze(-1)
+        means = means * (most.exp() > 0)
     return F.scaled_dot_product_attention(k, u if scatter is None else scatter.to(k.dtype).expand_as(u), means)
 
 

@@ -52,9 +52,10 @@ def attend(
         )
     sums, degree = gather(k, v, anchors, bias)
     alive = degree > SMALLEST_DEGREE
-    inverse = torch.where(alive, 1 / degree.where(alive, 1), 0)
-    means = sums * inverse.unsqueeze(-1)
+    divisor = degree.where(alive, 1)
+    means = torch.where(alive.unsqueeze(-1), sums / divisor.unsqueeze(-1), 0)  # not by its inverse: see the reference
     if excluded:
+        inverse = torch.where(alive, 1 / divisor, 0)
         out, share = scatter(k, means, anchors, bias, inverse)
         own, others = share.unsqueeze(-1), (1 - share).clamp_min(LEAST_OTHERS).unsqueeze(-1)
         return (torch.addcmul(out, own, v.to(out.dtype), value=-1) / others).to(autocast(v).dtype)

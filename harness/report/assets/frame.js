@@ -51,17 +51,40 @@ function isGood(view, row, column = "value") {
   return view.data.cell("status", row) === "ok" && view.data.cell(column, row) > 0;
 }
 
-/** A scatter line in its variant's colour and mark and its m's dash; text only ever appears on hover. */
+/** A scatter line in its variant's colour and mark and its m's dash, hollow where another backend ran; text only ever appears on hover. */
 function lineTrace(view, line, x, y, hover, more = {}) {
   const { color, symbol } = view.look(line.series);
   const { dash, width } = view.stroke(line.m);
   const doubts = line.rows.map((row) => doubt(view.data.cell("note", row)));
+  const others = line.rows.map((row) => view.data.cell("switched", row));
   const edge = { width: doubts.map((why) => (why ? 3 : 1.4)), color: doubts.map((why) => (why ? DOUBT : color)) };
   return {
     type: "scatter", mode: "lines+markers", name: plain(named(line.series, line.m)), x, y,
-    hovertext: hover.map((text, at) => plain(doubts[at] ? `${text}; ${doubts[at]}` : text)),
-    hoverinfo: "text", connectgaps: false, line: { color, dash, width }, marker: { color, symbol, size: 8, opacity: 1, line: edge }, ...more,
+    hovertext: hover.map((text, at) => plain([text, others[at], doubts[at]].filter(Boolean).join("; "))),
+    hoverinfo: "text", connectgaps: false, line: { color, dash, width },
+    marker: { color, symbol: others.some(Boolean) ? others.map((why) => (why ? hollow(symbol) : symbol)) : symbol, size: 8, opacity: 1, line: edge }, ...more,
   };
+}
+
+/** A mark without its filling; with a dot in it where it has none anyway. */
+function hollow(symbol) {
+  const [, shape, filling] = symbol.match(/^(.*?)(-open-dot|-open|-dot)?$/);
+  return filling === undefined ? `${shape}-open` : `${shape}-open-dot`;
+}
+
+/** `Hollow marks: another backend (anchor m=256: chunked at n=16k)` as the figures have it; "" where every line is by one. */
+function switchNote(view, lines) {
+  const { cell } = view.data;
+  const notes = [];
+  for (const line of lines) {
+    const places = new Map();
+    for (const row of line.rows.filter((row) => cell("switched", row))) {
+      const backend = cell("backend", row);
+      places.set(backend, [...(places.get(backend) || []), tokens(cell("n", row))]);
+    }
+    for (const [backend, sizes] of places) notes.push(`${named(line.series, line.m)}: ${backend} at n=${sizes.join(", ")}`);
+  }
+  return notes.length ? `Hollow marks: another backend (${notes.slice(0, 3).join("; ")}${notes.length > 3 ? "; …" : ""})` : "";
 }
 
 const DOUBT = "#c00000";

@@ -34,7 +34,7 @@ function overTokens(view, { metric, columns, label, unit, skip, shapes = [], inc
       xaxis: tokenAxis(view, view.setting.n), yaxis: logAxis(view, label, every, { room, below: worstLow }),
       yaxis2: { overlaying: "y", range: [0, 1], visible: false, fixedrange: true }, shapes,
     },
-    failed: series.length > 0,
+    failed: series.length > 0, switched: switchNote(view, linesOf(view, good)),
   };
 }
 
@@ -111,7 +111,7 @@ function metricChart(id, title, label, remark) {
       if (first === undefined) return { none: `No value of ${id} in this selection.` };
       const built = overTokens(view, { metric: id, columns: ["value", "ci_low", "ci_high"], label: `${label} (${unit(first)})`, unit });
       if (!built) return { none: `No value of ${id} for the variants and m that are shown.` };
-      return { ...built, caption: [built.only, remark, view.setting.seeds ? SEEDS_TOLD : "", built.failed ? `Marks at the top: ${MARKS_TOLD}` : ""] };
+      return { ...built, caption: [built.only, remark, built.switched, view.setting.seeds ? SEEDS_TOLD : "", built.failed ? `Marks at the top: ${MARKS_TOLD}` : ""] };
     },
   });
 }
@@ -130,7 +130,7 @@ CHARTS.push({
     });
     if (!built) return { none: `Nothing that is shown was measured at a size where ${base} was, too.` };
     const lacking = base.startsWith("flash") ? "" : "No flash in this run: full is the base";
-    return { ...built, caption: [built.only, `Ratio of medians with 95 % intervals; above 1 is faster than ${base}`, lacking, view.setting.seeds ? SEEDS_TOLD : "", built.failed ? `Marks at the bottom: ${MARKS_TOLD}` : ""] };
+    return { ...built, caption: [built.only, `Ratio of medians with 95 % intervals; above 1 is faster than ${base}`, lacking, built.switched, view.setting.seeds ? SEEDS_TOLD : "", built.failed ? `Marks at the bottom: ${MARKS_TOLD}` : ""] };
   },
 });
 

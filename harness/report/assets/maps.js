@@ -35,7 +35,7 @@ CHARTS.push({
       data.push({
         type: "heatmap", x: ns.map((_, i) => i), y: ms.map((_, i) => i), yaxis: y, xgap: 2, ygap: 2, zmin: low, zmax: high,
         z: each((row) => (ok(row) && cell(column, row) > 0 ? Math.log10(cell(column, row)) : null)), colorscale: ratio ? SLOW_TO_FAST : "Viridis",
-        text: each((row) => (ok(row) && words ? figure(cell("value", row)) : "")), texttemplate: "%{text}", textfont: { size: 12 },
+        text: each((row) => (ok(row) && words ? `${figure(cell("value", row))}${cell("switched", row) ? " *" : ""}` : "")), texttemplate: "%{text}", textfont: { size: 12 },
         hovertext: each((row, n, m) => plain(row === undefined ? `n = ${n}, m = ${m}: not part of this run` : mapWords(view, row, name))), hoverinfo: "text",
         hoverongaps: true, showscale: at === 0 && !view.narrow,
         colorbar: at ? undefined : scaleBar(view, low, high, ratio ? `over ${plain(setting.base)}` : "ms"),
@@ -53,7 +53,7 @@ CHARTS.push({
     });
     layout.xaxis = axis(view, "n (tokens)", { anchor: series.length > 1 ? `y${series.length}` : "y", tickvals: kept, ticktext: kept.map((at) => tokens(ns[at])), showgrid: false, showline: false, range: [-0.5, ns.length - 0.5], fixedrange: true });
     const over = ratio ? `Colour: speed-up over ${setting.base} at the same n, blue is faster; grey cells have nothing to compare with` : "Colour: latency, yellow is slower";
-    return { data, height, layout: { ...layout, annotations, plot_bgcolor: inks.empty, margin: { l: 58, r: 10, t: 8, b: 46 } }, caption: ["Cells: median latency in ms", over, "n/a: not supported or not available"] };
+    return { data, height, layout: { ...layout, annotations, plot_bgcolor: inks.empty, margin: { l: 58, r: 10, t: 8, b: 46 } }, caption: ["Cells: median latency in ms", over, good.some((row) => cell("switched", row)) ? "* by another backend" : "", "n/a: not supported or not available"] };
   },
 });
 
@@ -66,7 +66,8 @@ function mapWords(view, row, name) {
   const where = `${named(name, cell("m", row))}, n = ${cell("n", row)}`;
   if (!isGood(view, row)) return `${where}: ${cell("status", row)}: ${cell("note", row)}`;
   const speed = cell("speed", row) === null ? "" : `, ${told(cell("speed", row), cell("speed_low", row), cell("speed_high", row), "×")} the speed of ${view.setting.base}`;
-  return `${where}: ${told(cell("value", row), cell("ci_low", row), cell("ci_high", row), "ms")}${speed}`;
+  const switched = cell("switched", row) ? `; ${cell("switched", row)}` : "";
+  return `${where}: ${told(cell("value", row), cell("ci_low", row), cell("ci_high", row), "ms")}${speed}${switched}`;
 }
 
 function scaleBar(view, low, high, title) {
@@ -107,7 +108,7 @@ CHARTS.push({
     const backward = setting.values.phase === "forward" ? "" : "A backward pass counts two forward passes, 2.5 for kernels that recompute the scores";
     return {
       data, layout: { xaxis: logAxis(view, "FLOPs per byte (least traffic)", xs), yaxis: logAxis(view, "TFLOP/s", ys) },
-      caption: [ceiling, "FLOPs and least bytes are the cost model's. Larger mark: larger n", backward],
+      caption: [ceiling, "FLOPs and least bytes are the cost model's. Larger mark: larger n", backward, switchNote(view, linesOf(view, rows))],
     };
   },
 });

@@ -78,7 +78,7 @@ function errorSpread(view, metric) {
   const frontierTold = metric === "approximation_error" ? "Dotted: nothing measured is both faster and closer to softmax attention" : "Dotted: nothing measured is both faster and more precise";
   return {
     data, layout: { xaxis: logAxis(view, "latency (ms)", xs), yaxis: y },
-    caption: [`n = ${n}, every m; larger mark: larger m. Lower left is better`, lines.length ? "Vertical lines: exact variants" : "", frontierTold,
+    caption: [`n = ${n}, every m; larger mark: larger m. Lower left is better`, lines.length ? "Vertical lines: exact variants" : "", frontierTold, switchNote(view, linesOf(view, [...points, ...lines])),
       metric === "approximation_error" ? "Random inputs: what an error costs on a task it does not say" : ""],
   };
 }
@@ -144,7 +144,7 @@ function accuracySpread(view, chosen) {
   return {
     data: traces, layout: { xaxis: logAxis(view, `latency at n = ${n} (ms)`, points.map(ms)), yaxis: axis(view, ACCURACIES[metric], { rangemode: "normal" }) },
     caption: [`Models trained for ${problem}, against the latency measured here`, seeded ? "Marks: mean over the seeds (dots), bars its 95 % interval" : "Marks: one seed each, so that small differences say nothing",
-      "Upper left is better. Dotted: the most accurate at its latency or less", lacking],
+      "Upper left is better. Dotted: the most accurate at its latency or less", lacking, switchNote(view, linesOf(view, points.map((point) => point.time)))],
   };
 }
 

@@ -4,7 +4,7 @@ const COLUMNS = [
   ["label", "variant", 170], ["m", "m", 62, true], ["n", "n", 82, true], ["metric", "metric", 176], ["value", "value", 104, true], ["unit", "unit", 84],
   ["ci_low", "ci low", 104, true], ["ci_high", "ci high", 104, true], ["status", "status", 112], ["phase", "phase", 88], ["dtype", "dtype", 88], ["note", "note", 320],
   ["p20", "p20", 104, true], ["p80", "p80", 104, true], ["samples", "samples", 86, true], ["scope", "scope", 70], ["b", "b", 50, true], ["h", "h", 50, true],
-  ["d", "d", 56, true], ["options", "options", 180], ["seed", "seed", 66, true], ["run", "run", 150], ["machine", "machine", 210], ["device", "device", 84],
+  ["d", "d", 56, true], ["backend", "backend", 110], ["options", "options", 180], ["seed", "seed", 66, true], ["run", "run", 150], ["machine", "machine", 210], ["device", "device", 84],
   ["commit", "commit", 140], ["time_utc", "time", 190], ["case_id", "case", 132],
 ];
 const LINE = 28, AROUND = 12;
@@ -15,7 +15,10 @@ const REALS = new Set(["value", "ci_low", "ci_high", "p20", "p80"]);
 function layTable(data, changed) {
   const { about, columns } = data;
   const count = about.listed;
-  const text = (name, row) => (name === "run" ? about.runs[data.cell("run", row)] : data.cell(name, row));
+  const text = (name, row) => {
+    const value = data.cell(name, row);
+    return name === "run" ? about.runs[value] : name === "note" ? [value, data.cell("switched", row)].filter(Boolean).join("; ") : value;
+  };
   const state = { words: "", picked: {}, sort: null, down: false, rows: Uint32Array.from({ length: count }, (_, row) => row) };
   const search = make("input", { type: "search", placeholder: "Filter: words, or n>=4096, status!=ok, note:flash", "aria-label": "Filter the rows" });
   const selects = PICKED.map((name) => {
@@ -78,7 +81,7 @@ function layTable(data, changed) {
     node.style.top = `${at * LINE}px`;
     for (const [name, , , number] of COLUMNS) {
       const value = text(name, row);
-      const shown = value === null || value === "" ? "" : REALS.has(name) ? exactly(value) : String(value);
+      const shown = written(data, name, row, value);
       node.append(make("span", { role: "cell", class: name === "status" ? `status ${value in FAILED || value === "ok" ? value : ""}` : number ? "number" : "", title: shown.length > 12 ? shown : "" }, shown));
     }
     return node;
@@ -115,6 +118,13 @@ function layTable(data, changed) {
   };
 }
 
+/** A cell as it is read: six digits, and `*` behind a value by another backend than most of its line. */
+function written(data, name, row, value) {
+  if (value === null || value === "") return "";
+  if (!REALS.has(name)) return String(value);
+  return `${exactly(value)}${name === "value" && data.cell("switched", row) ? " *" : ""}`;
+}
+
 /** Six digits: enough to read, few enough to compare; the file that is saved has all of them. */
 function exactly(value) {
   const size = Math.abs(value);
@@ -148,7 +158,7 @@ function comparison(data, name, sign, wanted, text) {
 
 /** Whether any text of a row holds the word: looked up once per distinct value, not once per row. */
 function anywhere(data, word, text) {
-  const hits = COLUMNS.filter(([name]) => data.columns[name].values).map(([name]) => {
+  const hits = [...COLUMNS, ["switched"]].filter(([name]) => data.columns[name].values).map(([name]) => {
     const { array, values } = data.columns[name];
     const held = (value) => String(name === "run" ? data.about.runs[value] : value ?? "").toLowerCase().includes(word);
     return [array, Uint8Array.from(values, (value) => (held(value) ? 1 : 0))];
@@ -191,9 +201,6 @@ const TOLD = 12; // the columns that one reads; the file of all of them is the C
 /** The rows as a table for a document: the first columns, six digits. */
 function markdownRows(data, rows, text) {
   const names = COLUMNS.slice(0, TOLD);
-  const cells = (row) => names.map(([name]) => {
-    const value = text(name, row);
-    return value === null ? "" : REALS.has(name) ? exactly(value) : String(value);
-  });
+  const cells = (row) => names.map(([name]) => written(data, name, row, text(name, row)));
   return markdownTable(names.map(([, title, , number]) => [title, number]), Array.from(rows, cells));
 }

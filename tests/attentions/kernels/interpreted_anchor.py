@@ -197,6 +197,9 @@ def test_anchor_of_zero_degree_gives_zero(m: int) -> None:
     anchors[3] = -1e4  # its logits are far below the others': no token chooses it
     found = gradients(anchor_attention, k, v, anchors, g)
     assert all(torch.isfinite(x).all() for x in found.values())
+    assert (found["anchors"][3] == 0).all()
+    plain = gradients(reference, k, v, anchors, g)
+    assert all(distance(found[name], plain[name].double(), g) < 1e-5 for name in found)
     without = torch.cat([anchors[:3], anchors[4:]])
     assert distance(anchor_attention(k, v, anchors), anchor_attention(k, v, without).double()) < 1e-6
 

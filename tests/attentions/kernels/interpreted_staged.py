@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import attentions
 from attentions.kernels.anchor import plan, plan_staged, staged
+from attentions.variants.anchor import reference
 
 # Times the eager reference's own error in the dtype. The kernels round W once more than it does, and the interpreter
 # cuts float32 to bfloat16 by truncation, which makes errors of one sign that add up.
@@ -133,6 +134,25 @@ def test_an_anchor_of_zero_degree_contributes_zero() -> None:
     out.sum().backward()
     assert k.grad is not None
     assert torch.isfinite(k.grad).all()
+
+
+def test_an_anchor_of_zero_or_almost_zero_degree_is_as_in_the_reference() -> None:
+    """Read by other anchors on the way back, too; its gradients are those of the reference, and finite."""
+    torch.manual_seed(0)
+    k, v, g = (torch.randn(1, 2, 40, 32) for _ in range(3))
+    k[..., 0] = 32**0.5
+    for gap, back in ((1e4, None), (1e4, torch.randn(6, 32)), (50.0, torch.randn(6, 32))):
+        anchors = torch.randn(6, 32)
+        anchors[0] = 0
+        anchors[0, 0] = -gap
+        leaves = [x.clone().requires_grad_() for x in (k, v, anchors, *([] if back is None else [back]))]
+        both = []
+        for compute in (staged.attend, reference):
+            out = compute(*leaves)
+            both.append([out.detach(), *torch.autograd.grad(out, leaves, g)])
+        for found, right in zip(*both, strict=True):
+            torch.testing.assert_close(found, right, rtol=1e-4, atol=1e-5)
+        assert gap < 1e4 or (both[0][3][0] == 0).all()
 
 
 @pytest.mark.parametrize("options", [{}, {"per_head": True}, {"bias": True}, {"self": "excluded"}], ids=str)

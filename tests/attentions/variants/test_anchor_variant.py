@@ -78,6 +78,81 @@ def test_an_anchor_of_zero_degree_contributes_zero(tensors: Any) -> None:
     torch.testing.assert_close(out, reference(k, v, anchors[1:]))
 
 
+def near(gap: float, **options: Any) -> tuple[Any, dict[str, torch.Tensor]]:
+    """A core whose first anchor's logits lie `gap` below all others, and k, v and an upstream gradient for it."""
+    source = torch.Generator().manual_seed(3)
+    k, v, g = (torch.randn(B, H, N, D, generator=source) for _ in range(3))
+    k[..., 0] = D**0.5
+    torch.manual_seed(0)
+    core = attentions.build("anchor:reference", heads=H, head_dim=D, tokens=N, anchors=M, **options)
+    with torch.no_grad():
+        core.anchors.copy_(torch.randn(M, D, generator=torch.Generator().manual_seed(4)))
+        core.anchors[0] = 0
+        core.anchors[0, 0] = -gap
+    return core, {"k": k, "v": v, "g": g}
+
+
+def used(core: Any, given: dict[str, torch.Tensor], compute: Any = None) -> dict[str, torch.Tensor]:
+    """The output and the gradients of k, v and the parameters, by the core or by `compute` in its place."""
+    wanted = {name: given[name].clone().requires_grad_() for name in "kv"} | dict(core.named_parameters())
+    k, v = wanted["k"], wanted["v"]
+    out = core(k, k, v) if compute is None else compute(k, v)
+    grads = torch.autograd.grad(out, list(wanted.values()), given["g"])
+    return {"out": out.detach(), **dict(zip(wanted, grads, strict=True))}
+
+
+@pytest.mark.parametrize("backend", ["reference", "sdpa", "chunked"])
+@pytest.mark.parametrize("causal", [False, True])
+def test_an_anchor_of_zero_degree_has_gradients_of_zero(backend: str, causal: bool) -> None:
+    """Everything else is as without it, in every backend; the Triton ones': kernels/interpreted_*.py."""
+    if causal and backend != "reference":
+        pytest.skip("has no causal form")
+    core, given = near(1e4)
+    few, _ = near(1e4)
+    few.anchors = torch.nn.Parameter(core.anchors.detach()[1:].clone())
+    which = attentions.spec("anchor").backend(backend)
+    words = {"causal": True} if causal else {}
+    found = used(core, given, lambda k, v: which.compute(k, v, core.anchors, **words))
+    without = used(few, given, lambda k, v: which.compute(k, v, few.anchors, **words))
+    assert (found["anchors"][0] == 0).all()
+    found["anchors"] = found["anchors"][1:]
+    for name, expected in without.items():
+        torch.testing.assert_close(found[name], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["reference", "sdpa"])
+def test_an_anchor_of_zero_degree_is_read_as_zero_by_others_on_the_way_back(backend: str) -> None:
+    core, given = near(1e4, scatter="separate")
+    with torch.no_grad():
+        core.scatter[0] = torch.ones(D)
+    compute = attentions.spec("anchor").backend(backend).compute
+
+    def dense(k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        a, back = (assignment(k, x)[..., 1:] for x in (core.anchors, core.scatter))
+        return back @ ((a.transpose(-2, -1) @ v) / a.sum(dim=-2).unsqueeze(-1))
+
+    found, expected = (
+        used(core, given, lambda k, v: compute(k, v, core.anchors, core.scatter)),
+        used(core, given, dense),
+    )
+    assert (found["anchors"][0] == 0).all()
+    assert expected["scatter"][0].abs().max() > 1e-3  # tokens do choose it
+    for name, right in expected.items():
+        torch.testing.assert_close(found[name], right, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("gap", [30.0, 60.0, 80.0])
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_degree_of_almost_nothing_leaves_gradients_as_they_are_in_float64(gap: float, causal: bool) -> None:
+    """The square of its inverse is beyond float32 from 1e-19 on."""
+    core, given = near(gap)
+    found = used(core, given, lambda k, v: reference(k, v, core.anchors, causal=causal))
+    exact = core.double(), {name: tensor.double() for name, tensor in given.items()}
+    right = used(*exact, lambda k, v: reference(k, v, core.anchors, causal=causal))
+    for name, expected in right.items():
+        torch.testing.assert_close(found[name].double(), expected, rtol=1e-3, atol=1e-4)
+
+
 def test_one_anchor_averages_all_tokens(tensors: Any) -> None:
     k, v, anchors = tensors
     torch.testing.assert_close(reference(k, v, anchors[:1]), v.mean(dim=-2, keepdim=True).expand_as(v))

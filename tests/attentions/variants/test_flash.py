@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import attentions
-from attentions import shipped
+from attentions import fused, shipped
 from attentions.variants import flash
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -133,9 +133,9 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         return on_the_cpu(compute, device, dtype, backward=work.phase != "forward")
 
     monkeypatch.setattr(importlib.util, "find_spec", find)
-    monkeypatch.setattr(flash, "_functions", {})
-    monkeypatch.setattr(flash, "trial", on_the_cpu)
-    monkeypatch.setattr(flash, "cannot", case_on_the_cpu)
+    monkeypatch.setattr(fused, "_functions", {})
+    monkeypatch.setattr(fused, "trial", on_the_cpu)
+    monkeypatch.setattr(fused, "cannot", case_on_the_cpu)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     return install
 
@@ -182,7 +182,7 @@ def test_packages_are_called_in_their_layout(returns_tuple: bool, installed: Cal
 
     installed("flash_attn", flash_attn_func)
     q, k, v = (torch.randn(2, 3, 5, 8)[..., ::2] for _ in range(3))
-    torch.testing.assert_close(flash.packaged(q, k, v, name="fa2"), flash.reference(q, k, v))
+    torch.testing.assert_close(fused.packaged(q, k, v, name="fa2"), flash.reference(q, k, v))
     assert shapes == [(2, 5, 3, 4)]
 
 
@@ -199,7 +199,7 @@ def test_packages_are_asked_for_causal_and_grouped_heads_as_they_take_them(insta
     for causal in (False, True):
         asked = {"causal": True} if causal else {}
         expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=True)
-        torch.testing.assert_close(flash.packaged(q, k, v, name="fa2", **asked), expected)
+        torch.testing.assert_close(fused.packaged(q, k, v, name="fa2", **asked), expected)
     assert given == [(2, {}), (2, {"causal": True})]
 
 
@@ -207,7 +207,7 @@ def test_a_package_is_part_of_one_graph(installed: Callable[..., None]) -> None:
     """Found and imported before, by the trial; torch.compile traces neither."""
     installed("flash_attn", lambda q, k, v: 2 * v)
     q = torch.randn(1, 1, 4, 8)
-    call = partial(flash.packaged, name="fa2")
+    call = partial(fused.packaged, name="fa2")
     torch.testing.assert_close(call(q, q, q), 2 * q)
     torch.testing.assert_close(torch.compile(call, backend="eager", fullgraph=True)(q, q, q), 2 * q)
 
@@ -221,7 +221,7 @@ def test_cudnn_is_not_asked_for_what_pytorch_refuses(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    monkeypatch.setattr(flash, "cannot", lambda *case: None)
+    monkeypatch.setattr(fused, "cannot", lambda *case: None)
     assert reason(1, "forward", 92600) == "takes at least 2 tokens, not 1"
     assert "64 modulo 128" in str(reason(192, "train", 91900))
     assert reason(192, "forward", 91900) is None
@@ -232,4 +232,4 @@ def test_cudnn_is_not_asked_for_what_pytorch_refuses(monkeypatch: pytest.MonkeyP
 def test_an_sdpa_kernel_is_never_replaced() -> None:
     q = torch.randn(1, 1, 8, 8)
     with pytest.raises(RuntimeError, match=r"No (viable|available)"):
-        flash.sdpa(q, q, q, kernel="CUDNN_ATTENTION")
+        fused.sdpa(q, q, q, kernel="CUDNN_ATTENTION")

@@ -106,6 +106,20 @@ def test_deterministic_figures_step_at_every_change(tmp_path: Path) -> None:
     assert "every change is one" in repr(history("anchor", tmp_path, metric="flops"))
 
 
+def test_an_option_at_its_default_is_found_in_cases_that_leave_it_out(
+    tmp_path: Path, catalogue: dict[str, dict]
+) -> None:
+    write(tmp_path / "a", 1, 1.0)
+    write(tmp_path / "b", 1, 2.0, options="init=paper")
+    for asked, values in (("init=sharp", [1.0]), ("init=paper", [2.0]), ("scale=1", [1.0, 2.0]), ("nope=1", None)):
+        if values is None:
+            with pytest.raises(NothingToCompare):
+                history(f"anchor {asked}", tmp_path)
+            continue
+        found = history(f"anchor {asked}", tmp_path).lines
+        assert sorted(point.value for line in found for point in line.points) == values
+
+
 def test_machines_and_cases_are_lines_of_their_own(tmp_path: Path) -> None:
     write(tmp_path / "a", 1, 1.0)
     write(tmp_path / "b", 2, 1.0, machine="there")

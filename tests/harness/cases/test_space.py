@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from harness.cases.axes import EXAMPLES, LARGEST, MOST_VALUES
 from harness.cases.space import MOST_CASES, Sweep, expand, read_toml, sizes
+from harness.door.measure import over_file
 from harness.errors import UsageError
 from harness.store.record import DTYPES, PHASES, SCOPES, UNITS
+from harness.sweep.conduct import stored_sweep
 from harness.vision.models import ARCHITECTURES, PATCH
 
 
@@ -340,6 +342,10 @@ def test_core_and_model_in_one_sweep_have_each_their_own_sizes() -> None:
             "--n 1024 means nothing in scope model; give --model and --resolution instead",
         ),
         ({"scope": "model", "head_dim": 32}, "--head-dim 32 means nothing in scope model"),
+        ({"scope": "model", "n": "4k"}, "--n 4096 means nothing in scope model; give --model and --resolution instead"),
+        ({"scope": "model", "heads": 6}, "--heads 6 means nothing in scope model"),
+        ({"resolution": 224}, "--resolution 224 means nothing in scope core; add --scope model"),
+        ({"model": "anchorformer_tiny"}, "--model anchorformer_tiny means nothing in scope core"),
         ({"resolution": 448}, "--resolution 448 means nothing in scope core; add --scope model"),
         ({"model": "anchorformer_base", "scope": "layer"}, "--model anchorformer_base means nothing in scope layer"),
         ({"scope": "model", "causal": True}, "--causal means nothing in scope model: a model has its own attention"),
@@ -349,6 +355,22 @@ def test_core_and_model_in_one_sweep_have_each_their_own_sizes() -> None:
 def test_an_axis_that_no_scope_has_is_answered(given: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         expand(Sweep.parse(given), CATALOGUE, device="cpu")
+
+
+def test_what_a_run_wrote_down_and_nobody_gave_is_not_refused(tmp_path: Path) -> None:
+    """Its sweep.toml holds every axis; with another scope on top of the file, its defaults do not count as given."""
+    path = tmp_path / "sweep.toml"
+    for keys, over in (({"scope": "model", "attention": "full"}, {}), ({"attention": "full"}, {"scope": "model"})):
+        path.write_text(Sweep.parse(keys).to_toml(), encoding="utf-8")
+        assert cases_of(over_file(path, over)) == [
+            ("full", "model", 3, 198, None, "model=anchorformer_tiny;resolution=224")
+        ]
+        assert expand(stored_sweep(tmp_path), CATALOGUE, device="cpu")[0]
+    with pytest.raises(UsageError, match="--n 4096 means nothing in scope model"):
+        expand(Sweep.parse(over_file(path, {"scope": "model", "n": 4096})), CATALOGUE, device="cpu")
+    path.write_text('scope = "model"\nn = 2048\n', encoding="utf-8")
+    with pytest.raises(UsageError, match="--n 2048 means nothing in scope model"):
+        expand(Sweep.parse(over_file(path, {})), CATALOGUE, device="cpu")
 
 
 def test_the_examples_of_a_rule_are_valid() -> None:

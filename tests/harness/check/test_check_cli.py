@@ -172,6 +172,8 @@ def test_only_documents_changed_and_nothing_is_measured(repository, clock, capsy
         (["--update", "b.csv", "--quick"], 2, "leave --quick out"),
         (["--against", "HEAD", "--pairs", "7"], 2, "even number"),
         (["--against", "HEAD", "--pairs", "6"], 2, "at least 8"),
+        (["--against", "HEAD", "--pairs", "0"], 2, "at least 8"),
+        (["--against", "HEAD", "--quick", "--pairs", "0"], 2, "times nothing"),
         (["--against", "HEAD", "--quick", "--thorough"], 2, "times nothing"),
         (["--against", "HEAD", "--seconds", "0"], 2, "above 0"),
         (["--against", "HEAD", "--metrics", "flops"], 2, "decides itself"),

@@ -406,6 +406,7 @@ def test_show_as_csv_with_intervals(harness: Any, run: Path) -> None:
         (["--json", "--csv"], 2, "--json and --csv cannot both be given"),
         (["--format", "word"], 2, "unknown format 'word'; valid: text, markdown, latex, csv, json"),
         (["--format", "latex", "--csv"], 2, "--format latex and --csv cannot both be given"),
+        (["--format", "text", "--json"], 2, "--format text and --json cannot both be given"),
         (["--machine", "x"], 2, "unknown machine in this run 'x'; valid: EPYC-2c-3f9a1c"),
         (["--attention", "xformers", "--metric", "peak_memory", "--n", "64", "--json"], 0, ""),
         (["--attention", "anchor:reference"], 2, "unknown attention in this run 'anchor:reference'"),

@@ -54,6 +54,20 @@ def test_it_reads_every_run_under_results_and_measures_nothing(harness: Any, res
     assert [path.name for path in results.iterdir()] == ["a"]
 
 
+def test_the_default_of_an_option_finds_the_rows_that_leave_it_out(harness: Any, results: Path) -> None:
+    """What a row's case is called by leaves a default out, however it was asked for."""
+    words = ("--n", "1024", *LINE, "--attention", "anchor", "--json")
+    ms = {}
+    for given in ("anchor.init=sharp", "anchor.scale=1", "anchor.bias=no", "anchor.init=paper"):
+        code, out, err = harness(*words, "--set", given)
+        assert (code, err) == (0, "")
+        (answer,) = json.loads(out)["answers"]
+        ms[given] = [one["latency_ms"] for one in answer["ranking"]]
+    assert ms["anchor.init=sharp"] == [1.024]
+    assert ms["anchor.init=paper"] == [0.5]
+    assert ms["anchor.scale=1"] == ms["anchor.bias=no"] == [0.5, 1.024]
+
+
 def test_nothing_within_the_limits_is_exit_4_and_names_the_nearest(harness: Any, results: Path) -> None:
     code, out, _ = harness("--n", "4096", *LINE, "--budget-ms", "1")
     assert code == 4

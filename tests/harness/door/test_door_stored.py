@@ -10,7 +10,7 @@ from stored import Told, stored
 
 import harness
 from harness import cli
-from harness.door.stored import Only
+from harness.door.choosing import Only
 from harness.errors import NothingToCompare
 from harness.store.runs import StoreError
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ class Lamp:
 class Light(engine.Station):
     """Pickled by value, since it is of no module that the nodes know."""
 
-    def __init__(self, plugins: Sequence[tuple[str, bytes]], device: str) -> None:
+    def __init__(self, plugins: Sequence[tuple[str, Mapping[str, bytes]]], device: str) -> None:
         self._paths, self._place = {}, Place(Lamp())
 
 

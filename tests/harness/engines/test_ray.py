@@ -153,6 +153,13 @@ def test_a_place_is_told_of_once_and_again_when_it_was_lost_but_not_for_ever(mon
     assert [seat.name for seat in cluster.arrivals()] == ["node 000001"]
 
 
+def _held(path: Path) -> list[str]:
+    """What a plugin holds: of a package each file by its name in it."""
+    if path.is_file():
+        return [path.read_text()]
+    return [f"{file.relative_to(path)}={file.read_text()}" for file in sorted(path.rglob("*")) if file.is_file()]
+
+
 class Refusing:
     """An engine that does not like the plugin."""
 
@@ -160,15 +167,26 @@ class Refusing:
         self.plugins = plugins
 
     def open(self) -> dict[str, Any]:
-        texts = [f"{path}: {Path(path).read_text()}" for path in self.plugins]
+        texts = [f"{path}: {' '.join(map(str, _held(Path(path))))}" for path in self.plugins]
         raise UsageError("; ".join(f"plugin {text}" for text in texts))
 
 
-def test_plugins_reach_the_node_and_are_called_as_the_user_did(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plugins_reach_the_node_and_are_called_as_the_user_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of one name, and a package with its folders; what is no Python, or Python's own cache, stays here."""
     monkeypatch.setattr(station.local, "Engine", Refusing)
     monkeypatch.setattr(station, "_undo_threads", lambda: None)
-    there = station.Station([("mine/same.py", b"one"), ("yours/same.py", b"two")], "cpu")
-    assert there.open() == ("usage", "plugin mine/same.py: one; plugin yours/same.py: two")
+    monkeypatch.chdir(tmp_path)
+    there = {"mine/same.py": "one", "yours/same.py": "two", "nets/__init__.py": "three", "nets/deep/core.py": "four"}
+    for name, text in {**there, "nets/notes.txt": "five", "nets/__pycache__/core.pyc": "six"}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    given = [(path, engine._read(path)) for path in ("mine/same.py", "yours/same.py", "nets/")]
+    assert station.Station(given, "cpu").open() == (
+        "usage",
+        "plugin mine/same.py: one; plugin yours/same.py: two; plugin nets/: __init__.py=three deep/core.py=four",
+    )  # fmt: skip
+    with pytest.raises(UsageError, match=r"plugin nets/none.py: no such file or directory"):
+        engine._read("nets/none.py")
 
 
 @pytest.mark.parametrize(("of_node", "left"), [({}, "None"), ({"OMP_NUM_THREADS": "2"}, "5")])
@@ -376,15 +394,20 @@ def test_workers_and_drivers_that_are_killed_lose_no_case(cluster: Cluster, driv
 
 @pytest.mark.slow
 def test_a_real_sweep_has_the_rows_and_the_machine_of_a_local_one(cluster: Cluster, tmp_path: Path) -> None:
-    before = environment.commit()
+    before, package = environment.commit(), tmp_path / "packaged"
+    package.mkdir()
+    (package / "__init__.py").write_text("from .core import packed\n")
+    (package / "core.py").write_text(
+        "import torch\n\ndef packed(q, k, v):\n    return torch.nn.functional.scaled_dot_product_attention(q, k, v)\n"
+    )
     done = command(
-        cluster, "run", "--plugin", VARIANTS, "--attention", "right,segfault", "--n", "64", "--heads", "2",
-        "--head-dim", "16", "--metrics", "latency,flops,roofline_fraction", "--budget", "0.05", "--patience", "0",
-        "--engine", "ray",
-        "--address", cluster.address, "--json", "--out", tmp_path / "run",
+        cluster, "run", "--plugin", VARIANTS, "--plugin", package, "--attention", "right,segfault,packed",
+        "--n", "64", "--heads", "2", "--head-dim", "16", "--metrics", "latency,flops,roofline_fraction",
+        "--budget", "0.05", "--patience", "0", "--engine", "ray", "--address", cluster.address,
+        "--json", "--out", tmp_path / "run",
     )  # fmt: skip
     document = json.loads(done)
-    assert document["statuses"] == {"ok": 1, "error": 1}
+    assert document["statuses"] == {"ok": 2, "error": 1}
     failed = next(row for row in document["rows"] if row["status"] == "error")
     assert failed["note"].startswith("the worker was ended by SIGSEGV")
     here = json.loads(command(cluster, "env", "--json", "--device", "cpu"))

@@ -188,7 +188,8 @@ def test_a_worker_that_died_in_between_is_replaced_unnoticed(engine: Engine) -> 
     engine.canary()
     assert engine._process is not None
     engine._process.kill()
-    engine._process.wait()
+    while not engine._process.has_ended:
+        time.sleep(0.01)
     before = engine.restarts
     assert measure(engine, "right", "kernels").status == "ok"
     assert engine.restarts == before + 1

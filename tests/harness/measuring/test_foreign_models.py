@@ -22,7 +22,7 @@ from harness.measuring.metrics import Settings
 from harness.measuring.metrics.error import WrongResult
 from harness.measuring.subject import Subject
 from harness.store.record import Case, Reading
-from harness.vision import models
+from harness.vision import foreign, models
 
 NETS = """
 import torch
@@ -282,6 +282,16 @@ def test_a_checkpoint_is_loaded_and_resampled(tmp_path: Path) -> None:
     other = Subject(resolved("as-is", f"{options}48", b=1)).module.model
     assert other.pos_embed.shape[1] == 10  # type: ignore[union-attr]
     torch.testing.assert_close(other.head.weight, kept.head.weight)  # type: ignore[union-attr]
+
+
+def test_a_model_is_not_called_to_find_out_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many tokens its attention sees was found as the case was resolved."""
+    of = resolved("linformer", "model=nets:tiny;resolution=32", m=4)
+    called: list[object] = []
+    monkeypatch.setattr(foreign, "_called", lambda *given: called.append(given))
+    built = foreign.build(foreign.Asked.of(of, "linformer", {}))
+    assert called == []
+    assert {p.shape[-1] for name, p in built.named_parameters() if "projection" in name} >= {16}
 
 
 def test_the_axes_of_a_sweep(catalogue: dict[str, dict]) -> None:

@@ -140,6 +140,7 @@ def test_without_timm_a_model_is_unavailable_and_says_what_to_install(monkeypatc
         (["--model", "anchorformer_tinny"], "unknown model 'anchorformer_tinny'; did you mean 'anchorformer_tiny'?"),
         (["--resolution", "225"], "resolution: 225 is no multiple of the 16 pixels of a patch"),
         (["--n", "512"], "--n 512 means nothing in scope model; give --model and --resolution instead"),
+        (["--n", "4096"], "--n 4096 means nothing in scope model; give --model and --resolution instead"),
     ],
 )
 def test_the_command_line_answers_what_is_no_model(

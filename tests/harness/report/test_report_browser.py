@@ -328,6 +328,33 @@ def test_failures_lie_where_the_worst_values_do(report: Opened) -> None:
     assert max(report.page.locator("#plot-speedup").evaluate(places)) < 0.5
 
 
+def test_another_backend_is_marked_in_charts_and_tables(
+    open_page: Callable[..., Opened], write: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Hollow with the figures' caption, told on hover, and `*` in the map and the rows."""
+    backends = {256: "reference", 1024: "reference", 16384: "chunked"}
+    told = [Told("anchor", n=n, m=64, ms=n / 1e3, backend=backend) for n, backend in backends.items()]
+    opened = open_page(
+        write(stored(tmp_path / "switched", [*told, *(Told("flash", n=n, ms=n / 1e2) for n in backends)]))
+    )
+    plot = opened.page.locator("#plot-latency")
+    traces = dict(plot.evaluate("one => one.data.map(trace => [trace.name, trace])"))
+    assert traces["anchor m=64"]["marker"]["symbol"] == ["diamond", "diamond", "diamond-open"]
+    assert "-open" not in traces["flash"]["marker"]["symbol"]
+    hover = traces["anchor m=64"]["hovertext"]
+    assert [text.partition("; ")[2] for text in hover] == ["", "", "by another backend: chunked, else by reference"]
+    note = "Hollow marks: another backend (anchor m=64: chunked at n=16k)."
+    for name in ("latency", "speedup", "peak_memory"):
+        assert note in opened.page.locator(f"#chart-{name} .caption").inner_text()
+    words = [text for row in opened.page.locator("#plot-map").evaluate("one => one.data[0].text") for text in row]
+    assert [text.endswith(" *") for text in words] == [False, False, True]
+    opened.page.get_by_label("Filter the rows").fill("note:chunked metric=latency")
+    opened.page.wait_for_selector(".count:text-is('1 of 12 rows')")
+    assert opened.column("value") == ["16.384 *"]
+    assert opened.column("note") == ["by another backend: chunked, else by reference"]
+    assert opened.complaints == []
+
+
 def test_a_narrow_span_has_ticks(open_page: Callable[..., Opened], write: Callable[..., Path], tmp_path: Path) -> None:
     told = [Told("flash", n=64, memory=0.24), Told("anchor", n=64, m=16, ms=0.9, memory=0.19)]
     opened = open_page(write(stored(tmp_path / "narrow", told)))

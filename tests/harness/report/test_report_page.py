@@ -17,9 +17,11 @@ import pytest
 from stored import KINDS, Told, stored
 
 from harness import report
+from harness.cases.space import Sweep
 from harness.cli import main
 from harness.errors import Failure
 from harness.figures import Run
+from harness.report.facts import sweep_command
 
 VOID = {"meta", "br", "img", "link", "input"}
 
@@ -113,6 +115,15 @@ def test_the_answer_and_the_facts_are_there_without_a_script(page_file: Path, ru
     assert "harness run --n 64,1024,4096,65536 --m 16,64 --phase forward,train" in text
     assert "git checkout 904f979ab01c" in text
     assert f"{len(run.frame)} of {run.frame['case_id'].nunique()} cases" in text
+
+
+def test_the_command_of_a_model_by_tokens_says_how_many(tmp_path: Path) -> None:
+    """4096 is the usual n, and without it the model would be asked for at a resolution."""
+    run = stored(tmp_path / "r", [Told("flash", n=4096)])
+    asked = {"scope": "model", "model": "hf:gpt2", "attention": "flash", "n": 4096}
+    (run.folder / "sweep.toml").write_text(Sweep.parse(asked).to_toml(), encoding="utf-8")
+    command = "harness run --attention flash --n 4096 --m 30 --scope model --model hf:gpt2"
+    assert sweep_command(run) == command
 
 
 def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:

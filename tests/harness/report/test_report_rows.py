@@ -11,6 +11,8 @@ from stored import KINDS, Told, stored
 from harness.answers.candidates import Stock
 from harness.answers.recommend import Wish, recommend
 from harness.figures import Run
+from harness.figures._lines import switches
+from harness.figures._style import lines_of
 from harness.figures.roofline import points
 from harness.figures.speedup import ratios
 from harness.report.accuracies import of_runs
@@ -141,6 +143,30 @@ def test_looks_are_the_figures_and_can_be_seen_on_a_dark_page(run: Run) -> None:
     assert all(_contrast(to_rgb(look["dark"])) >= CONTRAST for look in looks.values())
     assert size_looks(run.frame)["64"]["dash"] == "solid"
     assert all(part.endswith("px") for part in size_looks(run.frame)["16"]["dash"].split(","))
+
+
+def test_a_point_by_another_backend_than_most_of_its_line_says_so(tmp_path: Path) -> None:
+    """The same points as the figures draw hollow: within a metric, variant, m and setting, failures aside."""
+    chosen = {256: "reference", 1024: "reference", 4096: "chunked", 16384: "chunked", 65536: "reference"}
+    told = [
+        *(Told("anchor", n=n, m=64, ms=n / 1e3, backend=backend) for n, backend in chosen.items()),
+        *(Told("anchor", n=n, m=16, ms=n / 1e3, backend="reference") for n in (256, 1024)),
+        Told("anchor", n=4096, m=16, status="oom", backend="chunked"),
+        *(Told("flash", n=n, ms=n / 1e2, backend="torch") for n in chosen),
+    ]  # fmt: skip
+    run = stored(tmp_path / "r", told)
+    frame = gather([run]).frame
+    switched = frame[frame["switched"] != ""]
+    assert set(switched["metric"]) == {"latency", "peak_memory"}
+    assert {(a, n, m) for a, n, m in zip(switched["attention"], switched["n"], switched["m"], strict=True)} == {
+        ("anchor", 4096, 64), ("anchor", 16384, 64)
+    }  # fmt: skip
+    assert set(switched["switched"]) == {"by another backend: chunked, else by reference"}
+    latency = metric_rows(run.frame, "latency")
+    for _, _, m, line in lines_of(latency):
+        drawn = set(line.loc[switches(line), "n"])
+        own = switched[(switched["metric"] == "latency") & (switched["m"] == m)] if m else switched[:0]
+        assert drawn == set(own["n"])
 
 
 def test_a_run_in_which_everything_failed_has_settings_and_no_answers(tmp_path: Path) -> None:

@@ -20,9 +20,11 @@ from harness.store.record import (
     UNITS,
     Case,
     Reading,
+    alike,
     canonical_options,
     cell,
     parse_options,
+    stated,
 )
 
 
@@ -38,6 +40,26 @@ def test_every_field_tells_cases_apart(field: str) -> None:
     old = getattr(making.CASE, field)
     changed = making.case(**{field: old + 1 if isinstance(old, int) else 8 if field == "m" else f"{old}x"})
     assert changed.case_id != making.CASE.case_id
+
+
+def test_an_option_at_its_default_is_not_stated() -> None:
+    usual = {"init": "sharp", "scale": "1.0", "bias": "False", "local": "0"}
+    assert stated({"init": "sharp", "scale": "1", "bias": "false", "local": "0"}, usual) == {}
+    told = {"init": "paper", "scale": "2", "bias": "true", "local": "3", "other": "sharp"}
+    assert stated(told, usual) == told
+    assert stated(told, {}) == told
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("1", "1.0", True), ("1e0", "1", True), ("True", "true", True), ("yes", "true", True), ("0", "False", True),
+        ("1", "false", False), ("sharp", "sharp", True), ("sharp", "Sharp", False), ("nan", "nan", True),
+        ("maybe", "true", False), ("true", "maybe", False), ("2", "1", False), ("", "0", False),
+    ],
+)  # fmt: skip
+def test_texts_of_one_value(one: str, other: str, same: bool) -> None:
+    assert alike(one, other) == alike(other, one) == same
 
 
 def test_a_case_reads_as_it_is_asked_for() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -15,11 +16,13 @@ import pytest
 
 from harness.cases.catalogue import Resolution, resolve
 from harness.cases.space import Sweep
+from harness.machine.quiet import Moment
+from harness.machine.shown import Shown
 from harness.store.record import Case
 from harness.store.runs import read, read_environment
 from harness.sweep import conduct
 from harness.sweep.duration import START_S, Duration
-from harness.sweep.plan import Plan, estimate, render
+from harness.sweep.plan import Plan, Speed, estimate, render
 
 CEILINGS = {"copy_gb_per_s": 10.0, "matmul_tflops": {"float32": 0.1}}
 
@@ -41,7 +44,7 @@ def planned(
     sweep: Sweep, resolutions: list[Resolution], *, device: str = "cpu", free: int = 10**9, warnings: Sequence[str] = ()
 ) -> Plan:
     return estimate(
-        sweep, resolutions, device=device, free=free, ceilings=CEILINGS, exact={"full"}, warnings=warnings
+        sweep, resolutions, device=device, free=free, speed=Speed(ceilings=CEILINGS), exact={"full"}, warnings=warnings
     )  # fmt: skip
 
 
@@ -140,6 +143,64 @@ def test_a_reason_that_many_cases_share_is_told_once(capsys: pytest.CaptureFixtu
     absent = [Resolution(case=making.case(n=n, backend=""), status="unavailable", note="no GPU") for n in (64, 128)]
     render(planned(Sweep(), absent), as_json=False)
     assert capsys.readouterr().out.count("no GPU") == 1
+
+
+class Busy:
+    """An engine whose canary takes `slower` times what it has shown, and whose ceilings are as much too low."""
+
+    def __init__(self, slower: float) -> None:
+        self.slower = slower
+
+    def canary(self) -> float:
+        return 4.0 * self.slower
+
+    def moment(self) -> Moment:
+        return Moment(seconds=time.monotonic())
+
+    def ceilings(self, dtypes: Sequence[str]) -> dict[str, Any]:
+        return {"copy_gb_per_s": 10.0 / self.slower, "matmul_tflops": dict.fromkeys(dtypes, 0.1 / self.slower)}
+
+
+@pytest.mark.parametrize("slower", [1.0, 50.0])
+def test_a_busy_machine_is_told_and_its_speed_is_not_taken_for_its_own(
+    slower: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A plan said 40 hours: its ceilings had been measured beside other work."""
+    session = {"machine": "here", "device": "cpu", "environment": {"torch": {"threads": 2}}}
+    Shown.open("here", "cpu").tell(4.0)
+    speed = Speed.of(Busy(slower), session, ["float32"], patience_s=0)
+    assert speed.factor == pytest.approx(slower)
+    assert speed.ceilings["matmul_tflops"] == pytest.approx({"float32": 0.1})
+    assert speed.ceilings["copy_gb_per_s"] == pytest.approx(10.0)
+    cases = RESOLUTIONS[:1]
+    found = estimate(Sweep(), cases, device="cpu", free=10**9, speed=speed, exact={"full"}, warnings=[])
+    quiet = planned(Sweep(), cases)
+    assert found.seconds == pytest.approx(quiet.seconds)
+    render(found, as_json=False)
+    out, err = capsys.readouterr()
+    if slower == 1.0:
+        assert (err, out.splitlines()[-1].endswith(" min")) == ("", True)
+        return
+    assert "warning: the machine was busy as its speed was measured (the canary took 50× its best" in err
+    assert "50 times as many if it stays so" in err
+    most = START_S["cpu"] + slower * (quiet.seconds - START_S["cpu"])
+    assert found.most_seconds == pytest.approx(most)
+    assert out.splitlines()[-1].endswith(" min, as busy as it is")
+
+
+def test_what_the_doctor_finds_wrong_is_told_before_the_cases() -> None:
+    asked: list[float] = []
+
+    class Ill:
+        def examine(self, seconds: float) -> str:
+            asked.append(seconds)
+            return "other work: 0.97 cores busy"
+
+    engine: Any = Ill()
+    told = conduct.examined(engine, Sweep(), RESOLUTIONS)
+    assert (told, asked) == (["this machine is not fit to measure on now: other work: 0.97 cores busy"], [2.0])
+    assert conduct.examined(engine, Sweep(), RESOLUTIONS[3:4]) == []  # nothing would be measured
+    assert asked == [2.0]
 
 
 def test_json_is_one_document(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:

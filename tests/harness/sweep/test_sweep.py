@@ -19,6 +19,7 @@ from harness.errors import Failure, UsageError
 from harness.machine.quiet import Moment
 from harness.measuring.metrics import Settings
 from harness.store import runs as store
+from harness.store.ceilings import of_row
 from harness.store.record import Case, Reading
 from harness.store.runs import StoreError, StoreFull
 from harness.sweep import conduct as sweep
@@ -212,6 +213,41 @@ def test_an_interrupted_run_is_finished_by_resuming(tmp_path: Path, error: BaseE
     assert not last.measured
 
 
+class Elsewhere(Script):
+    """Another machine, four times as fast."""
+
+    def open(self) -> dict[str, Any]:
+        return super().open() | {"machine": "there"}
+
+    def ceilings(self, dtypes: Sequence[str]) -> dict[str, Any]:
+        return {"copy_gb_per_s": 40.0, "matmul_tflops": dict.fromkeys(dtypes, 0.4)}
+
+
+def test_each_session_keeps_its_ceilings_and_rows_are_read_against_their_own(tmp_path: Path) -> None:
+    """Begun here, interrupted, finished there; from the first case on, so that a kill loses none."""
+    folder = tmp_path / "run"
+    seen: list[Any] = []
+
+    def interrupted(case: Case) -> Outcome:
+        seen.append(environment(folder)["sessions"])
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return well(case)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, Script(interrupted))
+    here, there = ({"cpu": {"copy_gb_per_s": copy, "matmul_tflops": {"float32": copy / 100}}} for copy in (10.0, 40.0))
+    assert [one["ceilings"] for one in seen[1]] == [{"here": here}]
+    run(folder, Elsewhere(), resume=True)
+    document = environment(folder)
+    assert [session["ceilings"] for session in document["sessions"]] == [{"here": here}, {"there": there}]
+    assert (document["machine"], document["ceilings"]) == ("there", there)
+    frame: Any = store.read(folder)
+    assert {(row.machine, of_row(document, row)) for row in frame.itertuples()} == {
+        ("here", (10.0, 0.1)), ("there", (40.0, 0.4))
+    }  # fmt: skip
+
+
 def test_failures_are_not_tried_again(tmp_path: Path) -> None:
     def fails(case: Case) -> Outcome:
         return Outcome(readings=[Reading(metric="latency", status="timeout", note="slow")])
@@ -359,6 +395,16 @@ def test_a_resumed_run_keeps_its_axes(given: dict[str, Any], message: str) -> No
     with pytest.raises(UsageError) as caught:
         sweep.check_same_sweep(WANTED, given)
     assert message in str(caught.value)
+
+
+def test_an_option_at_its_default_does_not_differ_from_one_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {"attentions": {"one": {"options": {"init": {"default": "sharp"}, "on": {"default": False}}}}}
+    monkeypatch.setattr(sweep, "cached", lambda plugins, compute: known)
+    sweep.check_same_sweep(WANTED, {"set": {"one.init": "sharp", "one.on": "no"}})
+    begun = WANTED.model_copy(update={"set": {"one.init": ("sharp",)}})
+    sweep.check_same_sweep(begun, {"set": {}})
+    with pytest.raises(UsageError, match=r"--set one\.init=paper differs from the run being resumed, which has none"):
+        sweep.check_same_sweep(begun, {"set": {"one.init": "paper"}})
 
 
 def test_a_resumed_run_may_take_more_time_and_the_same_axes() -> None:

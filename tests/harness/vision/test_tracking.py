@@ -1,7 +1,14 @@
-"""Trackers of trainings: TensorBoard gets what metrics.csv gets, step by step; what is not here says how to get it."""
+"""Trackers of trainings: each gets what metrics.csv gets, step by step; what is not here says how to get it.
+
+wandb and mlflow are no dependencies: a stand-in that writes down what accelerate's own trackers call takes their place.
+"""
 
 from __future__ import annotations
 
+import importlib
+import sys
+import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +58,95 @@ def test_a_resumed_training_goes_on_in_the_same_curves(tmp_path: Path) -> None:
     shown, held = scalars(tmp_path / "run"), curves(tmp_path / "run")
     assert sorted(shown["train/loss"]) == sorted(held["train/loss"]) == [1, 2, 3, 4, 5, 6]
     assert shown["train/loss"] == pytest.approx(held["train/loss"], rel=1e-6)
+
+
+STAND_INS = {
+    "wandb": """
+        calls = []
+        class _Config:
+            def update(self, values, allow_val_change):
+                calls.append(("settings", None, values))
+        class _Run:
+            def log(self, values, step):
+                calls.append(("log", step, values))
+            def finish(self):
+                calls.append(("end", None, {}))
+        config = _Config()
+        def init(**where):
+            calls.append(("begin", None, where))
+            return _Run()
+    """,
+    "mlflow": """
+        from types import SimpleNamespace
+        calls = []
+        utils = SimpleNamespace(validation=SimpleNamespace(MAX_PARAM_VAL_LENGTH=500, MAX_PARAMS_TAGS_PER_BATCH=100))
+        def set_tracking_uri(uri):
+            calls.append(("place", None, {"uri": uri}))
+        def search_experiments(filter_string):
+            return []
+        def create_experiment(name, artifact_location, tags):
+            calls.append(("begin", None, {"project": name, "artifacts": artifact_location}))
+            return "1"
+        def start_run(run_id, experiment_id, run_name, nested, tags, description):
+            calls.append(("run", None, {"name": run_name}))
+        def log_params(values):
+            calls.append(("settings", None, values))
+        def log_metrics(values, step):
+            calls.append(("log", step, values))
+        def end_run():
+            calls.append(("end", None, {}))
+    """,
+}
+
+
+@pytest.fixture(params=STAND_INS)
+def stand_in(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The name of a tracker whose package writes down its calls."""
+    name = request.param
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / f"{name}.py").write_text(textwrap.dedent(STAND_INS[name]))
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    yield name
+    sys.modules.pop(name, None)
+
+
+def test_the_other_trackers_get_what_metrics_csv_holds_and_the_settings_once(stand_in: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    given: dict[str, Any] = {"listener": Silent(), "device": "cpu", "track": stand_in}
+    train(plan(recipe={"log": 1}), run, until=3, **given)
+    calls = importlib.import_module(stand_in).calls
+    before = list(calls)
+    calls.clear()
+    train(plan(recipe={"log": 1}), run, resume=True, **given)
+    for told in (before, calls):
+        assert told[-1][0] == "end"
+        assert all(type(value) is float for what, _, values in told if what == "log" for value in values.values())
+    (settings,) = [values for what, _, values in before if what == "settings"]
+    assert settings["recipe.log"] == 1
+    assert settings["task"] == "classification"
+    assert not any(what == "settings" for what, _, _ in calls)  # a resumed run's are the ones it has
+    shown: dict[str, dict[int, float]] = {}
+    for what, step, values in [*before, *calls]:
+        for name, value in values.items() if what == "log" else ():
+            shown.setdefault(name, {})[step] = value
+    assert shown == curves(run)
+
+
+def test_the_other_trackers_are_told_where_and_under_which_name(stand_in: str, tmp_path: Path) -> None:
+    """Weights & Biases' files and all of MLflow's stand in the run, unless MLFLOW_TRACKING_URI names a server."""
+    train(plan(), tmp_path / "run", listener=Silent(), device="cpu", track=stand_in)
+    calls = importlib.import_module(stand_in).calls
+    place = tmp_path / "run" / tracking.FOLDER
+    if stand_in == "wandb":
+        assert calls[0] == ("begin", None, {"project": tracking.PROJECT, "name": "run", "dir": str(place)})
+        return
+    where = place / "mlflow"
+    assert calls[:3] == [
+        ("place", None, {"uri": f"sqlite:///{where / 'mlflow.db'}"}),
+        ("begin", None, {"project": tracking.PROJECT, "artifacts": where.as_uri()}), ("run", None, {"name": "run"}),
+    ]  # fmt: skip
 
 
 def test_without_a_tracker_there_is_no_folder(tmp_path: Path) -> None:

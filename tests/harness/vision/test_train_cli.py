@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 from tiny_training import SETTINGS, folders
 
+from attentions import registry
 from harness import figures
+from harness.cases.plugins import digests
 from harness.cli import main
 from harness.report import accuracies
 from harness.store import runs as store
@@ -71,6 +73,87 @@ def test_eval_puts_cost_beside_accuracy(run: Path, tmp_path: Path, capsys: pytes
     assert len(store.read_samples(tmp_path / "e")) == rows.loc["latency", "samples"]
     assert main([*words, "--device", "cpu", "--resume", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["rows"]) == len(rows)  # nothing was judged twice
+
+
+def test_an_option_at_its_default_names_the_same_case(tmp_path: Path) -> None:
+    data, ids = folders(tmp_path / "data"), []
+    for name, given in (("out", []), ("in", ["--set", "anchor.init=sharp", "--set", "anchor.scale=1"])):
+        assert main([*TRAIN, *SHORT, "--data", str(data), *given, "--out", str(tmp_path / name)]) == 0
+        frame = store.read(tmp_path / name)
+        assert not {"init", "scale"} & set(parse_options(frame["options"].iloc[0]))
+        ids.append(frame["case_id"].iloc[0])
+    assert ids[0] == ids[1]
+
+
+MINE = """from attentions.base import Backend, Spec
+
+def compute(q, k, v):
+    return v
+
+MINE = Spec(name="mine", title="Mine", exact=True, backends=(Backend("reference", compute),))
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> Iterator[Path]:
+    """A file with a variant, which no other test knows."""
+    before = dict(registry._plugins)
+    path = tmp_path / "mine.py"
+    path.write_text(MINE)
+    yield path
+    registry._plugins.clear()
+    registry._plugins.update(before)
+
+
+def test_a_resumed_training_names_its_plugin_which_is_as_it_was(
+    plugin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `harness run --resume`, and before any of its code runs."""
+    out, ran = tmp_path / "run", tmp_path / "ran"
+    words = ["train", "classification", *SETTINGS, "--attention", "mine", "--device", "cpu", "-q", *SHORT]
+    assert main([*words, "--until", "1", "--plugin", str(plugin), "--out", str(out)]) == 0
+    assert store.read_environment(out)["plugins"] == digests([str(plugin)])
+    again = ["train", "--resume", "--out", str(out), "--device", "cpu", "-q"]
+    code, line = refused(capsys, *again)
+    assert (code, "names the plugin mine.py, which is code" in line) == (2, True)
+    other = tmp_path / "other.py"
+    other.write_text("")
+    code, line = refused(capsys, *again, "--plugin", str(other))
+    assert (code, f"the run in {out} has the plugin mine.py, and this call other.py" in line) == (2, True)
+    plugin.write_text(f"{MINE}open({str(ran)!r}, 'w').close()\n")
+    code, line = refused(capsys, *again, "--plugin", str(plugin))
+    assert (code, "plugin mine.py was edited since this run began" in line) == (2, True)
+    assert not ran.exists()
+    plugin.write_text(MINE)
+    assert main([*again, "--plugin", str(plugin)]) == 0
+    assert store.read_environment(out)["plugins"] == digests([str(plugin)])
+
+
+def test_a_resumed_eval_names_its_plugin_which_is_as_it_was(
+    plugin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    words = ["train", "classification", *SETTINGS, "--attention", "mine", "--device", "cpu", "-q", *SHORT]
+    assert main([*words, "--plugin", str(plugin), "--out", str(out)]) == 0
+    judge = [
+        "eval",
+        "--checkpoint",
+        str(out),
+        "--out",
+        str(tmp_path / "e"),
+        "--budget",
+        "0.05",
+        "--device",
+        "cpu",
+        "-q",
+    ]
+    assert main([*judge, "--plugin", str(plugin)]) == 0
+    assert store.read_environment(tmp_path / "e")["plugins"] == digests([str(plugin)])
+    code, line = refused(capsys, *judge, "--resume")
+    assert (code, "names the plugin mine.py, which is code" in line) == (2, True)
+    plugin.write_text(f"{MINE}# edited\n")
+    code, line = refused(capsys, *judge, "--resume", "--plugin", str(plugin))
+    assert (code, "plugin mine.py was edited since this run began" in line) == (2, True)
 
 
 def judged(out: Path, *checkpoints: Path, more: tuple[str, ...] = ()) -> list[float]:
