@@ -40,8 +40,8 @@ Which models of timm {version} `attentions.swap(model, "full")` can change, and 
 {count} models {taken} have attention that is taken, and move by at most {worst}; {left} have none.
 
 Of each family the smallest model stands for each set of attention classes in it, with random weights, in float64, on
-one random image. *Moved* is the largest change of the logits as a share of the largest logit; beside it is the change when
-attention is removed (`none`) in the same places. What agreed with softmax attention
+one random image. *Moved* is the largest change of the logits as a share of the largest logit; beside it is the change
+when attention is removed (`none`) in the same places. What agreed with softmax attention
 [when it was tried](models.md#swap-it-into-a-trained-model) is taken; the rest stays as it was, for the reason given.
 `python scripts/swap_timm.py` writes this page.
 
