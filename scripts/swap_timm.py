@@ -36,14 +36,14 @@ KEPT = 1e-5
 TOKENS = 1 << 16  # the longest input that any of them has
 HEAD = """# What a swap takes, over timm
 
-`attentions.swap(model, "full")` on every family of timm {version} that has attention, written by
-`python scripts/swap_timm.py`. Of each family the smallest model stands for each set of attention classes that occur in
-it, with random weights, in float64, on one random image. *Moved* is the largest change of the logits as a share of
-the largest logit; beside it what removing attention (`none`) in the same places does, which is what a wrong swap could
-have done. Taken is what agreed with softmax attention [when it was tried](models.md#swap-it-into-a-trained-model); the
-rest stays as it was, for the reason given.
+Which models of timm {version} `attentions.swap(model, "full")` can change, and by how much their logits then move. Of
+{count} models {taken} have attention that is taken, and move by at most {worst}; {left} have none.
 
-{count} models: {taken} with attention that is taken, which move by at most {worst}; {left} in which none is.
+Of each family the smallest model stands for each set of attention classes in it, with random weights, in float64, on
+one random image. *Moved* is the largest change of the logits as a share of the largest logit; beside it is the change
+when attention is removed (`none`) in the same places. What agreed with softmax attention
+[when it was tried](models.md#swap-it-into-a-trained-model) is taken; the rest stays as it was, for the reason given.
+`python scripts/swap_timm.py` writes this page.
 
 | family | model | taken | moved | `none` moves | left as it was |
 |---|---|---|---:|---:|---|

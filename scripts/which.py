@@ -118,13 +118,12 @@ def page(found: Sequence[Part]) -> str:
     """The page as Markdown."""
     lines = [
         "# Which attention?", "",
-        "What to take at your n, on a machine like one of these, and what is known of what it costs. Every figure",
-        "is of a committed row: the last column names its cases, the line above a table their file. Made by",
-        "`scripts/which.py`.", "",
+        "Which attention to take at your n, on a machine like one of these. Every figure is from a committed run: the",
+        "last column names its cases, the line above a table its file.", "",
         "![The best exact attention and the best other one at each n, by device and phase](which.svg)", "",
         "## In short", "", *_short(found), "",
-        "Yours is another machine or shape: `harness recommend --n 4096 --measure` measures it and answers in these",
-        "words; `harness recommend RUN --emit policy.json` writes the choice among equals for `attentions.Policy`.",
+        "For another machine or shape, `harness recommend --n 4096 --measure` measures and answers;",
+        "`harness recommend RUN --emit policy.json` writes the choice among equals for `attentions.Policy`.",
     ]  # fmt: skip
     for part in found:
         lines += ["", f"## {part.source.title}: {PHASES[part.phase]}", "", _files(part.source), "", *_table(part)]
@@ -144,16 +143,16 @@ def _short(found: Sequence[Part]) -> Iterator[str]:
         compared = [spot for spot in part.spots if spot.lead is not None]
         behind = [at for at, spot in enumerate(compared) if not _ahead(spot)]
         ahead = compared[behind[-1] + 1 if behind else 0 :]
-        faster = "what is not exact is not ahead of it beyond doubt at the largest n"
+        faster = "what is not exact is not faster beyond doubt at the largest n"
         if ahead:
             faster = (
-                f"what is not exact is ahead from n = {size(ahead[0].n)} on, `{_name(ahead[-1].other)}` "
+                f"from n = {size(ahead[0].n)} on one that is not exact is faster, `{_name(ahead[-1].other)}` "
                 f"{_times(ahead[-1])} as fast at n = {size(ahead[-1].n)}"
             )
-        yield f"- {where}: exact, {exact or 'nothing was measured'}; {faster}."
+        yield f"- {where}: best exact {exact or 'nothing was measured'}; {faster}."
     yield (
-        "- **Memory**: `full` holds n × n scores, which ends it first; the others hold what grows with n. The tables "
-        "have the peaks above the inputs."
+        "- **Memory**: `full` holds n × n scores and runs out first; the others grow with n. The tables have the peaks "
+        "above the inputs."
     )
     yield "- **Causal**: no row is causal or masked, so nothing here holds for a causal model."
     yield (

@@ -15,10 +15,8 @@ def quote(page: Page) -> None:
     )
     first = rows.rows[0]
     page.say(
-        "From {} scenes of shapes of {} pixels (seed {}) and judged on {} others, where the most frequent "
-        "class has {:.3f}: "
-        "the six colours' areas {:.3f} by logistic regression and {:.3f} by gradient boosting; with a "
-        "histogram of 512 bins "
-        "beside them {:.3f} and {:.3f}",
-        *(first[name] for name in ("train", "size", "seed", "val")), float(first["chance"]), *areas, *both,
+        "trained on {} scenes of shapes of {} pixels (seed {}) and judged on {} others, reaches {:.3f} (logistic "
+        "regression) or {:.3f} (gradient boosting); with a histogram of 512 bins as well, {:.3f} or {:.3f}. The most "
+        "frequent class alone gives {:.3f}.",
+        *(first[name] for name in ("train", "size", "seed", "val")), *areas, *both, float(first["chance"]),
     )  # fmt: skip

@@ -6,8 +6,8 @@ from quotes import Page, Rows, times
 
 PAGE = "README.md"
 ON_GPU = (
-    "full", "flash:torch", "flash:cudnn", "flash:fa3", "xformers", "linformer", "nystrom", "agent", "linear",
-    "performer", "pvt", "window:flex", "anchor:reference", "anchor:compile", "anchor:triton",
+    "full", "flash:torch", "flash:cudnn", "flash:fa3", "linformer", "linear", "window:flex", "anchor:reference",
+    "anchor:triton",
 )  # fmt: skip
 EXACT = ("full", "flash", "xformers")
 ON_CPU = (("full", ""), ("flash", ""), ("linformer", 64), ("nystrom", 64), ("anchor", 64))
