@@ -92,6 +92,11 @@ def figures(times: Mapping[str, list[float]], n: int, copy_rate: float) -> dict[
     return found
 
 
+def sound(row: Mapping[str, Any]) -> bool:
+    """Whether a row's form gave split's values, the same each time; one that cannot run gave none."""
+    return "error" not in row or (row["repeats"] and float(row["error"]) < MOST_APART)
+
+
 class Problem:
     """Inputs and results of a size on the device."""
 
@@ -201,11 +206,13 @@ def main() -> int:
     given = parser.parse_args()
     chosen = [form for form in given.forms.split(",") if form]
     if unknown := [form for form in chosen if form not in FORMS]:
-        parser.error(f"no form {', '.join(unknown)}; valid: {', '.join(FORMS)}")
+        print(f"anchor_large_n: no form {', '.join(unknown)}; valid: {', '.join(FORMS)}", file=sys.stderr)
+        return 2
     if given.ahead:
         return 1 if ahead(given.ahead) else 0
     if not torch.cuda.is_available():
-        parser.error("PyTorch sees no CUDA device here; --ahead needs none")
+        print("anchor_large_n: PyTorch sees no CUDA device here; --ahead needs none", file=sys.stderr)
+        return 2
     begun = time.perf_counter()
     triton.set_allocator(lambda size, alignment, stream: torch.empty(size, device="cuda", dtype=torch.int8))
     if given.jobs > 1:
@@ -229,7 +236,7 @@ def main() -> int:
                     print(f"no time for {', '.join(group[1:])} at n={n}")
                     continue
                 for row in measure(n, group, clock, copy_rate):
-                    failed += "error" in row and not (row["repeats"] and float(row["error"]) < MOST_APART)
+                    failed += not sound(row)
                     table.writerow(row)
                     file.flush()
                     print(*(row.get(name, "") for name in COLUMNS[4:]), flush=True)

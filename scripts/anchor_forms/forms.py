@@ -50,7 +50,10 @@ def split(k: Tensor, v: Tensor, anchors: Tensor, device: Device) -> Plan:
     )
 
 
-def two(k: Tensor, v: Tensor, anchors: Tensor, device: Device, *, early: bool, mapped: bool) -> Plan:
+def two(
+    k: Tensor, v: Tensor, anchors: Tensor, device: Device, *,
+    early: bool = False, mapped: bool = False, kept: bool = False,
+) -> Plan:  # fmt: skip
     """Split's plan with the kernels of `launched`, cut as split cuts it.
 
     Raises: ValueError where split has other than two launches.
@@ -60,11 +63,12 @@ def two(k: Tensor, v: Tensor, anchors: Tensor, device: Device, *, early: bool, m
     if [launch.kernel.__name__ for launch in found.launches] != ["gather_kernel", "scatter_kernel"]:
         raise ValueError(f"takes a head of up to {FEW_SPLITS} splits, not {found.choice.splits}")
     also = {"EARLY": early and not INTERPRETED, "MAPPED": mapped}
-    gather, scatter = (vars(x) | {"constants": {**x.constants, **also}} for x in found.launches)
-    launches = (
-        Asked(**gather | {"kernel": launched.launched_gather_kernel}),
-        Asked(**scatter | {"kernel": launched.launched_scatter_kernel}, also={"launch_pdl": True} if early else {}),
-    )
+    hints = {"EVICT_K": "evict_last" if kept else "", "EVICT_V": "evict_first" if kept else ""}
+    gather, scatter = found.launches
+    first = {"kernel": launched.launched_gather_kernel, "constants": {**gather.constants, **also, **hints}}
+    second = {"kernel": launched.launched_scatter_kernel, "constants": {**scatter.constants, **also}}
+    dependent = {"launch_pdl": True} if early else {}
+    launches = Asked(**vars(gather) | first), Asked(**vars(scatter) | second, also=dependent)
     return replace(found, launches=launches)
 
 
@@ -83,14 +87,16 @@ def one(
     at_once = device.processors * tile.resident
     span, splits = tiles * tile.tokens, -(-make.n // (tiles * tile.tokens))
     if splits > at_once:
-        raise ValueError(f"takes a head of up to {at_once * span} tokens, which are on the device at once, not {make.n}")
+        most = at_once * span
+        raise ValueError(f"takes a head of up to {most} tokens, which are on the device at once, not {make.n}")
     programs = splits * min(at_once // splits, make.parts)
     rows = _power(-(-make.m // splits))
     means, degree, _ = kept_places(make.parts, make.m, make.d)
     partial, partial_degree = make.floats(programs, make.m, make.d), make.floats(programs, make.m)
     counters = Memory("workspace", torch.int32, make.size)
     make.size += -(-4 * 2 * make.parts // ALIGNMENT) * ALIGNMENT
-    make.small(skewed.clear_kernel, -(-2 * make.parts // 1024), {"counters": counters, "size": 2 * make.parts}, BLOCK=1024)
+    size = 2 * make.parts
+    make.small(skewed.clear_kernel, -(-size // 1024), {"counters": counters, "size": size}, BLOCK=1024)
     arguments = {
         "k": Memory("k", k.dtype), "v": Memory("v", v.dtype), "anchors": Memory("anchors", anchors.dtype),
         "partial": partial, "partial_degree": partial_degree, "means": means, "degree": degree,
@@ -124,19 +130,21 @@ def _power(size: int) -> int:
     return 1 << (size - 1).bit_length()
 
 
-def _skewed(tokens: int, warps: int, stages: int, resident: int, tiles: int, lag: int, reduce: int) -> Form:
-    return partial(one, tile=Tile(tokens, 0, warps, stages, resident), tiles=tiles, lag=lag, reduce=reduce)
+def skew(k: Tensor, v: Tensor, anchors: Tensor, device: Device) -> Plan:
+    """The skewed launch with items of 256 tokens while a head's fit, else of 512, whose window leaves room for fewer
+    loads under way. Larger windows spill with Triton 3.6."""
+    if k.shape[2] <= device.processors * 256:
+        return one(k, v, anchors, device, tile=Tile(128, 0, 8, 3, 1), tiles=2, lag=3, reduce=0)
+    return one(k, v, anchors, device, tile=Tile(128, 0, 8, 2, 1), tiles=4, lag=5, reduce=0)
 
 
 # By name, the most promising first; split is what they are held against.
 FORMS: dict[str, Form] = {
     "split": split,
-    "early": partial(two, early=True, mapped=False),
-    "mapped": partial(two, early=False, mapped=True),
+    "early": partial(two, early=True),
+    "mapped": partial(two, mapped=True),
     "early mapped": partial(two, early=True, mapped=True),
-    "skewed 128x4": _skewed(128, 8, 3, 1, tiles=4, lag=7, reduce=1),
-    "skewed 128x3": _skewed(128, 8, 3, 1, tiles=3, lag=5, reduce=1),
-    "skewed 128x2": _skewed(128, 8, 3, 1, tiles=2, lag=3, reduce=0),
-    "skewed 64x3": _skewed(64, 4, 3, 2, tiles=3, lag=5, reduce=1),
-    "skewed 64x2": _skewed(64, 4, 3, 2, tiles=2, lag=3, reduce=0),
+    "kept": partial(two, kept=True),
+    "skewed": skew,
+    "skewed deep": partial(one, tile=Tile(128, 0, 8, 5, 1), tiles=2, lag=3, reduce=0),
 }

@@ -6,6 +6,9 @@ scatter reads (K, the anchors) is an input, and it writes after the wait only. I
 
 MAPPED: a program makes a tensor map of its head, (n, D) of any stride, and the copies of a tile are one instruction of
 one thread. What lies beyond n or D arrives as zeros.
+
+EVICT_K, EVICT_V: V, which is read once, may leave L2 first, and K, which the scatter reads again, should stay. Triton
+3.6 has no such hints for asynchronous copies: there they change nothing.
 """
 
 # ruff: noqa: SIM108 - Triton compiles an `if` on a constant to one branch; of `x if c else y` it must type both.
@@ -16,7 +19,15 @@ import triton
 import triton.language as tl
 
 from attentions.kernels.anchor.algebra import add_dot, dot, logits, means_of, softmax
-from attentions.kernels.anchor.memory import anchors_of, head_of, load_matrix, load_tokens, store_matrix, store_tokens
+from attentions.kernels.anchor.memory import (
+    PLAIN,
+    anchors_of,
+    head_of,
+    load_matrix,
+    load_tokens,
+    store_matrix,
+    store_tokens,
+)
 from attentions.kernels.anchor.sums import sum_splits
 
 
@@ -38,12 +49,13 @@ def tokens_of(
 def tile_of(
     source, start, n, strides,
     BLOCK_N: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr, EVEN: tl.constexpr, MAPPED: tl.constexpr,
+    EVICT: tl.constexpr = PLAIN,
 ):  # fmt: skip
     """(BLOCK_N, D_PAD) of a head: tokens from `start`, zero beyond n and D."""
     if MAPPED:
         tile = source.load([start, 0])
     else:
-        tile = load_tokens(source, start, n, strides, BLOCK_N, D, D_PAD, EVEN)
+        tile = load_tokens(source, start, n, strides, BLOCK_N, D, D_PAD, EVEN, EVICT=EVICT)
     return tile
 
 
@@ -52,7 +64,7 @@ def launched_gather_kernel(
     k, v, anchors, lse, partial, partial_degree, scale, n, m: tl.constexpr, heads, splits, span, k_strides, v_strides,
     BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr, EVEN: tl.constexpr,
     PADDED: tl.constexpr, BLOCKED: tl.constexpr, DEGREE: tl.constexpr, PRECISION: tl.constexpr, WGMMA: tl.constexpr,
-    PER_HEAD: tl.constexpr, EARLY: tl.constexpr, MAPPED: tl.constexpr,
+    PER_HEAD: tl.constexpr, EARLY: tl.constexpr, MAPPED: tl.constexpr, EVICT_K: tl.constexpr, EVICT_V: tl.constexpr,
 ):  # fmt: skip
     """whole.gather_kernel where all anchors are in one tile."""
     if EARLY:
@@ -67,8 +79,8 @@ def launched_gather_kernel(
     total = tl.zeros((D_PAD, BLOCK_M), dtype=tl.float32)
     counted = tl.zeros((64, BLOCK_M), dtype=tl.float32)
     for start in range(low, tl.minimum(low + span, n), BLOCK_N):
-        tile_k = tile_of(from_k, start, n, k_strides, BLOCK_N, D, D_PAD, EVEN, MAPPED)
-        tile_v = tile_of(from_v, start, n, v_strides, BLOCK_N, D, D_PAD, EVEN, MAPPED)
+        tile_k = tile_of(from_k, start, n, k_strides, BLOCK_N, D, D_PAD, EVEN, MAPPED, EVICT=EVICT_K)
+        tile_v = tile_of(from_v, start, n, v_strides, BLOCK_N, D, D_PAD, EVEN, MAPPED, EVICT=EVICT_V)
         a = softmax(logits(tile_k, ut, 0, m, PADDED, PRECISION), scale, start, n, MASKED=not EVEN).to(tile_v.dtype)
         total = add_dot(tl.trans(tile_v), a, total, PRECISION)
         counted = add_dot(ones, a, counted, PRECISION)

@@ -17,11 +17,12 @@ of the round before; so by induction over rounds every wait ends.
 
 Why partial sums need one place a program only: a program overwrites its sums of round r at the end of round r + 1, and
 in a step before (LAG < 2 TILES) it has waited until all of its head's sums of round r were reduced. One round's sums
-are 16 KB a program, written again after 25 MB of other traffic: they may stay in L2.
+are 16 KB a program, written again after 13 to 25 MB of other traffic: they may stay in L2.
 
 Why the data is there: stores, then a barrier, then one thread's atomic with release semantics at the GPU's scope; the
 reader's one thread acquires, and its result passes a barrier to the others. What crosses programs is read from L2
-(.cg). Values are split's with `splits` = SPLITS, bit for bit where sums over lanes have one order (as interpreted).
+(.cg). AᵀV is summed as split does it with as many splits; the degrees, of the rounded A too, in registers, tile after tile
+by place and at an item's end over the places: a tile of ones as the tensor cores want it would take 32 registers.
 """
 
 from __future__ import annotations
@@ -37,9 +38,15 @@ FEW_SPLITS = tl.constexpr(8)  # as plan.FEW_SPLITS: up to these, split adds one 
 
 
 @triton.jit
-def arrive(counter):
-    """Make this program's stores visible and count one more that is done."""
-    tl.debug_barrier()
+def arrive(counter, INTERPRETED: tl.constexpr):
+    """Make this program's stores visible and count one more that is done.
+
+    The barrier is not tl.debug_barrier: with that in a loop Triton loads nothing ahead.
+    """
+    if not INTERPRETED:
+        tl.inline_asm_elementwise(
+            "bar.sync 0; mov.b32 $0, $1;", "=r,r", [tl.program_id(0)], dtype=tl.int32, is_pure=False, pack=1
+        )  # fmt: skip
     tl.atomic_add(counter, 1, sem="release", scope="gpu")
 
 
@@ -77,7 +84,7 @@ def sum_rows(
 @triton.jit
 def reduce_item(
     item, items, partial, partial_degree, means, degree, gathered, reduced, programs, m,
-    SPLITS: tl.constexpr, ROWS: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr,
+    SPLITS: tl.constexpr, ROWS: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """An item's share of its head's W and δ: ROWS anchors, where there are so many."""
     first = (item % SPLITS) * ROWS
@@ -92,7 +99,7 @@ def reduce_item(
         at = head.to(tl.int64) * m
         store_matrix(means + at * D, means_of(total, counted), first, m, ROWS, D, D_PAD)
         tl.store(degree + at + rows, counted, mask=rows < m)
-        arrive(reduced + head)
+        arrive(reduced + head, PRECISION == "interpreted")
 
 
 @triton.jit
@@ -126,6 +133,25 @@ def scatter_tile(
 
 
 @triton.jit
+def moved_on(window, newest, LAG: tl.constexpr, PRECISION: tl.constexpr):
+    """The window without its oldest tile and with the newest.
+
+    Each tile is moved by an instruction of its own: a value that a loop hands on as it got it makes Triton count
+    iterations apart and load nothing ahead.
+    """
+    rest = ()
+    for i in tl.static_range(1, LAG):
+        if PRECISION == "interpreted":
+            rest = rest + (window[i],)
+        else:
+            moved = tl.inline_asm_elementwise(
+                "mov.b32 $0, $1;", "=r,r", [window[i]], dtype=window[i].dtype, is_pure=True, pack=2
+            )  # fmt: skip
+            rest = rest + (moved,)
+    return rest + (newest,)
+
+
+@triton.jit
 def skewed_kernel(
     k, v, anchors, partial, partial_degree, means, degree, out, counters, scale, n, m: tl.constexpr, heads, parts,
     programs, k_strides, v_strides, out_strides,
@@ -143,12 +169,11 @@ def skewed_kernel(
     steps = tl.cdiv(items, programs) * TILES
     dtype = k.dtype.element_ty
     ut = tl.trans(load_matrix(anchors, 0, m, BLOCK_M, D, D_PAD).to(dtype))
-    ones = tl.full((64, BLOCK_N), 1.0, dtype=tl.float32).to(dtype)
     blank = tl.zeros((BLOCK_N, BLOCK_M), dtype=tl.float32).to(dtype)
     window = (blank,) * LAG
     w = tl.zeros((BLOCK_M, D_PAD), dtype=tl.float32).to(dtype)
     total = tl.zeros((D_PAD, BLOCK_M), dtype=tl.float32)
-    counted = tl.zeros((64, BLOCK_M), dtype=tl.float32)
+    counted = tl.zeros((BLOCK_N // 16, 8, BLOCK_M), dtype=tl.float32)
     for step in range(0, steps):
         tile = step % TILES
         item = (step // TILES) * programs + program
@@ -163,39 +188,40 @@ def skewed_kernel(
         )
         a = softmax(logits(tile_k, ut, 0, m, PADDED, PRECISION), scale, start, n, MASKED=not EVEN).to(dtype)
         total = add_dot(tl.trans(tile_v), a, total, PRECISION)
-        counted = add_dot(ones, a, counted, PRECISION)
+        # Rows r and r + 8 are one thread's: an addition in registers.
+        counted += tl.sum(tl.reshape(a.to(tl.float32), (BLOCK_N // 16, 2, 8, BLOCK_M)), 1)
         if (tile == REDUCE) & (step >= TILES):
             reduce_item(
                 item - programs, items, partial, partial_degree, means, degree, gathered, reduced, programs, m,
-                SPLITS=SPLITS, ROWS=ROWS, D=D, D_PAD=D_PAD,
+                SPLITS=SPLITS, ROWS=ROWS, D=D, D_PAD=D_PAD, PRECISION=PRECISION,
             )  # fmt: skip
         w = scatter_tile(
             step - LAG, window[0], w, program, programs, items, means, reduced, out, n, m, heads, out_strides,
             SPLITS=SPLITS, SLICES=SLICES, TILES=TILES, BLOCK_N=BLOCK_N, BLOCK_M=BLOCK_M, D=D, D_PAD=D_PAD, EVEN=EVEN,
             PRECISION=PRECISION,
         )  # fmt: skip
-        window = window[1:] + (a,)
+        window = moved_on(window, a, LAG, PRECISION)
         if tile == TILES - 1:
             if item < items:
                 at = program.to(tl.int64) * m
                 rows = tl.arange(0, BLOCK_M)
                 store_matrix(partial + at * D, tl.trans(total), 0, m, BLOCK_M, D, D_PAD)
-                tl.store(partial_degree + at + rows, tl.max(counted, 0), mask=rows < m)
-                arrive(gathered + head)
+                tl.store(partial_degree + at + rows, tl.sum(tl.sum(counted, 0), 0), mask=rows < m)
+                arrive(gathered + head, PRECISION == "interpreted")
             total = tl.zeros((D_PAD, BLOCK_M), dtype=tl.float32)
-            counted = tl.zeros((64, BLOCK_M), dtype=tl.float32)
+            counted = tl.zeros((BLOCK_N // 16, 8, BLOCK_M), dtype=tl.float32)
     for step in range(steps, steps + LAG):
         if step == steps + REDUCE:
             reduce_item(
                 (steps // TILES - 1) * programs + program, items, partial, partial_degree, means, degree, gathered,
-                reduced, programs, m, SPLITS=SPLITS, ROWS=ROWS, D=D, D_PAD=D_PAD,
+                reduced, programs, m, SPLITS=SPLITS, ROWS=ROWS, D=D, D_PAD=D_PAD, PRECISION=PRECISION,
             )  # fmt: skip
         w = scatter_tile(
             step - LAG, window[0], w, program, programs, items, means, reduced, out, n, m, heads, out_strides,
             SPLITS=SPLITS, SLICES=SLICES, TILES=TILES, BLOCK_N=BLOCK_N, BLOCK_M=BLOCK_M, D=D, D_PAD=D_PAD, EVEN=EVEN,
             PRECISION=PRECISION,
         )  # fmt: skip
-        window = window[1:] + (blank,)
+        window = moved_on(window, blank, LAG, PRECISION)
 
 
 @triton.jit
