@@ -46,12 +46,13 @@ B, H, D, M, DTYPE = 8, 12, 64, 64, torch.bfloat16
 TOKENS = (16384, 65536, 4096, 1024)  # in the order of their worth
 ROUNDS, REPEATS, COPIED = 40, 5, 2**31
 MOST_APART = 1e-2  # of O from split's, whose sums have another order: some 2e-4
-COLUMNS = ("device", "triton", "b", "h", "n", "d", "m", "dtype", "form", "launches", "programs", "splits", "registers",
+COLUMNS: tuple[str, ...] = ("device", "triton", "b", "h", "n", "d", "m", "dtype", "form", "launches", "programs", "splits", "registers",
            "spilled", "ms", "to_split", "low", "high", "of_copy", "error", "repeats", "note")  # fmt: skip
 # Of the PTX: copies to shared memory, by a warp and by a tensor map, and the two instructions of a dependent launch.
 WATCHED = ("cp.async.cg", "cp.async.bulk.tensor", "griddepcontrol", "evict_first", "ld.global", "bar.sync")
-AHEAD = ("triton", "form", "n", "kernel", "tokens", "warps", "stages", "programs", "registers", "spilled_bytes",
+AHEAD: tuple[str, ...] = ("triton", "form", "n", "kernel", "tokens", "warps", "stages", "programs", "registers", "spilled_bytes",
          "shared_bytes", "resident", "warp_products", "warpgroup_products", *WATCHED)  # fmt: skip
+FAILURES = (ValueError, RuntimeError, triton.runtime.errors.TritonError, triton.compiler.errors.CompilationError)
 Calls = Mapping[str, Callable[[], object]]
 
 
@@ -97,6 +98,12 @@ def sound(row: Mapping[str, Any]) -> bool:
     return "error" not in row or (row["repeats"] and float(row["error"]) < MOST_APART)
 
 
+def copied(clock: Clock) -> float:
+    """Bytes a ms that a large copy reads and writes."""
+    source, target = (torch.empty(COPIED, device="cuda", dtype=torch.int8) for _ in range(2))
+    return 2 * COPIED / clock.ms(lambda: target.copy_(source))
+
+
 class Problem:
     """Inputs and results of a size on the device."""
 
@@ -128,7 +135,7 @@ def measure(n: int, forms: list[str], clock: Clock, copy_rate: float) -> Iterato
             last = plan.run(problem.given)[-1]
             out = problem.out(plan)
             torch.cuda.synchronize()
-        except (ValueError, RuntimeError, triton.runtime.errors.TritonError) as error:
+        except FAILURES as error:
             yield {**same, "form": form, "note": " ".join(str(error).split())[:200]}
             continue
         split = out if split is None else split
@@ -153,7 +160,7 @@ def compile_on_device(task: tuple[int, str]) -> str:
         tensors = {name: torch.empty(64, device="cuda", dtype=_dtype(name)) for name in (*plan.tensors, WORKSPACE)}
         for launch in plan.launches:
             launch.compiled(tensors)
-    except (ValueError, RuntimeError, triton.runtime.errors.TritonError) as error:
+    except FAILURES as error:
         return f"{form} at n={n}: {error}"
     return ""
 
@@ -222,9 +229,7 @@ def main() -> int:
         print(f"compiled in {time.perf_counter() - begun:.0f} s", flush=True)
     given.out.parent.mkdir(parents=True, exist_ok=True)
     clock, failed = Clock(), 0
-    source, target = (torch.empty(COPIED, device="cuda", dtype=torch.int8) for _ in range(2))
-    copy_rate = 2 * COPIED / clock.ms(lambda: target.copy_(source))
-    del source, target
+    copy_rate = copied(clock)
     print(f"a copy moves {copy_rate / 1e6:.0f} GB/s; columns: {' '.join(COLUMNS[4:])}", flush=True)
     with given.out.open("w", newline="") as file:
         table = csv.DictWriter(file, COLUMNS)

@@ -8,9 +8,9 @@ from functools import partial
 from typing import Any
 
 import torch
-from anchor_forms import launched, skewed
 from torch import Tensor
 
+from anchor_forms import launched, skewed
 from attentions.kernels.anchor import choices, plan_forward
 from attentions.kernels.anchor.devices import INTERPRETED, Device
 from attentions.kernels.anchor.plan import (
@@ -109,12 +109,9 @@ def one(
         "BLOCK_N": tile.tokens, "BLOCK_M": make.kind.m_pad, "D": make.d, "D_PAD": make.kind.d_pad,
         "EVEN": make.n % span == 0, "PADDED": make.m % make.kind.m_pad != 0, "PRECISION": make.precision,
     }  # fmt: skip
-    make.launches.append(
-        Asked(
-            skewed.skewed_kernel, programs, arguments, constants, tile.warps, tile.stages,
-            also={"launch_cooperative_grid": True},
-        )  # fmt: skip
-    )
+    together = {"launch_cooperative_grid": True}
+    launch = Asked(skewed.skewed_kernel, programs, arguments, constants, tile.warps, tile.stages, also=together)
+    make.launches.append(launch)
     choice = choices.Choice(schedule="skewed", tiles={"skewed": tile}, splits=splits, chunks=splits)
     return make.plan(plan_forward.TENSORS, choice)
 

@@ -11,8 +11,6 @@ EVICT_K, EVICT_V: V, which is read once, may leave L2 first, and K, which the sc
 3.6 has no such hints for asynchronous copies: there they change nothing.
 """
 
-# ruff: noqa: SIM108 - Triton compiles an `if` on a constant to one branch; of `x if c else y` it must type both.
-
 from __future__ import annotations
 
 import triton

@@ -21,8 +21,8 @@ are 16 KB a program, written again after 13 to 25 MB of other traffic: they may 
 
 Why the data is there: stores, then a barrier, then one thread's atomic with release semantics at the GPU's scope; the
 reader's one thread acquires, and its result passes a barrier to the others. What crosses programs is read from L2
-(.cg). AᵀV is summed as split does it with as many splits; the degrees, of the rounded A too, in registers, tile after tile
-by place and at an item's end over the places: a tile of ones as the tensor cores want it would take 32 registers.
+(.cg). AᵀV is summed as split does it with as many splits; the degrees, of the rounded A too, in registers, tile after
+tile by place and at an item's end over the places: a tile of ones for the tensor cores would take 32 registers.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def sum_rows(
     partial, partial_degree, head, first, m,
     SPLITS: tl.constexpr, ROWS: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr,
 ):  # fmt: skip
-    """AᵀV and Aᵀ1 of ROWS anchors from `first`: the sums over a head's splits, in the order in which split adds them."""
+    """AᵀV and Aᵀ1 of ROWS anchors from `first`: sums over a head's splits, in the order in which split adds them."""
     if SPLITS <= FEW_SPLITS:
         rows = first + tl.arange(0, ROWS)
         columns = tl.arange(0, D_PAD)
@@ -92,9 +92,7 @@ def reduce_item(
         head = item // SPLITS
         wait_for(gathered + head, SPLITS)
         place = (item % programs) // SPLITS
-        total, counted = sum_rows(
-            partial, partial_degree, place, first, m, SPLITS=SPLITS, ROWS=ROWS, D=D, D_PAD=D_PAD
-        )
+        total, counted = sum_rows(partial, partial_degree, place, first, m, SPLITS=SPLITS, ROWS=ROWS, D=D, D_PAD=D_PAD)
         rows = first + tl.arange(0, ROWS)
         at = head.to(tl.int64) * m
         store_matrix(means + at * D, means_of(total, counted), first, m, ROWS, D, D_PAD)
@@ -142,13 +140,13 @@ def moved_on(window, newest, LAG: tl.constexpr, PRECISION: tl.constexpr):
     rest = ()
     for i in tl.static_range(1, LAG):
         if PRECISION == "interpreted":
-            rest = rest + (window[i],)
+            rest = rest + (window[i],)  # noqa: RUF005 - Triton has no *rest
         else:
             moved = tl.inline_asm_elementwise(
                 "mov.b32 $0, $1;", "=r,r", [window[i]], dtype=window[i].dtype, is_pure=True, pack=2
             )  # fmt: skip
-            rest = rest + (moved,)
-    return rest + (newest,)
+            rest = rest + (moved,)  # noqa: RUF005
+    return rest + (newest,)  # noqa: RUF005
 
 
 @triton.jit
@@ -174,7 +172,7 @@ def skewed_kernel(
     w = tl.zeros((BLOCK_M, D_PAD), dtype=tl.float32).to(dtype)
     total = tl.zeros((D_PAD, BLOCK_M), dtype=tl.float32)
     counted = tl.zeros((BLOCK_N // 16, 8, BLOCK_M), dtype=tl.float32)
-    for step in range(0, steps):
+    for step in range(steps):
         tile = step % TILES
         item = (step // TILES) * programs + program
         here = tl.minimum(item, items - 1)  # a program without an item gathers the last one's, for nobody

@@ -74,10 +74,11 @@ def pretended(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> dict[str, 
 
 def test_every_form_can_be_planned_or_says_why_not(script: ModuleType) -> None:
     for form, n in itertools.product(script.FORMS, script.TOKENS):
-        try:
+        if (form, n) == ("skewed deep", 65536):
+            with pytest.raises(ValueError, match="on the device at once"):
+                script.plan_of(form, n, script.devices.H100)
+        else:
             assert script.plan_of(form, n, script.devices.H100).launches
-        except ValueError as error:
-            assert n > 32768 and "on the device at once" in str(error), (form, n)
 
 
 def test_what_could_hang_comes_last_and_beside_split(script: ModuleType) -> None:
