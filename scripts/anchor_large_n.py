@@ -46,12 +46,16 @@ B, H, D, M, DTYPE = 8, 12, 64, 64, torch.bfloat16
 TOKENS = (16384, 65536, 4096, 1024)  # in the order of their worth
 ROUNDS, REPEATS, COPIED = 40, 5, 2**31
 MOST_APART = 1e-2  # of O from split's, whose sums have another order: some 2e-4
-COLUMNS: tuple[str, ...] = ("device", "triton", "b", "h", "n", "d", "m", "dtype", "form", "launches", "programs", "splits", "registers",
-           "spilled", "ms", "to_split", "low", "high", "of_copy", "error", "repeats", "note")  # fmt: skip
+COLUMNS: tuple[str, ...] = (
+    "device", "triton", "b", "h", "n", "d", "m", "dtype", "form", "launches", "programs", "splits", "registers",
+    "spilled", "ms", "to_split", "low", "high", "of_copy", "error", "repeats", "note",
+)  # fmt: skip
 # Of the PTX: copies to shared memory, by a warp and by a tensor map, and the two instructions of a dependent launch.
 WATCHED = ("cp.async.cg", "cp.async.bulk.tensor", "griddepcontrol", "evict_first", "ld.global", "bar.sync")
-AHEAD: tuple[str, ...] = ("triton", "form", "n", "kernel", "tokens", "warps", "stages", "programs", "registers", "spilled_bytes",
-         "shared_bytes", "resident", "warp_products", "warpgroup_products", *WATCHED)  # fmt: skip
+AHEAD: tuple[str, ...] = (
+    "triton", "form", "n", "kernel", "tokens", "warps", "stages", "programs", "registers", "spilled_bytes",
+    "shared_bytes", "resident", "warp_products", "warpgroup_products", *WATCHED,
+)  # fmt: skip
 FAILURES = (ValueError, RuntimeError, triton.runtime.errors.TritonError, triton.compiler.errors.CompilationError)
 Calls = Mapping[str, Callable[[], object]]
 

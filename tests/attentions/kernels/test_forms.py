@@ -58,7 +58,7 @@ def test_a_skewed_launchs_programs_are_all_there_at_once_or_it_is_refused(form: 
     """Twice: the driver is asked for a cooperative launch, and the plan counts what the compiler said fits."""
     longest = 65536 if form == "skewed" else 16384
     with pytest.raises(ValueError, match="on the device at once"):
-        launches(form, 2 * longest)
+        launches(form, 2**17)
     for n in (1000, 1024, 4096, longest):
         _, launch = launches(form, n)
         item = launch.constants["TILES"] * launch.constants["BLOCK_N"]
