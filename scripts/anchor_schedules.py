@@ -50,18 +50,19 @@ class Clock:
         """Median of CALLS calls, after three that do not count."""
         for _ in range(3):
             call()
-        times = []
-        for _ in range(CALLS):
-            torch.cuda._sleep(SPIN)
-            self.written.zero_()
-            self.read.sum()
-            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            begin.record()
-            call()
-            end.record()
-            torch.cuda.synchronize()
-            times.append(begin.elapsed_time(end))
-        return statistics.median(times)
+        return statistics.median(self.once(call) for _ in range(CALLS))
+
+    def once(self, call: Callable[[], object]) -> float:
+        """One call, in ms."""
+        torch.cuda._sleep(SPIN)
+        self.written.zero_()
+        self.read.sum()
+        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        begin.record()
+        call()
+        end.record()
+        torch.cuda.synchronize()
+        return begin.elapsed_time(end)
 
 
 def candidates(k: Tensor, anchors: Tensor, phase: str) -> Iterator[Choice]:

@@ -59,6 +59,18 @@ class Resources:
 
 def compile_launch(launch: Launch, *, capability: int) -> Resources:
     """Compile `launch` as its first call on a GPU would: same types, same specialisation of its integers."""
+    kernel = compiled(launch, capability=capability)
+    registers, spilled = _usage(kernel.asm["cubin"])
+    return Resources(
+        kernel=launch.kernel.__name__, capability=capability, registers=registers, spilled_bytes=spilled,
+        shared_bytes=kernel.metadata.shared, threads=32 * launch.warps,
+        warp_products=kernel.asm["ptx"].count("mma.sync.aligned.m16n8"),
+        warpgroup_products=kernel.asm["ptx"].count("wgmma.mma_async"),
+    )  # fmt: skip
+
+
+def compiled(launch: Launch, *, capability: int) -> Any:
+    """Triton's compiled kernel of `launch`, with its code by language in `asm`."""
     names = launch.kernel.arg_names
     signature: dict[str, Any] = dict.fromkeys(names, "constexpr")
     constants: dict[tuple[int, ...], Any] = {(names.index(name),): value for name, value in launch.constants.items()}
@@ -73,14 +85,7 @@ def compile_launch(launch: Launch, *, capability: int) -> Resources:
         else:
             signature[name] = _specialise(value, (place,), constants, hints)
     source = ASTSource(launch.kernel, signature, constants, hints)
-    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=launch.options)
-    registers, spilled = _usage(compiled.asm["cubin"])
-    return Resources(
-        kernel=launch.kernel.__name__, capability=capability, registers=registers, spilled_bytes=spilled,
-        shared_bytes=compiled.metadata.shared, threads=32 * launch.warps,
-        warp_products=compiled.asm["ptx"].count("mma.sync.aligned.m16n8"),
-        warpgroup_products=compiled.asm["ptx"].count("wgmma.mma_async"),
-    )  # fmt: skip
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=launch.options)
 
 
 def _specialise(
