@@ -22,12 +22,19 @@ KERNELS = (
     ("single backward", "single", "backward", "single_backward_kernel"),
 )
 BACKENDS = ("reference", "sdpa", "chunked", "compile")
+CALLS = (
+    ("forward, no gradient wanted", "forward", "kernels"), ("forward, for a gradient", "for a gradient", "kernels"),
+    ("forward and backward", "forward and backward", "kernels"),
+    ("the same, k and v in one tensor", "forward and backward", "fused"),
+    ("an autograd function that computes nothing, forward and backward", "forward and backward", "torch"),
+)  # fmt: skip
 
 
 def quote(page: Page) -> None:
     _on_h100(page)
     _short_heads(page, page.rows("results/h200/kernels_single.csv"))
     _compiler(page)
+    _host(page, page.rows("results/cpu/anchor_host.csv"))
     _on_cpu(page, page.rows("results/cpu/anchor_cpu_backends.csv"))
 
 
@@ -140,6 +147,21 @@ def _compiler(page: Page) -> None:
     page.say("takes `single` to {} and {} (3.9), {} and {} (3.6),", *ragged)
     counts = {len(rows.rows) for rows in reports.values()}
     page.say("n a multiple of the tile and ragged, {} kernels.", str(counts.pop()))
+
+
+def _host(page: Page, rows: Rows) -> None:
+    body = []
+    for title, call, of in CALLS:
+        cells = [
+            " → ".join(f"{rows.one(column, schedule=schedule, call=call, of=of, label=x):.0f}" for x in ("before", "after"))
+            for schedule in ("split", "single") for column in ("functions", "allocations", "us")
+        ]  # fmt: skip
+        body.append([title, *cells])
+    page.table(
+        "| a known call, b1 h12 n512 d64 m64, before → after | split: functions | allocations | µs | single: functions | "
+        "allocations | µs |",
+        body,
+    )  # fmt: skip
 
 
 def _on_cpu(page: Page, rows: Rows) -> None:

@@ -188,7 +188,7 @@ def _run_forward(known: Known, at_k: int, at_v: int, at_u: int, save: bool) -> t
     out = allocate(new.shape, new.strides, dtype=new.dtype, device=device)
     if save:
         kept = allocate((floats,), (1,), dtype=torch.float32, device=device)
-        held = allocate((workspace,), (1,), dtype=torch.float32, device=device)
+        held = allocate((workspace,), (1,), dtype=torch.float32, device=device) if workspace else kept  # not read
         prepared.launch((at_k, at_v, at_u, out.data_ptr(), kept.data_ptr(), held.data_ptr()))
         return out, kept
     floats = -(-floats // 32) * 32  # the workspace is aligned, alone or not
