@@ -3,7 +3,8 @@
     python scripts/anchor_cpu_backends.py                        # → anchor_cpu_backends.csv, and a table
     python scripts/anchor_cpu_backends.py --n 1024,4096 --dtype float32 --phase forward --rounds 30 --compile
     python scripts/anchor_cpu_backends.py --backends reference,chunked --blocks 256,1024     # chunked@256, chunked@1024
-    python scripts/anchor_cpu_backends.py --dtype bfloat16 --compile --loop --rates          # over flash, of a product's rate
+    python scripts/anchor_cpu_backends.py --dtype bfloat16 --compile --loop --rates     # over flash, of a product's rate
+    python scripts/anchor_cpu_backends.py --one-thread                                       # beside other work
 
 All candidates of a case run in one process, in turn, in an order that is shuffled each round; the figure is the median
 over the rounds of each candidate's time divided by the release's time *in the same round*, so that a machine that slows
@@ -11,7 +12,8 @@ down for a while slows all of them. `released` is the release's formulation, Δ�
 is multiplied; `default` is what the bare name `anchor` takes; `loop` is a loop over blocks of tokens, the inside of
 which torch.compile fuses. With --rates exact attention of the same k and v runs among them (`flash`), and a product of
 square matrices (`product`): `ratio_to_flash`, and `share_of_product`, the definition's FLOP/s (6·b·h·n·m·d a forward
-pass, three times that in training) over the product's.
+pass, three times that in training) over the product's. With --one-thread times are CPU time of the only thread: two
+threads that wait for each other beside other work measure the waiting.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ import attentions
 from attentions.kernels.anchor import chunked
 
 COLUMNS = (
-    "b", "h", "n", "d", "m", "dtype", "phase", "candidate", "backend", "threads", "rounds", "latency_ms",
+    "b", "h", "n", "d", "m", "dtype", "phase", "candidate", "backend", "threads", "clock", "rounds", "latency_ms",
     "ratio_to_released", "ratio_p20", "ratio_p80", "ratio_to_flash", "gflop_per_s", "share_of_product",
 )  # fmt: skip
 SIDE = 2048  # of the square matrices
@@ -131,6 +133,8 @@ class Loop(torch.autograd.Function):
 
 def main() -> None:
     options = _parse()
+    if options.one_thread:
+        torch.set_num_threads(1)
     candidates: dict[str, Compute] = {"released": released}
     for name in options.backends.split(","):
         candidates[name] = attentions.spec("anchor").backend(name).compute
@@ -177,6 +181,7 @@ def _case(
     anchors = torch.nn.init.uniform_(torch.empty(m, d), -(d**-0.5), d**-0.5)
     inputs = [x.requires_grad_(phase == "train") for x in (k, v, anchors)]
     square = torch.randn(SIDE, SIDE).to(dtype)
+    clock = time.thread_time_ns if options.one_thread else time.perf_counter_ns
 
     def attend(compute: Compute) -> None:
         if phase == "train":
@@ -192,9 +197,9 @@ def _case(
     def once(call: Callable[[], object]) -> float:
         for x in inputs:
             x.grad = None
-        start = time.perf_counter_ns()
+        start = clock()
         call()
-        return (time.perf_counter_ns() - start) / 1e6
+        return (clock() - start) / 1e6
 
     for call in calls.values():
         once(call)
@@ -209,6 +214,7 @@ def _case(
         for name in order:
             times[name].append(once(calls[name]))
     of = {"b": b, "h": h, "n": n, "d": d, "m": m, "dtype": str(dtype).removeprefix("torch."), "phase": phase}
+    of["clock"] = "cpu" if options.one_thread else "wall"
     flops = 6e-6 * b * h * n * m * d * (3 if phase == "train" else 1)  # in 10⁶: over ms, GFLOP/s
     return [of | _row(name, times, flops) for name in candidates]
 
@@ -248,6 +254,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--compile", action="store_true", help="torch.compile too: some ten seconds a case")
     parser.add_argument("--loop", action="store_true", help="a loop over blocks that are compiled too")
     parser.add_argument("--rates", action="store_true", help="exact attention and a product of matrices beside them")
+    parser.add_argument("--one-thread", action="store_true", help="CPU time of one thread, for a machine that is busy")
     parser.add_argument("--rounds", type=int, default=25, help="at most, each candidate once a round")
     parser.add_argument("--seconds", type=float, default=15.0, help="of rounds a case")
     for name, default in (("b", 1), ("h", 6), ("d", 64)):

@@ -56,7 +56,7 @@ class Call(NamedTuple):
 
 
 class Prepared:
-    """A plan's launches on one device."""
+    """A plan's launches on one device, the one of number `index`."""
 
     __slots__ = ("calls", "current_device", "index", "inner", "launches", "stream_of")
 
@@ -74,10 +74,10 @@ class Prepared:
         )  # fmt: skip
 
     def launch(self, addresses: tuple[int, ...]) -> None:
-        """Enqueue all of it on the device's current stream; addresses: of the plan's tensors, then the workspace."""
-        if self.current_device() != self.index:
-            with torch.cuda.device(self.index):
-                return self.launch(addresses)
+        """Enqueue all of it on the current stream of the device, which is to be the current one.
+
+        addresses: of the plan's tensors, then the workspace.
+        """
         stream = self.stream_of(self.index)
         if self.inner:
             addresses += tuple([addresses[tensor] + offset for tensor, offset in self.inner])
@@ -86,7 +86,6 @@ class Prepared:
                 run(programs, 1, 1, stream, *before, addresses_in(addresses) + rest)
             else:
                 run(programs, 1, 1, stream, *before, *addresses_in(addresses), *rest)
-        return None
 
 
 def hooked() -> bool:

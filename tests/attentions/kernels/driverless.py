@@ -70,6 +70,7 @@ def without_device(*, silent: bool = False) -> Iterator[Driver]:
             patch.setattr(nvidia, "PyKernelArg", lambda **described: described, raising=False)
             module = SimpleNamespace(launch=active.utils.launch)
             patch.setattr(nvidia, "compile_module_from_src", lambda *source, **named: module, raising=False)
+            patch.setattr(nvidia, "library_dirs", list, raising=False)  # would look for libcuda
             yield active
     finally:
         _forget()
