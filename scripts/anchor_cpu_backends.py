@@ -3,7 +3,7 @@
     python scripts/anchor_cpu_backends.py                        # → anchor_cpu_backends.csv, and a table
     python scripts/anchor_cpu_backends.py --n 1024,4096 --dtype float32 --phase forward --rounds 30 --compile
     python scripts/anchor_cpu_backends.py --backends reference,chunked --blocks 256,1024     # chunked@256, chunked@1024
-    python scripts/anchor_cpu_backends.py --dtype bfloat16 --compile --loop --rates     # over flash, of a product's rate
+    python scripts/anchor_cpu_backends.py --dtype bfloat16 --compile --loop --rates    # over flash, of a product's rate
     python scripts/anchor_cpu_backends.py --one-thread                                       # beside other work
 
 All candidates of a case run in one process, in turn, in an order that is shuffled each round; the figure is the median
@@ -36,7 +36,7 @@ from torch import Tensor
 import attentions
 from attentions.kernels.anchor import chunked
 
-COLUMNS = (
+COLUMNS: tuple[str, ...] = (
     "b", "h", "n", "d", "m", "dtype", "phase", "candidate", "backend", "threads", "clock", "rounds", "latency_ms",
     "ratio_to_released", "ratio_p20", "ratio_p80", "ratio_to_flash", "gflop_per_s", "share_of_product",
 )  # fmt: skip
@@ -95,6 +95,9 @@ def gradient_block(
 class Loop(torch.autograd.Function):
     """The algorithm of `chunked` (attentions/kernels/anchor/__init__.py), each block's work one compiled graph."""
 
+    gather: Any
+    scatter: Any
+    gradient: Any
     gather, scatter, gradient = (
         staticmethod(torch.compile(body, dynamic=False)) for body in (gather_block, scatter_block, gradient_block)
     )
@@ -104,7 +107,9 @@ class Loop(torch.autograd.Function):
         b, h, n, d = k.shape
         u = (anchors / math.sqrt(d)).to(k.dtype)
         ctx.tokens = max(64, min(n, LOOP_BYTES // (b * h * len(anchors) * k.element_size())))
-        sums, degree = (sum(x) for x in zip(*(Loop.gather(*x, u) for x in Loop.blocks(ctx, k, v)), strict=True))
+        gathered = [Loop.gather(*x, u) for x in Loop.blocks(ctx, k, v)]
+        sums: Any = sum(x for x, _ in gathered)
+        degree: Any = sum(x for _, x in gathered)
         means = (sums / degree.unsqueeze(-1)).to(k.dtype)
         out = torch.empty_like(k)
         for keys, place in Loop.blocks(ctx, k, out):
@@ -115,11 +120,12 @@ class Loop(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         k, v, u, means, degree = ctx.saved_tensors
-        sums = sum(Loop.gather(*x, u)[0] for x in Loop.blocks(ctx, k, g))
+        sums: Any = sum(Loop.gather(*x, u)[0] for x in Loop.blocks(ctx, k, g))
         inverse = 1 / degree.unsqueeze(-1)
         grad_degree = (-(sums * means).sum(-1) * inverse.squeeze(-1)).to(k.dtype)
         grad_sums = (sums * inverse).to(k.dtype)
-        grad_k, grad_v, grad_u = torch.empty_like(k), torch.empty_like(v), 0
+        grad_k, grad_v = torch.empty_like(k), torch.empty_like(v)
+        grad_u: Any = 0
         for *given, to_k, to_v in Loop.blocks(ctx, k, v, g, grad_k, grad_v):
             of_k, of_v, of_u = Loop.gradient(*given, u, means, grad_sums, grad_degree)
             to_k.copy_(of_k), to_v.copy_(of_v)

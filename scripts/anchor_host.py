@@ -31,7 +31,23 @@ from torch import Tensor  # noqa: E402
 from attentions.kernels.anchor import plan  # noqa: E402
 from attentions.kernels.anchor.operators import anchor_attention, anchor_attention_fused  # noqa: E402
 
-COLUMNS = ("label", "torch", "triton", "b", "h", "n", "d", "m", "schedule", "call", "of", "functions", "in_c", "allocations", "us")
+COLUMNS: tuple[str, ...] = (
+    "label",
+    "torch",
+    "triton",
+    "b",
+    "h",
+    "n",
+    "d",
+    "m",
+    "schedule",
+    "call",
+    "of",
+    "functions",
+    "in_c",
+    "allocations",
+    "us",
+)
 
 
 class Alone(torch.autograd.Function):
@@ -51,7 +67,7 @@ def main() -> None:
     """Count and time every call with every schedule asked for."""
     options = _parse()
     size = {name: getattr(options, name) for name in "bhndm"}
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     for schedule in options.schedule.split(","):
         with without_device(silent=True):
             calls = _calls(**size, schedule=schedule)

@@ -152,16 +152,14 @@ def _compiler(page: Page) -> None:
 def _host(page: Page, rows: Rows) -> None:
     body = []
     for title, call, of in CALLS:
+        found = [rows.where(call=call, of=of, label=label) for label in ("before", "after")]
         cells = [
-            " → ".join(f"{rows.one(column, schedule=schedule, call=call, of=of, label=x):.0f}" for x in ("before", "after"))
+            " → ".join(f"{own.one(column, schedule=schedule):.0f}" for own in found)
             for schedule in ("split", "single") for column in ("functions", "allocations", "us")
         ]  # fmt: skip
         body.append([title, *cells])
-    page.table(
-        "| a known call, b1 h12 n512 d64 m64, before → after | split: functions | allocations | µs | single: functions | "
-        "allocations | µs |",
-        body,
-    )  # fmt: skip
+    columns = "functions | allocations | µs"
+    page.table(f"| a known call, b1 h12 n512 d64 m64, before → after | split: {columns} | single: {columns} |", body)
 
 
 def _on_cpu(page: Page, rows: Rows) -> None:
@@ -187,10 +185,45 @@ def _on_cpu(page: Page, rows: Rows) -> None:
     page.say(
         "at m = 256 and n = 65536 it takes {:.2f} against {:.2f} forward and {:.2f} against {:.2f} in "
         "training (float32). At "
-        "m = 128 the rule is right in training ({:.2f} against {:.2f}) and wrong forward in float32 ({:.2f} "
-        "against {:.2f}).",
+        "m = 128 the rule is right in training ({:.2f} against {:.2f}) and by that run wrong forward in float32 "
+        "({:.2f} against {:.2f}), from five rounds whose 20th and 80th percentiles are {:.2f} and {:.2f}.",
         *pair(256, "forward"), *pair(256, "train"), *pair(128, "train"), *pair(128, "forward"),
+        *(rows.one(x, m=128, n=65536, phase="forward", dtype="float32", backend="chunked")
+          for x in ("ratio_p20", "ratio_p80")),
     )  # fmt: skip
+    _blocks(page, page.rows("results/cpu/anchor_cpu_blocks.csv"))
+    _bfloat16(page, page.rows("results/cpu/anchor_cpu_bfloat16.csv"))
+
+
+def _blocks(page: Page, rows: Rows) -> None:
+    def took(backend: str, *sizes: int) -> list[float]:
+        return [
+            rows.one("ratio_to_released", backend=backend, n=n, phase=phase)
+            for n in sizes for phase in ("forward", "train")
+        ]  # fmt: skip
+
+    def pairs(n: int) -> list[float]:
+        return [x for both in zip(took("chunked", n), took("reference", n), strict=True) for x in both]
+
+    page.say(
+        "n = 65536: {:.2f} against {:.2f} forward, {:.2f} against {:.2f} in training (float32), and `chunked` is the "
+        "faster also at n = 16384, where the rule takes `reference`: {:.2f} against {:.2f}, {:.2f} against {:.2f}. "
+        "Blocks of 256 KiB instead of 512 take {:.2f}, {:.2f}, {:.2f} and {:.2f} in these four cases, of 2 MiB {:.2f}, "
+        "{:.2f}, {:.2f} and {:.2f} (",
+        *pairs(65536), *pairs(16384), *took("chunked@256", 16384, 65536), *took("chunked@2048", 16384, 65536),
+    )  # fmt: skip
+
+
+def _bfloat16(page: Page, rows: Rows) -> None:
+    names = ("reference", "chunked", "compile", "loop")
+    body = []
+    for m in (16, 64, 128):
+        for phase in ("forward", "train"):
+            own = rows.where(m=m, phase=phase)
+            flash = [f"{own.one('ratio_to_flash', backend=name):.3f}" for name in names]
+            body.append([str(m), phase, *flash, *(f"{own.one('share_of_product', backend=x):.2f}" for x in names)])
+    shown = " | ".join(names)
+    page.table(f"| m | phase | over flash: {shown} | of a product's rate: {shown} |", body)
 
 
 def _kernel(rows: Rows, schedule: str, phase: str, kernel: str, *, ragged: bool = False) -> Row:

@@ -42,9 +42,9 @@ Place = tuple[int, int]  # of a plan's tensors, and bytes into it
 
 
 class Call(NamedTuple):
-    """One launch: run(programs, 1, 1, the stream, *before, and what the kernel is given), that one by one or in a tuple.
+    """One launch: run(programs, 1, 1, the stream, *before, and what the kernel is given: one by one, or in a tuple).
 
-    The kernel is given addresses at `places` and then `rest`.
+    That is the addresses of `places`, then `rest`.
     """
 
     run: Callable[..., None]

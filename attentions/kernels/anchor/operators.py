@@ -187,7 +187,7 @@ def autocast(tensor: Tensor) -> Tensor:
 
 
 def _narrow(tensor: Tensor, anchors: Tensor) -> bool:
-    """Whether heads of no multiple of 16 are to be padded; what no kernel takes is not: its error tells of it as it is."""
+    """Whether heads of no multiple of 16 are padded; what no kernel takes is not: its error tells of it as it is."""
     return tensor.shape[-1] < HEAD_DIMS[-1] and tensor.shape[-1] == anchors.shape[-1]
 
 

@@ -6,8 +6,8 @@ otherwise is copied. A known call allocates its results and one workspace and la
 comes from the caching allocator at the call, so that streams, CUDA graphs and threads each get their own; a plan holds
 none.
 
-Thread safety: plans are looked up without a lock (a dict's get and set are atomic) and never change. Two threads that
-meet a new call at once plan it twice; either plan may stay.
+Threads: plans are looked up without a lock (a dict's get and set are atomic) and never change. Two that meet a new call
+at once plan it twice; either plan may stay.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class New(NamedTuple):
 class Known(NamedTuple):
     """A call that was planned: its launches and what it allocates, on the device that is to be current.
 
-    both: kept and workspace in one, the latter `after_kept` bytes from its start; apart, apart_grad: bytes from k to v in
-    one tensor of both, and between their gradients.
+    both: kept and workspace in one, this `after_kept` bytes on; apart, apart_grad: bytes from k to v in one tensor of
+    both, and between their gradients.
     """
 
     prepared: Prepared
@@ -130,11 +130,8 @@ def backward_fused(
         with torch.cuda.device(prepared.index):
             return backward_fused(g, kv, anchors, kept, schedule, precision)
     grad, grad_u, workspace = allocate(*new), allocate(*new_u), allocate(*known.workspace)
-    at_grad = grad.data_ptr()
-    prepared.launch(
-        (at_g, at, at + known.apart, at_u, kept.data_ptr(), at_grad, at_grad + known.apart_grad, grad_u.data_ptr(),
-         workspace.data_ptr())
-    )  # fmt: skip
+    of_k, of_u, held = grad.data_ptr(), grad_u.data_ptr(), workspace.data_ptr()
+    prepared.launch((at_g, at, at + known.apart, at_u, kept.data_ptr(), of_k, of_k + known.apart_grad, of_u, held))
     return grad, grad_u
 
 
@@ -224,7 +221,7 @@ def _new_forward_fused(
     if read[0] is not kv or read[1] is not anchors:
         return forward_fused(*read, schedule, precision, save=True)  # type: ignore[return-value]
     (k, v), (b, n, _, h, d) = views(kv), kv.shape
-    out, kept = plan.allocate((b, n, h, d), (n * h * d, h * d, d, 1), dtype=kv.dtype, device=kv.device), None
+    out = plan.allocate((b, n, h, d), (n * h * d, h * d, d, 1), dtype=kv.dtype, device=kv.device)
     kept, heads = new_kept(k, anchors), out.transpose(1, 2)
     choice = tuning.choose(k, v, anchors, "forward", schedule or None)
     planned = plan_forward.forward(k, v, anchors, out=plan.strides_of(heads), choice=choice, precision=precision)

@@ -39,8 +39,8 @@ allocate: Callable[..., Tensor] = torch.empty_strided  # tests replace it to poi
 
 
 def allocator(device: torch.device) -> Allocate:
-    """What known calls allocate with while `device` is current: as `allocate`, in a third of its time on the host, by the
-    function that code of torch.compile calls; by `allocate` itself where PyTorch has none or a test has replaced it."""
+    """What known calls allocate with while `device` is current: as `allocate`, in less than half of its host time, by
+    the function that compiled code calls; by `allocate` itself where PyTorch has none or a test has replaced it."""
     quick = getattr(getattr(torch._C, "_dynamo", None), "guards", None)
     found = getattr(quick, f"_empty_strided_{device.type}", None)
     if found is not None and allocate is torch.empty_strided:

@@ -200,9 +200,21 @@ def python_calls(function: Function) -> int:
     return count
 
 
+class Nothing(torch.autograd.Function):
+    """What PyTorch itself runs of an autograd function."""
+
+    @staticmethod
+    def forward(ctx: Any, k: torch.Tensor, v: torch.Tensor, anchors: torch.Tensor) -> torch.Tensor:
+        return k.clone()
+
+    @staticmethod
+    def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        return g, g, None
+
+
 @pytest.mark.parametrize("schedule", ["split", "single"])
 def test_a_known_call_runs_little_python(monkeypatch: pytest.MonkeyPatch, schedule: str) -> None:
-    """Ceilings of what scripts/anchor_host.py counts, plus a few for other versions of PyTorch's own."""
+    """Ceilings of what is counted with torch 2.15 and 2.11, by any schedule: launches enter no function of Python."""
     k, v, anchors = tensors()
     kv, leaves, g = torch.zeros(B, N, 2, H, D, dtype=torch.bfloat16), tensors(grad=True), torch.zeros_like(k)
     fused, back = [x.detach().requires_grad_() for x in (kv, anchors)], torch.zeros(B, N, H, D, dtype=torch.bfloat16)
@@ -216,12 +228,16 @@ def test_a_known_call_runs_little_python(monkeypatch: pytest.MonkeyPatch, schedu
     def train_fused() -> None:
         torch.autograd.grad(anchor_attention_fused(*fused, schedule=schedule), fused, back)
 
+    def train_nothing() -> None:
+        torch.autograd.grad(Nothing.apply(*leaves), leaves, g, allow_unused=True)
+
+    once, twice = python_calls(lambda: Nothing.apply(*leaves)), python_calls(train_nothing)
     partial_sums = schedule == "split"  # a workspace forward
     calls: tuple[tuple[Function, int, int], ...] = (
-        (lambda: forward(k, v, anchors), 14, 2),  # O and one workspace
-        (lambda: forward(*leaves), 25, 2 + partial_sums),  # O, what the backward pass needs, and a workspace
-        (train, 60, 2 + partial_sums + 4),  # three gradients and one workspace
-        (train_fused, 60, 2 + partial_sums + 3),
+        (lambda: forward(k, v, anchors), 13, 2),  # O and one workspace
+        (lambda: forward(*leaves), once + 15, 2 + partial_sums),  # O, what the backward pass needs, and a workspace
+        (train, twice + 20, 2 + partial_sums + 4),  # three gradients and one workspace
+        (train_fused, twice + 18, 2 + partial_sums + 3),
     )
     allocations: list[Any] = []
 
