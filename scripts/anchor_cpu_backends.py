@@ -182,6 +182,7 @@ def _case(
     candidates: dict[str, Compute], b: int, h: int, n: int, d: int, m: int, dtype: torch.dtype, phase: str,
     options: argparse.Namespace,
 ) -> list[dict[str, Any]]:  # fmt: skip
+    torch.compiler.reset()  # past a few shapes dynamo would run a body eagerly, without a word
     torch.manual_seed(0)
     k, v, g = (torch.randn(b, h, n, d).to(dtype) for _ in range(3))
     anchors = torch.nn.init.uniform_(torch.empty(m, d), -(d**-0.5), d**-0.5)

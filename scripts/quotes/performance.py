@@ -158,6 +158,12 @@ def _host(page: Page, rows: Rows) -> None:
             for schedule in ("split", "single") for column in ("functions", "allocations", "us")
         ]  # fmt: skip
         body.append([title, *cells])
+    took = [
+        rows.one("us", schedule=schedule, call="forward and backward", of="kernels", label=label)
+        - rows.one("us", schedule=schedule, call="forward and backward", of="torch", label=label)
+        for schedule in ("split", "single") for label in ("before", "after")
+    ]  # fmt: skip
+    page.say("went from {:.0f} to {:.0f} µs (split) and from {:.0f} to {:.0f} (single)", *took)
     columns = "functions | allocations | µs"
     page.table(f"| a known call, b1 h12 n512 d64 m64, before → after | split: {columns} | single: {columns} |", body)
 
@@ -223,6 +229,18 @@ def _bfloat16(page: Page, rows: Rows) -> None:
             flash = [f"{own.one('ratio_to_flash', backend=name):.3f}" for name in names]
             body.append([str(m), phase, *flash, *(f"{own.one('share_of_product', backend=x):.2f}" for x in names)])
     shown = " | ".join(names)
+
+    def beside(name: str) -> tuple[float, float]:
+        pairs = zip(*(rows.all("ratio_to_released", backend=x) for x in (name, "reference")), strict=True)
+        found = [one / other for one, other in pairs]
+        return min(found), max(found)
+
+    page.say(
+        "it takes {:.2f} to {:.2f} of `reference`'s time, where `compile` takes {:.2f} to {:.2f}.",
+        *beside("loop"), *beside("compile"),
+    )  # fmt: skip
+    rates = [rows.one("share_of_product", backend="reference", m=m, phase="forward") for m in (16, 128)]
+    page.say("product of matrices, {:.2f} of its rate at m = 16 and {:.2f} at m = 128,", *rates)
     page.table(f"| m | phase | over flash: {shown} | of a product's rate: {shown} |", body)
 
 
