@@ -34,7 +34,6 @@ COMPUTED = {
     },
     "docs/performance.md": {
         "| shape | FLOPs | FLOPs ÷ rate | minimal bytes | bytes ÷ bandwidth | bound by |": "sizes over the two rates",
-        "| a known call | functions of Python entered | allocations |": "tests/attentions/kernels/test_host.py",
         "| form | what it changes | units moved | predicted share of a copy, n = 4096, 16384, 65536 |":
             "predictions; their arithmetic is below the table",
     },

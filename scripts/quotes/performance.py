@@ -22,6 +22,12 @@ KERNELS = (
     ("single backward", "single", "backward", "single_backward_kernel"),
 )
 BACKENDS = ("reference", "sdpa", "chunked", "compile")
+CALLS = (
+    ("forward, no gradient wanted", "forward", "kernels"), ("forward, for a gradient", "for a gradient", "kernels"),
+    ("forward and backward", "forward and backward", "kernels"),
+    ("the same, k and v in one tensor", "forward and backward", "fused"),
+    ("an autograd function that computes nothing, forward and backward", "forward and backward", "torch"),
+)  # fmt: skip
 
 
 def quote(page: Page) -> None:
@@ -29,6 +35,7 @@ def quote(page: Page) -> None:
     _short_heads(page, page.rows("results/h200/kernels_single.csv"))
     _compiler(page)
     _forms(page)
+    _host(page, page.rows("results/cpu/anchor_host.csv"))
     _on_cpu(page, page.rows("results/cpu/anchor_cpu_backends.csv"))
 
 
@@ -152,6 +159,25 @@ def _forms(page: Page) -> None:
     page.say("`skewed` takes {:.0f} to {:.0f} registers (3.9) and {:.0f} to {:.0f} (3.6)", *found)
 
 
+def _host(page: Page, rows: Rows) -> None:
+    body = []
+    for title, call, of in CALLS:
+        found = [rows.where(call=call, of=of, label=label) for label in ("before", "after")]
+        cells = [
+            " → ".join(f"{own.one(column, schedule=schedule):.0f}" for own in found)
+            for schedule in ("split", "single") for column in ("functions", "allocations", "us")
+        ]  # fmt: skip
+        body.append([title, *cells])
+    took = [
+        rows.one("us", schedule=schedule, call="forward and backward", of="kernels", label=label)
+        - rows.one("us", schedule=schedule, call="forward and backward", of="torch", label=label)
+        for schedule in ("split", "single") for label in ("before", "after")
+    ]  # fmt: skip
+    page.say("went from {:.0f} to {:.0f} µs (split) and from {:.0f} to {:.0f} (single)", *took)
+    columns = "functions | allocations | µs"
+    page.table(f"| a known call, b1 h12 n512 d64 m64, before → after | split: {columns} | single: {columns} |", body)
+
+
 def _on_cpu(page: Page, rows: Rows) -> None:
     body = []
     for m in (64, 256):
@@ -175,10 +201,57 @@ def _on_cpu(page: Page, rows: Rows) -> None:
     page.say(
         "at m = 256 and n = 65536 it takes {:.2f} against {:.2f} forward and {:.2f} against {:.2f} in "
         "training (float32). At "
-        "m = 128 the rule is right in training ({:.2f} against {:.2f}) and wrong forward in float32 ({:.2f} "
-        "against {:.2f}).",
+        "m = 128 the rule is right in training ({:.2f} against {:.2f}) and by that run wrong forward in float32 "
+        "({:.2f} against {:.2f}), from five rounds whose 20th and 80th percentiles are {:.2f} and {:.2f}.",
         *pair(256, "forward"), *pair(256, "train"), *pair(128, "train"), *pair(128, "forward"),
+        *(rows.one(x, m=128, n=65536, phase="forward", dtype="float32", backend="chunked")
+          for x in ("ratio_p20", "ratio_p80")),
     )  # fmt: skip
+    _blocks(page, page.rows("results/cpu/anchor_cpu_blocks.csv"))
+    _bfloat16(page, page.rows("results/cpu/anchor_cpu_bfloat16.csv"))
+
+
+def _blocks(page: Page, rows: Rows) -> None:
+    def took(backend: str, *sizes: int) -> list[float]:
+        return [
+            rows.one("ratio_to_released", backend=backend, n=n, phase=phase)
+            for n in sizes for phase in ("forward", "train")
+        ]  # fmt: skip
+
+    def pairs(n: int) -> list[float]:
+        return [x for both in zip(took("chunked", n), took("reference", n), strict=True) for x in both]
+
+    page.say(
+        "n = 65536: {:.2f} against {:.2f} forward, {:.2f} against {:.2f} in training (float32), and `chunked` is the "
+        "faster also at n = 16384, where the rule takes `reference`: {:.2f} against {:.2f}, {:.2f} against {:.2f}. "
+        "Blocks of 256 KiB instead of 512 take {:.2f}, {:.2f}, {:.2f} and {:.2f} in these four cases, of 2 MiB {:.2f}, "
+        "{:.2f}, {:.2f} and {:.2f} (",
+        *pairs(65536), *pairs(16384), *took("chunked@256", 16384, 65536), *took("chunked@2048", 16384, 65536),
+    )  # fmt: skip
+
+
+def _bfloat16(page: Page, rows: Rows) -> None:
+    names = ("reference", "chunked", "compile", "loop")
+    body = []
+    for m in (16, 64, 128):
+        for phase in ("forward", "train"):
+            own = rows.where(m=m, phase=phase)
+            flash = [f"{own.one('ratio_to_flash', backend=name):.3f}" for name in names]
+            body.append([str(m), phase, *flash, *(f"{own.one('share_of_product', backend=x):.2f}" for x in names)])
+    shown = " | ".join(names)
+
+    def beside(name: str) -> tuple[float, float]:
+        pairs = zip(*(rows.all("ratio_to_released", backend=x) for x in (name, "reference")), strict=True)
+        found = [one / other for one, other in pairs]
+        return min(found), max(found)
+
+    page.say(
+        "it takes {:.2f} to {:.2f} of `reference`'s time, where `compile` takes {:.2f} to {:.2f}.",
+        *beside("loop"), *beside("compile"),
+    )  # fmt: skip
+    rates = [rows.one("share_of_product", backend="reference", m=m, phase="forward") for m in (16, 128)]
+    page.say("product of matrices, {:.2f} of its rate at m = 16 and {:.2f} at m = 128,", *rates)
+    page.table(f"| m | phase | over flash: {shown} | of a product's rate: {shown} |", body)
 
 
 def _kernel(rows: Rows, schedule: str, phase: str, kernel: str, *, ragged: bool = False) -> Row:

@@ -50,8 +50,9 @@ def anchor_attention(
     Returns: O in k's dtype, in memory token-major if k is.
     Raises: ValueError for a size or dtype that the kernels do not take, saying which they take.
     """
-    k, v = autocast(k), autocast(v)
-    if k.shape == v.shape and _narrow(k, anchors):
+    if torch._C._is_any_autocast_enabled():
+        k, v = autocast(k), autocast(v)
+    if k.shape[-1] % UNIT and k.shape == v.shape and _narrow(k, anchors):
         wide = anchor_attention(_wide(k), _wide(v), _wide_anchors(anchors), schedule=schedule, precision=precision)
         return wide[..., : k.shape[-1]]
     schedule, precision = schedule or "", precision or default_precision(k)
@@ -69,10 +70,11 @@ def anchor_attention_fused(
 
     The gradient is written in kv's own layout, so that neither pass copies or transposes anything.
     """
-    kv = autocast(kv)
+    if torch._C._is_any_autocast_enabled():
+        kv = autocast(kv)
     if kv.dim() != 5 or kv.shape[2] != 2:
         raise ValueError(f"anchor:triton needs kv (b, n, 2, h, d), not {tuple(kv.shape)}")
-    if _narrow(kv, anchors):
+    if kv.shape[-1] % UNIT and _narrow(kv, anchors):
         wide = anchor_attention_fused(_wide(kv), _wide_anchors(anchors), schedule=schedule, precision=precision)
         return wide[..., : kv.shape[-1]]
     schedule, precision = schedule or "", precision or default_precision(kv)
@@ -185,9 +187,8 @@ def autocast(tensor: Tensor) -> Tensor:
 
 
 def _narrow(tensor: Tensor, anchors: Tensor) -> bool:
-    """Whether heads are to be padded; what no kernel takes is not, so that its error tells of it as it is."""
-    d = tensor.shape[-1]
-    return d % UNIT != 0 and d < HEAD_DIMS[-1] and d == anchors.shape[-1]
+    """Whether heads of no multiple of 16 are padded; what no kernel takes is not: its error tells of it as it is."""
+    return tensor.shape[-1] < HEAD_DIMS[-1] and tensor.shape[-1] == anchors.shape[-1]
 
 
 def _wide(tensor: Tensor) -> Tensor:

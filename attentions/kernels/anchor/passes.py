@@ -6,8 +6,8 @@ otherwise is copied. A known call allocates its results and one workspace and la
 comes from the caching allocator at the call, so that streams, CUDA graphs and threads each get their own; a plan holds
 none.
 
-Thread safety: plans are looked up without a lock (a dict's get and set are atomic) and never change. Two threads that
-meet a new call at once plan it twice; either plan may stay.
+Threads: plans are looked up without a lock (a dict's get and set are atomic) and never change. Two that meet a new call
+at once plan it twice; either plan may stay.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor
 from attentions.kernels.anchor import plan, plan_backward, plan_forward, tuning
 from attentions.kernels.anchor.choices import SCHEDULES, UNIT, unsupported
 from attentions.kernels.anchor.launching import DIRECT, Prepared, hooked, prepare
-from attentions.kernels.anchor.plan import Plan
+from attentions.kernels.anchor.plan import Allocate, Plan
 
 PRECISIONS = ("ieee", "tf32", "tf32x3")
 ODD = 15  # bits that the address of what a kernel reads must not have
@@ -37,17 +37,19 @@ class New(NamedTuple):
 
 
 class Known(NamedTuple):
-    """A call that was planned: its launches and what it allocates.
+    """A call that was planned: its launches and what it allocates, on the device that is to be current.
 
-    kept, workspace: elements of float32; apart, apart_grad: bytes from k to v in one tensor of both, and between their
-    gradients.
+    both: kept and workspace in one, this `after_kept` bytes on; apart, apart_grad: bytes from k to v in one tensor of
+    both, and between their gradients.
     """
 
     prepared: Prepared
-    device: torch.device
+    allocate: Allocate
     results: tuple[New, ...]
-    kept: int
-    workspace: int
+    kept: New
+    workspace: New
+    both: New
+    after_kept: int
     apart: int
     apart_grad: int
 
@@ -98,12 +100,12 @@ def backward(
     known = _known.get(key)
     if known is None or (at_g | at_k | at_v | at_u) & ODD or hooked():
         return _new_backward(key, g, k, v, anchors, kept, schedule, precision)
-    prepared, device, (new_k, new_v, new_u), _, floats, _, _ = known
-    allocate = plan.allocate
-    grad_k = allocate(new_k.shape, new_k.strides, dtype=new_k.dtype, device=device)
-    grad_v = allocate(new_v.shape, new_v.strides, dtype=new_v.dtype, device=device)
-    grad_u = allocate(new_u.shape, new_u.strides, dtype=new_u.dtype, device=device)
-    workspace = allocate((floats,), (1,), dtype=torch.float32, device=device)
+    prepared, allocate, (new_k, new_v, new_u) = known[:3]
+    if prepared.current_device() != prepared.index:
+        with torch.cuda.device(prepared.index):
+            return backward(g, k, v, anchors, kept, schedule, precision)
+    grad_k, grad_v, grad_u = allocate(*new_k), allocate(*new_v), allocate(*new_u)
+    workspace = allocate(*known.workspace)
     prepared.launch(
         (at_g, at_k, at_v, at_u, kept.data_ptr(), grad_k.data_ptr(), grad_v.data_ptr(), grad_u.data_ptr(),
          workspace.data_ptr())
@@ -123,15 +125,13 @@ def backward_fused(
     known = _known.get(key)
     if known is None or (at_g | at | at_u) & ODD or hooked():
         return _new_backward_fused(key, g, kv, anchors, kept, schedule, precision)
-    prepared, device, (new, new_u), _, floats, apart, apart_grad = known
-    allocate = plan.allocate
-    grad = allocate(new.shape, new.strides, dtype=new.dtype, device=device)
-    grad_u = allocate(new_u.shape, new_u.strides, dtype=new_u.dtype, device=device)
-    workspace, at_grad = allocate((floats,), (1,), dtype=torch.float32, device=device), grad.data_ptr()
-    prepared.launch(
-        (at_g, at, at + apart, at_u, kept.data_ptr(), at_grad, at_grad + apart_grad, grad_u.data_ptr(),
-         workspace.data_ptr())
-    )  # fmt: skip
+    prepared, allocate, (new, new_u) = known[:3]
+    if prepared.current_device() != prepared.index:
+        with torch.cuda.device(prepared.index):
+            return backward_fused(g, kv, anchors, kept, schedule, precision)
+    grad, grad_u, workspace = allocate(*new), allocate(*new_u), allocate(*known.workspace)
+    of_k, of_u, held = grad.data_ptr(), grad_u.data_ptr(), workspace.data_ptr()
+    prepared.launch((at_g, at, at + known.apart, at_u, kept.data_ptr(), of_k, of_k + known.apart_grad, of_u, held))
     return grad, grad_u
 
 
@@ -183,18 +183,19 @@ def check(k: Tensor, v: Tensor, anchors: Tensor, schedule: str, precision: str) 
 
 
 def _run_forward(known: Known, at_k: int, at_v: int, at_u: int, save: bool) -> tuple[Tensor, Tensor | None]:
-    prepared, device, (new,), floats, workspace, _, _ = known
-    allocate = plan.allocate
-    out = allocate(new.shape, new.strides, dtype=new.dtype, device=device)
+    prepared, allocate, (new,) = known[:3]
+    if prepared.current_device() != prepared.index:
+        with torch.cuda.device(prepared.index):
+            return _run_forward(known, at_k, at_v, at_u, save)
+    out = allocate(*new)
     if save:
-        kept = allocate((floats,), (1,), dtype=torch.float32, device=device)
-        held = allocate((workspace,), (1,), dtype=torch.float32, device=device)
+        kept = allocate(*known.kept)
+        held = allocate(*known.workspace) if known.workspace.shape[0] else kept  # which then is not read
         prepared.launch((at_k, at_v, at_u, out.data_ptr(), kept.data_ptr(), held.data_ptr()))
         return out, kept
-    floats = -(-floats // 32) * 32  # the workspace is aligned, alone or not
-    held = allocate((floats + workspace,), (1,), dtype=torch.float32, device=device)
+    held = allocate(*known.both)
     at = held.data_ptr()
-    prepared.launch((at_k, at_v, at_u, out.data_ptr(), at, at + 4 * floats))
+    prepared.launch((at_k, at_v, at_u, out.data_ptr(), at, at + known.after_kept))
     return out, None
 
 
@@ -220,7 +221,7 @@ def _new_forward_fused(
     if read[0] is not kv or read[1] is not anchors:
         return forward_fused(*read, schedule, precision, save=True)  # type: ignore[return-value]
     (k, v), (b, n, _, h, d) = views(kv), kv.shape
-    out, kept = plan.allocate((b, n, h, d), (n * h * d, h * d, d, 1), dtype=kv.dtype, device=kv.device), None
+    out = plan.allocate((b, n, h, d), (n * h * d, h * d, d, 1), dtype=kv.dtype, device=kv.device)
     kept, heads = new_kept(k, anchors), out.transpose(1, 2)
     choice = tuning.choose(k, v, anchors, "forward", schedule or None)
     planned = plan_forward.forward(k, v, anchors, out=plan.strides_of(heads), choice=choice, precision=precision)
@@ -276,11 +277,17 @@ def _run(planned: Plan, given: Mapping[str, Tensor], key: tuple[Any, ...], resul
     if len(_known) >= MOST_KNOWN:
         _known.clear()
     grads = (given["grad_k"].data_ptr(), given["grad_v"].data_ptr()) if "grad_k" in given else (0, 0)
+    kept, workspace = given["kept"].numel(), planned.workspace_bytes // 4
+    after = -(-kept // 32) * 32  # a workspace is aligned, alone or not
     _known[key] = Known(
-        prepared, device, tuple(New(tuple(x.shape), x.stride(), x.dtype) for x in results),
-        kept=given["kept"].numel(), workspace=planned.workspace_bytes // 4,
+        prepared, plan.allocator(device), tuple(New(tuple(x.shape), x.stride(), x.dtype) for x in results),
+        kept=_floats(kept), workspace=_floats(workspace), both=_floats(after + workspace), after_kept=4 * after,
         apart=given["v"].data_ptr() - given["k"].data_ptr(), apart_grad=grads[1] - grads[0],
     )  # fmt: skip
+
+
+def _floats(count: int) -> New:
+    return New((count,), (1,), torch.float32)
 
 
 def _like(tensor: Tensor) -> Tensor:
