@@ -40,13 +40,14 @@ PICTURES = (
     _of("results/cpu/sweep", "scaling", "Scaling", "Fitted exponents beside the declared ones."),
     _of("results/cpu/models", "resolution", "Whole models", "Latency, multiply-adds and memory over the images' side."),
     _of("results/cpu/legend", "pareto", "Accuracy and cost", "Means over seeds; dashed the floor without attention."),
+    _of("results/cpu/problems/cross", "keys", "Grouped and cross attention", "Latency over the number of keys."),
     Picture("Recall", "../results/cpu/recall/figures/top1-over-m.png",
             "python scripts/recall_figures.py results/cpu/recall", "What m tokens of bottleneck can look up."),
     Picture("The report", "report.png", "harness report results/h200/sweep", "One file, to be sent to others."),
     Picture("The terminal", "terminal.svg", "harness show results/cpu/sweep --phase forward --dtype float32 --m 64",
             "Eighty columns; intervals, and reasons where there is no figure."),
 )  # fmt: skip
-NOT_HERE = {"curves", "keys"}  # of trainings, and of grouped and cross attention: no stored run holds any
+NOT_HERE = {"curves"}  # of trainings: no stored run holds any
 
 
 def page() -> str:

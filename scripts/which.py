@@ -45,6 +45,7 @@ class Source:
     files: tuple[str, ...]
     dtype: str
     note: str = ""
+    problem: str = "default"
 
 
 SOURCES = (
@@ -55,8 +56,12 @@ SOURCES = (
         "bfloat16",
         " That run was cut off: what it lacks, such as `flash:cudnn` forward, is not compared.",
     ),
-    Source("two cores of an AMD EPYC, float32, b1 h6 d64", ("results/cpu/sweep", "results/cpu/further"), "float32"),
+    Source("two cores of an Intel Xeon, float32, b1 h6 d64", ("results/cpu/sweep", "results/cpu/further"), "float32"),
 )
+CAUSAL = Source(
+    "two cores of an Intel Xeon, float32, b1 h6 d64, causal", ("results/cpu/problems/causal",), "float32",
+    problem="causal",
+)  # fmt: skip
 PHASES = {"forward": "inference (forward)", "train": "training (forward and backward)"}
 
 
@@ -80,15 +85,18 @@ class Part:
     spots: tuple[Spot, ...]
 
 
-def parts() -> list[Part]:
+def parts(sources: Sequence[Source] = SOURCES) -> list[Part]:
     """What the runs say, part by part."""
     found = []
-    for source in SOURCES:
+    for source in sources:
         stock = _stock(source)
         for setting, lines in stock.settings():
             if setting["scope"] != "core" or setting["dtype"] != source.dtype or setting["phase"] not in PHASES:
                 continue
-            spots = tuple(spot for n in measured(lines) if (spot := _spot(stock, lines, n)) is not None)
+            if setting["problem"] != source.problem:
+                continue
+            usual = "" if source.problem == "default" else f"{source.problem}=true"
+            spots = tuple(spot for n in measured(lines) if (spot := _spot(stock, lines, n, usual)) is not None)
             if spots:
                 found.append(Part(source, setting["phase"], spots))
     return found
@@ -99,9 +107,9 @@ def _stock(source: Source) -> Stock:
     return Stock([figures.load(ROOT / file) for file in source.files], kinds=kinds)
 
 
-def _spot(stock: Stock, lines: Sequence[Any], n: int) -> Spot | None:
+def _spot(stock: Stock, lines: Sequence[Any], n: int, options: str) -> Spot | None:
     candidates = [
-        one for one in stock.at(lines, n)[0] if one.between is None and one.m in (None, M) and not one.options
+        one for one in stock.at(lines, n)[0] if one.between is None and one.m in (None, M) and one.options == options
     ]  # variants as they are by default
     exact, other = (next((one for one in candidates if one.exact == sort), None) for sort in (True, False))
     if exact is None and other is None:
@@ -125,7 +133,7 @@ def page(found: Sequence[Part]) -> str:
         "For another machine or shape, `harness recommend --n 4096 --measure` measures and answers;",
         "`harness recommend RUN --emit policy.json` writes the choice among equals for `attentions.Policy`.",
     ]  # fmt: skip
-    for part in found:
+    for part in [*found, *parts([CAUSAL])]:
         lines += ["", f"## {part.source.title}: {PHASES[part.phase]}", "", _files(part.source), "", *_table(part)]
     lines += ["", "## By m", "", *_by_m(), "", "## What models keep with it", "", *_accuracies()]
     lines += ["", "## Whole models", "", *_models(), "", "## What no row says", "", *_unsaid()]
@@ -133,7 +141,7 @@ def page(found: Sequence[Part]) -> str:
 
 
 def _short(found: Sequence[Part]) -> Iterator[str]:
-    for part in found:
+    for part in [*found, *parts([CAUSAL])]:
         where = f"**{part.source.title}, {part.phase}**"
         runs = [
             (name, [spot.n for spot in own])
@@ -154,7 +162,6 @@ def _short(found: Sequence[Part]) -> Iterator[str]:
         "- **Memory**: `full` holds n × n scores and runs out first; the others grow with n. The tables have the peaks "
         "above the inputs."
     )
-    yield "- **Causal**: no row is causal or masked, so nothing here holds for a causal model."
     yield (
         "- **Speed is half of it**: what is not exact computes something else. What models kept with it is "
         "[below](#what-models-keep-with-it), at n = 64 and 65 only; for longer inputs no accuracy was measured."
@@ -236,7 +243,8 @@ def _models() -> Iterator[str]:
 
 
 def _unsaid() -> Iterator[str]:
-    yield "- Causal, masked, dropped-out or cross attention, grouped keys: no row."
+    yield "- Causal attention on a GPU or in training, other masks, dropout: no row."
+    yield "- Cross attention and grouped keys on a GPU: no row; [variants](variants.md) has some on a CPU."
     yield f"- Other m on a GPU: only m = {M} was measured there. Other heads, head dimensions and batch sizes: no row."
     yield "- Accuracy at thousands of tokens, or at full scale on ImageNet, COCO or ADE20K: nothing was trained there."
     yield "- Your machine: `harness doctor`, then `harness recommend --n … --measure`."

@@ -157,7 +157,7 @@ def agreement(run: Judged) -> Iterator[str]:
         if "latency" not in held:
             continue
         latency = held["latency"]
-        items = row.b * (1 if row.scope == "model" else row.n)
+        items = row.b * (row.n if case_of(row).is_of_tokens else 1)
         if "throughput" in held and not same(held["throughput"] * latency / 1e3, items):
             yield f"throughput of {of(row)} is {held['throughput']:.6g}, not {items} a call of {latency:.6g} ms"
         useful = held["flops_rate"] * latency * 1e9 if "flops_rate" in held else math.inf
@@ -237,6 +237,7 @@ def quiet(run: Judged) -> Iterator[str]:
         if isinstance(contended, dict):
             slow = max(looks[:-1]) / min(looks)  # the last is after the last case
             told = contended or session.get("suspect_cases") or session.get("cases_taken_again")
+            told = told or part(session, "seconds").get("again")  # ceilings may have been, before any case
             if slow > CANARY_BAD and not told:
                 yield f"the canary took {slow:.3g}× its best, and no case is marked or was taken again"
         elif (slow := float(np.median(looks)) / min(looks)) > CANARY_BAD:  # from before cases were judged one by one

@@ -1,6 +1,6 @@
 """How a case fails: what its row says, what keeps it from harming others, and whether its process is fit to go on.
 
-limit_memory(device); footing = Footing(device)        # before the case
+limit_memory(device, peak=bytes); footing = Footing(device)    # before the case
 status, note = classify(error)                         # it raised
 footing.holds(status)                                  # False: end this process, which costs seconds
 """
@@ -66,13 +66,18 @@ def classify(error: Exception) -> tuple[str, str]:
     return "error", f"{type(error).__name__}: {text}"
 
 
-def limit_memory(device: str) -> None:
-    """On the CPU: make an allocation beyond what is free now fail here, before the kernel kills someone for it."""
+def limit_memory(device: str, *, peak: int | None = None) -> None:
+    """On the CPU: make an allocation beyond what is free now fail here, before the kernel kills someone for it.
+
+    What a call frees is kept for the next one, if there is room for calls that hold up to `peak` bytes.
+    """
     if device != "cpu":
         return
     allocator.give_back()
+    free = free_bytes("cpu")
+    allocator.keep(peak or 0, free)
     used = resource.getrlimit(resource.RLIMIT_DATA)[1]
-    limit = free_bytes("cpu") + _private_bytes()
+    limit = free + _private_bytes()
     resource.setrlimit(resource.RLIMIT_DATA, (limit if used < 0 else min(limit, used), used))
 
 

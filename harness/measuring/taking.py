@@ -20,13 +20,12 @@ from harness.measuring.metrics import latency
 from harness.measuring.metrics.error import check_again
 from harness.measuring.subject import Subject
 from harness.measuring.truth import KEPT
-from harness.store.record import Reading
+from harness.store.record import Case, Reading
 
 
 def measure(request: requests.Measure) -> requests.Measured | requests.CaseFailure:
     """All readings of one case, its raw samples, and the seconds spent in each metric."""
     footing, taken = Footing(request.case.device), _Taken(request)
-    limit_memory(request.case.device)
     try:
         taken.measure()
     except Exception as error:
@@ -51,8 +50,7 @@ class _Taken:
     def measure(self) -> None:
         """Every metric that is wanted or needed. Raises what the case raises."""
         with self._at(requests.SET_UP):
-            KEPT.make_room(self.request.case.device, catalogue.resolve(self.request.case).peak_bytes)
-            subject = Subject(self.request.case)
+            subject = _made(self.request.case)
             planned = metrics.plan(self.request.metrics)
             if self.settings.ceilings and any("latency" in metric.PROVIDES for metric in planned):
                 planned = metrics.plan([*self.request.metrics, "roofline_fraction"])  # no latency without its floor
@@ -88,9 +86,8 @@ class _Taken:
 def attempt(request: requests.Try) -> requests.CaseFailure | None:
     """Call a case beside what a call leaves, such as an optimizer's state, and check it, or tell why it fails."""
     footing = Footing(request.case.device)
-    limit_memory(request.case.device)
     try:
-        subject = Subject(request.case)
+        subject = _made(request.case)
         subject.call()
         for metric in metrics.plan(["numeric_error"]):
             list(metric.measure(subject, {}, metrics.Settings()))
@@ -105,8 +102,8 @@ def pair(request: requests.Pair) -> requests.Turns | requests.PairFailure:
     """Latency samples of two cases in turns, A B B A, once both are right and warm; or whose failure it was, 0 or 1."""
     subjects: list[Subject] = []
     which: int | None = None
-    limit_memory(request.cases[0].device)
     try:
+        _make_room(*request.cases)
         for case in request.cases:
             which = len(subjects)
             subject = Subject(case)
@@ -122,6 +119,19 @@ def pair(request: requests.Pair) -> requests.Turns | requests.PairFailure:
     except Exception as error:
         status, text = classify(error)
         return requests.PairFailure(status=status, note=text, which=which)
+
+
+def _made(case: Case) -> Subject:
+    """The case ready to be called, with room for it."""
+    _make_room(case)
+    return Subject(case)
+
+
+def _make_room(*cases: Case) -> None:
+    """Bound what the process may take, and forget truths where cases that are there together need their memory."""
+    device, peak = cases[0].device, sum(catalogue.resolve(case).peak_bytes or 0 for case in cases)
+    limit_memory(device, peak=peak)
+    KEPT.make_room(device, peak)
 
 
 def finite(reading: Reading) -> Reading:

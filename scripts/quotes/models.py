@@ -5,6 +5,7 @@ from __future__ import annotations
 from quotes import Page, option
 
 PAGE = "docs/models.md"
+FOREIGN = ("timm:vit_small_patch16_224", "timm:vit_base_patch16_dinov3", "hf:gpt2")
 
 
 def quote(page: Page) -> None:
@@ -21,6 +22,13 @@ def quote(page: Page) -> None:
         for side in ("896", "224")
     ]
     page.say("anchors take {:.2f} times flash's time at 896², {:.2f} times at 224².", *ratios)
+    foreign = page.rows("results/cpu/foreign")
+    page.table(
+        "| model | phase | as-is | flash | anchor, m = 30 |",
+        [[f"`{name}`", phase, *(foreign.where(options=option(model=name), phase=phase, attention=attention).cell()
+                                for attention in ("as-is", "flash", "anchor"))]
+         for name in FOREIGN for phase in ("forward", "step")],
+    )  # fmt: skip
     shares = [100 * _by_query(heads) for heads in (3, 12)]
     page.say("{:.0f} % (tiny) to {:.0f} % (base) of that saving is the query projection", *shares)
 

@@ -9,10 +9,16 @@ from typing import Any
 from quotes import ROOT, Page
 
 PAGE = "docs/timing.md"
+if str(ROOT / "scripts") not in sys.path:
+    sys.path.append(str(ROOT / "scripts"))  # one script imports another
 
 
 def quote(page: Page) -> None:
     _beside_loops(page)
+    page.between(
+        "<!-- allocator: begin -->", "<!-- allocator: end -->",
+        "\n".join(_script("allocator_spread").table(page.rows("results/cpu/allocator_spread.csv"))),
+    )  # fmt: skip
     script = _script("timing_table")
     page.between(script.BEGIN, script.END, script.table(list(page.rows("results/h200/timing_agreement.csv"))))
     rows = page.rows("results/cpu/timing_agreement.csv")
@@ -34,6 +40,7 @@ def _beside_loops(page: Page) -> None:
     script, folder = _script("beside_loops"), ROOT / "results" / "cpu" / "beside_loops"
     parts = {
         "sweep": (script.Line, script.sweep_table), "crossover": (script.Answer, script.crossover_table),
+        "threads": (script.Way, script.threads_table),
     }  # fmt: skip
     for name, (kind, table) in parts.items():
         text = "\n".join(table(script.stored(folder / f"{name}.csv", kind)))

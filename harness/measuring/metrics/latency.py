@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from harness import stats
+from harness.machine import allocator
 from harness.measuring import cuda
 from harness.measuring.clocks import Clocks
 from harness.measuring.held import Call, Device, HostIsLate, Stopwatch
@@ -183,7 +184,7 @@ class CpuWatch:
         """It is the wall clock already."""
 
     def notes(self) -> list[str]:
-        return [f"{self.repeats} calls a sample"] if self.repeats > 1 else []
+        return [*([f"{self.repeats} calls a sample"] if self.repeats > 1 else []), *filter(None, [allocator.remark()])]
 
     def host(self) -> str:
         return ON_A_CPU

@@ -18,11 +18,11 @@ import json, resource
 import torch
 from harness.machine import allocator
 
-def faults(calls):
+def faults(calls, large=2**26):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(calls):
-        torch.zeros(2**24, dtype=torch.uint8)
-        torch.ones(2**25, dtype=torch.uint8)
+        torch.ones(2**24, dtype=torch.uint8)
+        torch.ones(large, dtype=torch.uint8)
     return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / calls
 
 def held():
@@ -32,7 +32,10 @@ allocator.keep()
 faults(3)
 kept, before = faults(20), held()
 allocator.give_back()
-print(json.dumps({"faults": kept, "given_back": before - held(), "freed": allocator.freed()}))
+told = {"faults": kept, "given_back": before - held(), "freed": allocator.freed(), "remark": allocator.remark()}
+allocator.keep(peak=6 << 30, free=10 << 30)
+faults(3, large=2**27)  # no hole that was left has this size
+print(json.dumps(told | {"tight": faults(20, large=2**27), "tight_remark": allocator.remark()}))
 """
 
 
@@ -48,15 +51,24 @@ def told(**variables: str) -> dict[str, Any]:
 def test_the_next_call_fetches_nothing_again_and_it_all_goes_back_between_cases() -> None:
     found = told()
     assert found["freed"] == "kept"
-    assert found["faults"] < 1_000  # of 12,288 pages a call; the heap may still grow once
-    assert found["given_back"] > 0.9 * 2**25
+    assert found["faults"] < 2_000  # of 20,480 pages a call; the heap may still grow once
+    assert found["given_back"] > 0.9 * 2**26
+    assert found["remark"] == ""
+
+
+@LINUX
+def test_what_might_not_fit_beside_holes_goes_back_at_once_and_the_row_says_so() -> None:
+    found = told()
+    assert found["tight"] > 30_000  # pages a call, those of the larger block
+    assert found["tight_remark"].startswith("blocks over 32 MiB were fetched anew by each call")
 
 
 @LINUX
 def test_an_allocator_chosen_by_a_variable_is_left_alone() -> None:
     found = told(MALLOC_MMAP_THRESHOLD_=str(2**20))
     assert found["freed"] == "as MALLOC_MMAP_THRESHOLD_ has it"
-    assert found["faults"] > 10_000
+    assert found["faults"] > 18_000
+    assert found["tight_remark"] == ""
 
 
 def test_who_has_the_say(monkeypatch: pytest.MonkeyPatch) -> None:

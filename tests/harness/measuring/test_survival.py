@@ -173,9 +173,9 @@ def measured_again(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return rates
 
 
-def taken(milliseconds: float, ceilings: dict[str, Any]) -> str:
+def taken(milliseconds: float, ceilings: dict[str, Any], dtype: str = "float32") -> str:
     subject: Any = SimpleNamespace(
-        device=CPU, case=making.case(), spec=SimpleNamespace(model=None), backend=None, work=None
+        device=CPU, case=making.case(dtype=dtype), spec=SimpleNamespace(model=None), backend=None, work=None
     )
     latency = Reading(metric="latency", value=milliseconds)
     return survive(subject, latency, moved=1000, flops=10**8, ceilings=ceilings)
@@ -193,6 +193,17 @@ def test_a_ceiling_that_a_call_passes_is_measured_again_before_anyone_is_blamed(
     with pytest.raises(WrongResult, match=r"latency 0\.01 ms is less than this device needs: 0\.9091 ms for 1e\+08"):
         taken(0.01, ceilings)
     assert measured_again == []
+
+
+def test_a_part_that_is_computed_in_float32_may_be_quicker_than_narrow_products(measured_again: list[float]) -> None:
+    """Nyström's inverse, on a CPU whose bfloat16 products take twice the time."""
+    ceilings = {"copy_gb_per_s": 10.0, "matmul_tflops": {"bfloat16": 0.1}}
+    measured_again += [0.1, 0.1, 0.1, 0.2]
+    assert taken(0.6, ceilings, "bfloat16") == "; quicker than a product of bfloat16, not than one of float32"
+    assert ceilings["matmul_tflops"] == {"bfloat16": 0.1}
+    measured_again += [0.1, 0.1, 0.1, 0.2]
+    with pytest.raises(WrongResult, match=r"at 0\.1 TFLOP/s; the call does not do the work"):
+        taken(0.4, ceilings, "bfloat16")
 
 
 def test_ceilings_are_bounded_whatever_the_arithmetic_takes(monkeypatch: pytest.MonkeyPatch) -> None:
