@@ -160,7 +160,8 @@ def test_anchors_of_each_head_in_a_layer_are_read_packed() -> None:
         layer = MultiHeadAttention(96, 3, attention=attention, tokens=40, anchors=9, per_head=True, **options).to(dtype)
         x = torch.randn(2, 40, 96).to(dtype).requires_grad_()
         out = layer(x)
-        return [out.detach(), *torch.autograd.grad(out, (x, *layer.parameters()), torch.ones_like(out))]
+        upstream = torch.randn(out.shape).to(dtype)  # under ones those of keys and anchors are zero, all rounding
+        return [out.detach(), *torch.autograd.grad(out, (x, *layer.parameters()), upstream)]
 
     for options in ({}, {"self": "learned", "tempered": "head"}):
         exact, eager = (used("anchor:reference", x, **options) for x in (torch.float64, torch.float32))
@@ -298,7 +299,8 @@ def test_cosine_logits_reach_the_kernels_as_longer_keys() -> None:
         layer = MultiHeadAttention(96, 3, attention=attention, tokens=40, anchors=9, logits="cosine").to(dtype)
         x = torch.randn(2, 40, 96).to(dtype).requires_grad_()
         out = layer(x)
-        return [out.detach(), *torch.autograd.grad(out, (x, *layer.parameters()), torch.ones_like(out))]
+        upstream = torch.randn(out.shape).to(dtype)  # under ones those of keys and anchors are zero, all rounding
+        return [out.detach(), *torch.autograd.grad(out, (x, *layer.parameters()), upstream)]
 
     exact, eager = used("anchor:reference", torch.float64), used("anchor:reference", torch.float32)
     for ours, theirs, right in zip(used("anchor:triton", torch.float32), eager, exact, strict=True):
