@@ -15,8 +15,9 @@ from typing import Any
 
 import pandas as pd
 
+import attentions
 from harness.figures.pareto import own_options
-from harness.store.record import LESS_IS_BETTER, merit, parse_options
+from harness.store.record import LESS_IS_BETTER, merit, parse_options, stated
 from harness.store.runs import MEASUREMENTS, read
 
 JUDGED = ("top1", "miou", "relative_l2")
@@ -99,7 +100,8 @@ def latency_folder(out: Path) -> Path:
 def labelled(rows: Any) -> pd.DataFrame:
     """Rows that are ok with the keys of a line; m is 0 for what has none."""
     parsed = rows["options"].map(parse_options)
-    rows = rows.assign(problem=parsed.map(_problem), own=parsed.map(own_options), m=rows["m"].fillna(0).astype(int))
+    own = [_own(name, options) for name, options in zip(rows["attention"], parsed, strict=True)]
+    rows = rows.assign(problem=parsed.map(_problem), own=own, m=rows["m"].fillna(0).astype(int))
     return rows[rows["status"] == "ok"].drop(columns="options").rename(columns={"own": "options"})
 
 
@@ -109,6 +111,13 @@ def recalled(folder: Path) -> pd.DataFrame:
         return pd.DataFrame(columns=[*KEYS, "seed", "metric", "value"])
     rows = read(folder)
     return labelled(rows[rows["options"].map(lambda text: parse_options(text).items() >= RECALL.items())])
+
+
+def _own(attention: str, options: dict[str, str]) -> str:
+    """The member's options without those at their defaults, but for the base's start, which the table names."""
+    usual = {name: str(value) for name, value in attentions.spec(attention).defaults.items()}
+    told = own_options(stated(options, usual))
+    return told or (BASE.removeprefix(attention) if BASE.startswith(f"{attention} ") else "")
 
 
 def _problem(options: dict[str, str]) -> str:

@@ -41,6 +41,7 @@ from harness.store.runs import Store
 from harness.store.selection import labelled
 from harness.store.table import render
 from harness.store.tags import TAGS, change_tags, read_tags
+from harness.sweep import conduct
 
 PROJECT = Path(__file__).parents[3] / "pyproject.toml"
 CURVE_LINES = b"step,split,metric,value\n10,train,loss,0.5\n10,val,top1,0.1\n12,train,lr,1e-3\n"
@@ -189,7 +190,7 @@ def use_tags(data: bytes, folder: Path) -> None:
 
 def use_sweep(data: bytes, folder: Path) -> None:
     (folder / store.SWEEP).write_bytes(data)
-    wanted = Sweep.parse(read_toml(folder / store.SWEEP, of_run=True), source="s")
+    wanted = conduct.stored_sweep(folder)
     if len(wanted.n) < 50:
         expand(wanted, json.loads(known_variants())["attentions"], device="cpu")
     assert Sweep.parse(read_toml(Path(_written(folder, wanted.to_toml())))) == wanted
