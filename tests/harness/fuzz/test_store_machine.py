@@ -122,11 +122,7 @@ class RunFolder(RuleBasedStateMachine):
         data = self.path.read_bytes()
         kept = data[: max(0, len(data) - count)]
         self.path.write_bytes(kept)
-        at = len(data)
-        for case_id, lines in reversed(list(self.told.items())):
-            at -= len(lines)
-            if at + len(lines) > len(kept):
-                del self.told[case_id]
+        self.told = {case_id: lines for case_id, lines in self.told.items() if lines in kept}
 
     @precondition(lambda self: self.run is None and self.begun)
     @rule(text=st.binary(min_size=1, max_size=80).filter(lambda data: b"\n" not in data))
