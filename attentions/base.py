@@ -185,10 +185,6 @@ class Spec:
             parsed[option.name] = option.parse(value, variant=self.name)
         return parsed
 
-    def stated(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Those of `parse_options` that are not at their defaults: one at its default is the same case left out."""
-        return {name: value for name, value in self.parse_options(given).items() if value != self.defaults[name]}
-
     def why_not(
         self, *, causal: bool = False, kv_heads: int | None = None, kv_tokens: int | None = None
     ) -> str | None:  # fmt: skip

@@ -27,7 +27,7 @@ from harness.errors import UsageError
 from harness.machine import cache
 from harness.store import opening
 from harness.store.documents import Damaged, misfit, parse_json
-from harness.store.record import Case, canonical_options
+from harness.store.record import Case, canonical_options, off_default
 from harness.store.replacing import replacing
 from harness.vision import models
 
@@ -137,7 +137,7 @@ def resolve(case: Case) -> Resolution:
         return Resolution(case=case, status=status, note=note)
     spec = attentions.spec(case.attention)
     options = spec.parse_options(case.variant_options)
-    told = {**spec.stated(case.variant_options), **case.model_options, **case.problem.options}
+    told = {**off_default(options, spec.defaults), **case.model_options, **case.problem.options}
     case = replace(case, options=canonical_options(told))
     problem = case.problem.keywords
     if reason := spec.why_not(**problem):

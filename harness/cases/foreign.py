@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness.errors import UsageError, brief
-from harness.store.record import Case, canonical_options
+from harness.store.record import Case, canonical_options, off_default
 from harness.vision.models import AS_IS, OWN, is_foreign
 
 ENTRY: dict[str, Any] = {"bottleneck": "", "options": {}, "floor": True, "backends": {OWN: {}}}  # of AS_IS
@@ -92,7 +92,7 @@ def settled(case: Case) -> tuple[Case, str, str]:
         return replace(case, backend=OWN), "ok", ""
     spec = attentions.spec(case.attention)
     options = spec.parse_options(case.variant_options)
-    case = replace(case, options=canonical_options({**spec.stated(options), **case.model_options}))
+    case = replace(case, options=canonical_options({**off_default(options, spec.defaults), **case.model_options}))
     if reason := attentions.why_unavailable(case.label, device=case.device):
         return case, "unavailable", reason
     work = attentions.Work(

@@ -71,7 +71,8 @@ def exit_code(findings: Sequence[Finding], *, strict: bool) -> int:
         return FAILURE
     if verdicts & set(WORSE):
         return REGRESSION
-    if verdicts <= set(EMPTY):
+    new = {finding.case for finding in findings if finding.check == "presence" and finding.verdict == "new"}
+    if verdicts <= set(EMPTY) or new == {finding.case for finding in findings}:
         return NOTHING
     return INCONCLUSIVE if strict and verdicts & set(OPEN) else OK
 

@@ -20,7 +20,7 @@ from attentions import registry
 from attentions.layer import MultiHeadAttention
 from harness.errors import UsageError, brief
 from harness.store.documents import misfit
-from harness.store.record import Case, canonical_options
+from harness.store.record import Case, canonical_options, off_default
 from harness.vision import tasks
 from harness.vision.data.identity import name_of
 from harness.vision.recipe import Recipe
@@ -160,7 +160,7 @@ def case_of(plan: Plan, shape: Shape, *, device: str, origin: Origin, dtype: str
     described = {f"model.{key}": value for key, value in plan.options.items()}
     described |= {f"recipe.{k}": v for k, v in plan.recipe.model_dump().items() if v != usual[k] and k not in UNTOLD}
     described |= {
-        **spec.stated(plan.mechanism.options),
+        **off_default(spec.parse_options(plan.mechanism.options), spec.defaults),
         "task": plan.task,
         "data": name_of(plan.data),
         **origin.described,

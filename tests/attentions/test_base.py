@@ -51,14 +51,6 @@ def test_option_refuses(option: Option, given: Any, rule: str) -> None:
     assert str(caught.value) == f"mine: option {option.name}={given!r} is not valid; it takes {rule}"
 
 
-def test_an_option_at_its_default_is_not_stated() -> None:
-    spec = attentions.spec("anchor")
-    assert spec.stated({"init": "sharp", "scale": "1", "bias": "no"}) == {}
-    assert spec.stated({"init": "paper", "scale": 2}) == {"init": "paper", "scale": 2.0}
-    with pytest.raises(attentions.AttentionError, match="unknown option of anchor 'inti'"):
-        spec.stated({"inti": "sharp"})
-
-
 def test_spec_needs_a_reference_and_distinct_backends() -> None:
     reference, other = Backend("reference", torch.add), Backend("other", torch.add)
     for backends in ((), (other,), (reference, other, other)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
@@ -45,6 +46,13 @@ def report(*verdicts: str, case: str = "mine:fast n=64", reason: str = "because"
 def test_exit_codes(verdicts, code, strict):
     assert exit_code(report(*verdicts).findings, strict=False) == code
     assert exit_code(report(*verdicts).findings, strict=True) == strict
+
+
+def test_where_every_case_is_new_nothing_was_compared_whatever_head_shows_alone():
+    found = report("ok", "ok").findings
+    new = [replace(finding, tier=0, check="presence", verdict="new") for finding in found]
+    assert exit_code([*found, *new[:1]], strict=False) == OK
+    assert exit_code([*found, *new], strict=False) == NOTHING
 
 
 def test_acceptance_is_of_one_variant_and_never_of_a_failure():

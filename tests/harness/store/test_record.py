@@ -23,6 +23,7 @@ from harness.store.record import (
     alike,
     canonical_options,
     cell,
+    off_default,
     parse_options,
     stated,
 )
@@ -40,6 +41,12 @@ def test_every_field_tells_cases_apart(field: str) -> None:
     old = getattr(making.CASE, field)
     changed = making.case(**{field: old + 1 if isinstance(old, int) else 8 if field == "m" else f"{old}x"})
     assert changed.case_id != making.CASE.case_id
+
+
+def test_parsed_options_at_their_defaults_are_left_out() -> None:
+    usual = {"init": "sharp", "scale": 1.0, "bias": False}
+    assert off_default({"init": "sharp", "scale": 1.0, "bias": False}, usual) == {}
+    assert off_default({"init": "paper", "scale": 2.0, "bias": False}, usual) == {"init": "paper", "scale": 2.0}
 
 
 def test_an_option_at_its_default_is_not_stated() -> None:
