@@ -116,7 +116,8 @@ def recalled(folder: Path) -> pd.DataFrame:
 def _own(attention: str, options: dict[str, str]) -> str:
     """The member's options without those at their defaults, but for the base's start, which the table names."""
     usual = {name: str(value) for name, value in attentions.spec(attention).defaults.items()}
-    told = own_options(stated(options, usual))
+    plain = {name: value.lower() if value in ("True", "False") else value for name, value in options.items()}
+    told = own_options(stated(plain, usual))
     return told or (BASE.removeprefix(attention) if BASE.startswith(f"{attention} ") else "")
 
 
