@@ -25,7 +25,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "attentions" / "kernels")]
 
 import torch  # noqa: E402
 import triton  # noqa: E402
-from driverless import without_device  # noqa: E402
+from driverless import entered, without_device  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from attentions.kernels.anchor import plan  # noqa: E402
@@ -123,24 +123,6 @@ def _times(calls: dict[Any, Callable[[], object]], *, rounds: int, calls_a_round
                 function()
             taken[key].append((time.thread_time_ns() - begun) / 1e9 / calls_a_round)
     return {key: statistics.median(each) for key, each in taken.items()}
-
-
-def entered(function: Callable[[], object]) -> tuple[int, int]:
-    """Functions of Python, and of C, that a known call enters, the given one not counted."""
-    count = {"call": -1, "c_call": -1}  # the function itself, and the end of counting
-
-    def profile(frame: Any, event: str, argument: Any) -> None:
-        if event in count:
-            count[event] += 1
-
-    for _ in range(3):
-        function()
-    sys.setprofile(profile)
-    try:
-        function()
-    finally:
-        sys.setprofile(None)
-    return count["call"], count["c_call"]
 
 
 def allocated(calls: dict[Any, Callable[[], object]]) -> dict[Any, int]:

@@ -124,16 +124,17 @@ def _spot(stock: Stock, lines: Sequence[Any], n: int, options: str) -> Spot | No
 
 def page(found: Sequence[Part]) -> str:
     """The page as Markdown."""
+    told = [*found, *parts([CAUSAL])]
     lines = [
         "# Which attention?", "",
         "Which attention to take at your n, on a machine like one of these. Every figure is from a committed run: the",
         "last column names its cases, the line above a table its file.", "",
         "![The best exact attention and the best other one at each n, by device and phase](which.svg)", "",
-        "## In short", "", *_short(found), "",
+        "## In short", "", *_short(told), "",
         "For another machine or shape, `harness recommend --n 4096 --measure` measures and answers;",
         "`harness recommend RUN --emit policy.json` writes the choice among equals for `attentions.Policy`.",
     ]  # fmt: skip
-    for part in [*found, *parts([CAUSAL])]:
+    for part in told:
         lines += ["", f"## {part.source.title}: {PHASES[part.phase]}", "", _files(part.source), "", *_table(part)]
     lines += ["", "## By m", "", *_by_m(), "", "## What models keep with it", "", *_accuracies()]
     lines += ["", "## Whole models", "", *_models(), "", "## What no row says", "", *_unsaid()]
@@ -141,7 +142,7 @@ def page(found: Sequence[Part]) -> str:
 
 
 def _short(found: Sequence[Part]) -> Iterator[str]:
-    for part in [*found, *parts([CAUSAL])]:
+    for part in found:
         where = f"**{part.source.title}, {part.phase}**"
         runs = [
             (name, [spot.n for spot in own])

@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 
 from harness import stats
-from harness.check.judged import EXACTLY, Judged, case_of, numbers, of, part, same
+from harness.check.judged import EXACTLY, Judged, case_of, numbers, of, same
 from harness.machine.quiet import CANARY_BAD
 from harness.store import runs as store
 from harness.store.contention import TIMED, reason, suspects
+from harness.store.documents import part
 from harness.store.record import unit_of
 from harness.store.rows import LEFT_OUT, RowsLeftOut, is_there
 
@@ -236,8 +237,8 @@ def quiet(run: Judged) -> Iterator[str]:
             continue
         if isinstance(contended, dict):
             slow = max(looks[:-1]) / min(looks)  # the last is after the last case
-            told = contended or session.get("suspect_cases") or session.get("cases_taken_again")
-            told = told or part(session, "seconds").get("again")  # ceilings may have been, before any case
+            again = session.get("cases_taken_again") or part(session, "seconds").get("again")  # or the ceilings were
+            told = contended or session.get("suspect_cases") or again
             if slow > CANARY_BAD and not told:
                 yield f"the canary took {slow:.3g}× its best, and no case is marked or was taken again"
         elif (slow := float(np.median(looks)) / min(looks)) > CANARY_BAD:  # from before cases were judged one by one

@@ -18,6 +18,7 @@ import numpy as np
 
 from harness.store import runs as store
 from harness.store.ceilings import of_row
+from harness.store.documents import part
 from harness.store.record import Case
 from harness.store.selection import Frame
 
@@ -109,12 +110,6 @@ def of(row: Any) -> str:
 def same(found: float, meant: float) -> bool:
     """Whether a figure is what it is computed from, to rounding."""
     return math.isclose(found, meant, rel_tol=EXACTLY)
-
-
-def part(document: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """A key of a document that anybody may have written; {} where it holds something else."""
-    found = document.get(name)
-    return found if isinstance(found, dict) else {}
 
 
 def numbers(values: Iterable[Any]) -> list[float]:

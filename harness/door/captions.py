@@ -6,11 +6,11 @@ print(caption(run.parts))       # AMD EPYC, 2 cores (cpu) · torch 2.14.0, CUDA 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from harness.figures import Run
 from harness.figures._style import device_name
 from harness.report.facts import sweep_command
+from harness.store.documents import part
 from harness.store.selection import printable
 
 PACKAGES = ("triton", "xformers", "flash-attn", "fa3-fwd", "ray", "attention-harness")  # told where they are there
@@ -29,16 +29,11 @@ def _of_run(run: Run) -> str:
     return printable(" · ".join(part for part in told if part), limit=MOST_LETTERS)
 
 
-def _part(parts: dict[str, Any], name: str) -> dict[str, Any]:
-    found = parts.get(name)
-    return found if isinstance(found, dict) else {}
-
-
 def _versions(run: Run) -> list[str]:
     """`torch 2.14.0`, the driver of a GPU, packages that attention may come from, and the commit."""
     known = run.environment.get("environment")
     parts = known if isinstance(known, dict) else {}
-    torch, gpu, packages = (_part(parts, name) for name in ("torch", "gpu", "packages"))
+    torch, gpu, packages = (part(parts, name) for name in ("torch", "gpu", "packages"))
     told = [f"torch {torch['version']}"] if torch.get("version") else []
     told += [f"CUDA {gpu['cuda']}"] if gpu.get("cuda") else []
     told += [f"driver {gpu['driver']}"] if gpu.get("driver") else []

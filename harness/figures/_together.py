@@ -13,6 +13,7 @@ from typing import Any
 from harness import figures
 from harness.store import runs as store
 from harness.store.ceilings import sessions_of
+from harness.store.documents import part
 from harness.store.selection import labelled
 
 
@@ -42,7 +43,7 @@ def common(parts: Sequence[figures.Run]) -> dict[str, Any]:
     alike = len({document.get("machine") for document in known}) == 1  # then what the last one says holds for all
     return {
         **(known[-1] if alike else {}),
-        "declared": {name: exponents for document in known for name, exponents in _dict(document, "declared").items()},
+        "declared": {name: exponents for document in known for name, exponents in part(document, "declared").items()},
         "places": _places(known),
         "sessions": [{"run_id": document.get("run_id"), **one} for document in known for one in sessions_of(document)],
     }
@@ -52,19 +53,13 @@ def _places(known: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Each machine as one place, with the ceilings of its devices from all runs: dtypes that one lacks, another has."""
     places: dict[str, Any] = {}
     for document in known:
-        for own in _dict(document, "places").values() or [document]:
+        for own in part(document, "places").values() or [document]:
             if not isinstance(own, dict):
                 continue
-            machine, ceilings = str(own.get("machine")), _dict(own, "ceilings")
+            machine, ceilings = str(own.get("machine")), part(own, "ceilings")
             held = places.setdefault(machine, {"machine": machine, "ceilings": {}})["ceilings"]
             for device in ceilings:
-                found = _dict(ceilings, device)
-                rates = {**_dict(held.get(device), "matmul_tflops"), **_dict(found, "matmul_tflops")}
+                found = part(ceilings, device)
+                rates = {**part(held.get(device), "matmul_tflops"), **part(found, "matmul_tflops")}
                 held[device] = {**found, "matmul_tflops": rates}
     return places
-
-
-def _dict(document: Any, name: str) -> dict[str, Any]:
-    """A key of an environment.json that people may have edited; {} where it holds something else."""
-    found = document.get(name) if isinstance(document, dict) else None
-    return found if isinstance(found, dict) else {}

@@ -17,6 +17,7 @@ from harness.figures._style import device_name
 from harness.store import problem
 from harness.store import runs as store
 from harness.store.contention import banner, reason
+from harness.store.documents import part
 from harness.store.rows import LEFT_OUT
 from harness.store.selection import Frame, size
 
@@ -129,8 +130,8 @@ def _asked(name: str) -> str:
 
 def _pairs(run: Run) -> list[tuple[str, str]]:
     known = run.environment
-    inner = _part(known, "environment")
-    cpu, gpu, memory, system, torch = (_part(inner, name) for name in ("cpu", "gpu", "memory", "system", "torch"))
+    inner = part(known, "environment")
+    cpu, gpu, memory, system, torch = (part(inner, name) for name in ("cpu", "gpu", "memory", "system", "torch"))
     cores = f", {cpu['affinity_cores']} cores" if cpu.get("affinity_cores") else ""
     return [
         ("machine", ", ".join(dict.fromkeys(run.frame["machine"]))),
@@ -160,9 +161,9 @@ def _ceilings(known: Mapping[str, Any]) -> list[str]:
     """`cpu: copy 20 GB/s, float32 0.1 TFLOP/s` of the newest session; of a run on several machines of each one's."""
     held: dict[str, dict[str, Any]] = {}
     for session in known.get("sessions") or []:
-        held |= _part(session, "ceilings") if isinstance(session, dict) else {}
+        held |= part(session, "ceilings")
     if len(held) < 2:
-        return _told(_part(known, "ceilings"))
+        return _told(part(known, "ceilings"))
     return [f"{machine}: {text}" for machine, own in held.items() for text in _told(own)]
 
 
@@ -171,7 +172,7 @@ def _told(ceilings: Mapping[str, Any]) -> list[str]:
     for device, values in ceilings.items():
         if not isinstance(values, dict):
             continue
-        rates = [f"{name} {rate:.3g} TFLOP/s" for name, rate in _part(values, "matmul_tflops").items()
+        rates = [f"{name} {rate:.3g} TFLOP/s" for name, rate in part(values, "matmul_tflops").items()
                  if isinstance(rate, int | float)]  # fmt: skip
         copy = values.get("copy_gb_per_s")
         copied = [f"copy {copy:.3g} GB/s"] if isinstance(copy, int | float) else []
@@ -211,11 +212,6 @@ def sweep_command(run: Run) -> str:
         else:
             words += [option, ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
     return shlex.join(words)
-
-
-def _part(document: Mapping[str, Any], name: str) -> dict[str, Any]:
-    value = document.get(name)
-    return value if isinstance(value, dict) else {}
 
 
 def _joined(part: Mapping[str, Any], *names: str) -> str:

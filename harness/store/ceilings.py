@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from harness.store.documents import part
+
 OF_A_ROW = ("machine", "device", "dtype", "time_utc", "run_id")
 
 
@@ -32,19 +34,19 @@ def rates(
         (str(session.get("started_utc", "")), own)
         for session in _listed(environment, "sessions")
         if not run_id or session.get("run_id") in (None, run_id)
-        if (own := _part(_part(_part(session, "ceilings"), machine), device))
+        if (own := part(part(part(session, "ceilings"), machine), device))
     ]
     found = sorted((one for one in found if _has(one[1], dtype)), key=lambda one: one[0])
     begun = [own for started, own in found if not time_utc or started <= time_utc]
     own = begun[-1] if begun else found[0][1] if found else _of_the_run(environment, machine, device, dtype)
-    return _positive(own.get("copy_gb_per_s")), _positive(_part(own, "matmul_tflops").get(dtype))
+    return _positive(own.get("copy_gb_per_s")), _positive(part(own, "matmul_tflops").get(dtype))
 
 
 def sessions_of(earlier: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The sessions of a run that goes on or is merged, each with its ceilings: those beside them are the last's."""
     sessions = [dict(one) for one in earlier.get("sessions", [])]
     machine, own = str(earlier.get("machine", "")), earlier.get("ceilings", {})
-    if own and machine and not any(_part(one, "ceilings").get(machine) for one in sessions):
+    if own and machine and not any(part(one, "ceilings").get(machine) for one in sessions):
         last = sessions.pop() if sessions else {}
         sessions.append({**last, "ceilings": {**last.get("ceilings", {}), machine: own}})
     return sessions
@@ -52,16 +54,16 @@ def sessions_of(earlier: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _of_the_run(environment: Mapping[str, Any], machine: str, device: str, dtype: str) -> dict[str, Any]:
     """As earlier versions kept them; of several places on one machine the first has the say."""
-    places = [place for place in _part(environment, "places").values() if isinstance(place, dict)]
+    places = [place for place in part(environment, "places").values() if isinstance(place, dict)]
     holders = [place for place in places if place.get("machine") == machine]
     if not machine or environment.get("machine", machine) == machine:
         holders.append(dict(environment))
-    held = [_part(_part(holder, "ceilings"), device) for holder in holders]
+    held = [part(part(holder, "ceilings"), device) for holder in holders]
     return next((own for own in held if own and _has(own, dtype)), next(filter(None, held), {}))
 
 
 def _has(own: Mapping[str, Any], dtype: str) -> bool:
-    return not dtype or dtype in _part(own, "matmul_tflops")
+    return not dtype or dtype in part(own, "matmul_tflops")
 
 
 def _positive(value: Any) -> float | None:
@@ -71,9 +73,3 @@ def _positive(value: Any) -> float | None:
 def _listed(document: Mapping[str, Any], name: str) -> Iterator[Mapping[str, Any]]:
     found = document.get(name)
     yield from (one for one in found if isinstance(one, dict)) if isinstance(found, list) else ()
-
-
-def _part(document: Any, name: str) -> dict[str, Any]:
-    """A key of a document that people may have edited; {} where it holds something else."""
-    found = document.get(name) if isinstance(document, Mapping) else None
-    return found if isinstance(found, dict) else {}

@@ -3,6 +3,7 @@
 document = parse_json(data)            # Damaged, a ValueError, says in a few words what is wrong with it
 document = parse_toml(data)
 if wrong := misfit(document, {"schema": int, "sessions": [{"wall_s": float}]}): ...     # "sessions is 3, not a list"
+torch = part(document, "torch")        # {} where that is no object
 
 Without limits a few kilobytes take gigabytes (Python's TOML reader keeps every prefix of a dotted key), the stack, or
 minutes (whole numbers of a million digits). Texts leave here as any encoding can write them: half a surrogate pair is
@@ -72,6 +73,12 @@ def parse_toml(data: bytes) -> dict[str, Any]:
         raise Damaged("it nests too deep") from None
     except ValueError as error:
         raise error if isinstance(error, Damaged) else Damaged(brief(str(error), 160)) from None
+
+
+def part(document: Any, name: str) -> dict[str, Any]:
+    """A key of a document that anybody may have written; {} where it holds something else."""
+    found = document.get(name) if isinstance(document, Mapping) else None
+    return found if isinstance(found, dict) else {}
 
 
 def misfit(value: Any, shape: Any, where: str = "") -> str:

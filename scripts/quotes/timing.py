@@ -9,8 +9,6 @@ from typing import Any
 from quotes import ROOT, Page
 
 PAGE = "docs/timing.md"
-if str(ROOT / "scripts") not in sys.path:
-    sys.path.append(str(ROOT / "scripts"))  # one script imports another
 
 
 def quote(page: Page) -> None:

@@ -58,11 +58,11 @@ class Call(NamedTuple):
 class Prepared:
     """A plan's launches on one device, the one of number `index`."""
 
-    __slots__ = ("calls", "current_device", "index", "inner", "launches", "stream_of")
+    __slots__ = ("current_device", "index", "inner", "launches", "stream_of")
 
     def __init__(self, calls: tuple[Call, ...], device: torch.device, tensors: int) -> None:
         active: Any = driver.active
-        self.calls, self.stream_of = calls, active.get_current_stream
+        self.stream_of = active.get_current_stream
         self.current_device = torch._C._cuda_getDevice if device.type == "cuda" else active.get_current_device
         self.index = active.get_current_device() if device.index is None else device.index
         self.inner = tuple({place: None for call in calls for place in call.places if place[1]})

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
-from driverless import Driver, without_device
+from driverless import Driver, entered, without_device
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 from triton import knobs
@@ -184,20 +183,7 @@ def test_a_known_call_allocates_what_the_cost_model_says(
 
 def python_calls(function: Function) -> int:
     """Functions of Python that a known call enters, this one not counted."""
-    count = -1
-
-    def profile(frame: Any, event: str, argument: Any) -> None:
-        nonlocal count
-        count += event == "call"
-
-    for _ in range(3):
-        function()
-    sys.setprofile(profile)
-    try:
-        function()
-    finally:
-        sys.setprofile(None)
-    return count
+    return entered(function)[0]
 
 
 class Nothing(torch.autograd.Function):
@@ -411,7 +397,7 @@ def test_threads_may_call_at_once(driver: Driver) -> None:
         thread.join()
     assert not failed
     (known,) = passes._known.values()
-    assert counted[0] == 4 * 50 * len(known.prepared.calls)
+    assert counted[0] == 4 * 50 * len(known.prepared.launches)
 
 
 @pytest.mark.usefixtures("driver")
