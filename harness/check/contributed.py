@@ -22,14 +22,13 @@ from harness import stats
 from harness.check.judged import EXACTLY, Judged, case_of, numbers, of, same
 from harness.machine.quiet import CANARY_BAD
 from harness.store import runs as store
+from harness.store.ceilings import ABOVE_COPY, NARROW, TOLERATED
 from harness.store.contention import TIMED, reason, suspects
 from harness.store.documents import part
 from harness.store.record import unit_of
 from harness.store.rows import LEFT_OUT, RowsLeftOut, is_there
 
 ABOUT = 1.5  # a resumed or merged run has measured its ceilings more than once
-FASTEST = 1.05  # of the roofline, as harness.measuring.floor tolerates
-ABOVE_COPY = {"cpu": 1.5, "cuda": 1.0}  # the same: a CPU that only reads reaches that much more than its copy
 # From a slow board to the fastest processor and accelerator of this time, each with room for several generations.
 COPY_GB_PER_S = {"cpu": (0.05, 5e3), "cuda": (5.0, 5e4)}
 MATMUL_TFLOPS = {"cpu": (1e-5, 1e3), "cuda": (1e-2, 5e4)}
@@ -220,9 +219,11 @@ def possible(run: Judged) -> Iterator[str]:
         latency, moved, kind = held["latency"], held["bytes_moved"] * 2**20, row.device.partition(":")[0]
         useful = held["flops_rate"] * latency * 1e9
         beyond = max(0.0, moved - run.cache_bytes(row)) / (copy * ABOVE_COPY.get(kind, 1.0)) / 1e6
+        if kind == "cpu" and row.dtype in NARROW:
+            rate = max(rate, run.rates(row, dtype="float32")[1] or 0.0)
         tensor_float = kind == "cuda" and row.dtype == "float32"  # may pass through TF32, whose ceiling is not stored
         least = max(beyond, 0.0 if tensor_float else useful / rate / 1e9)
-        if least > FASTEST * latency:
+        if least > TOLERATED * latency:
             yield f"{of(row)} took {latency:.4g} ms, and its device needs {least:.4g} ms at least"
 
 

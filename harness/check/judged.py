@@ -75,9 +75,9 @@ class Judged:
         """How many samples a row says it is of; 0 where it does not say."""
         return 0 if _none(row.samples) else int(row.samples)
 
-    def rates(self, row: Any) -> tuple[float | None, float | None]:
-        """GB/s of a copy and TFLOP/s of a product in a row's dtype in its session; None where it was not measured."""
-        return of_row(self.environment, row)
+    def rates(self, row: Any, *, dtype: str = "") -> tuple[float | None, float | None]:
+        """GB/s of a copy and TFLOP/s of a product in a row's session, in its dtype or another; None: not measured."""
+        return of_row(self.environment, row, **({"dtype": dtype} if dtype else {}))
 
     def canaries(self, session: Mapping[str, Any]) -> list[float]:
         """What each canary of a session took, in ms."""

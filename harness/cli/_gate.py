@@ -9,14 +9,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from harness.check import output
 from harness.check.decide import FEWEST_PAIRS, PAIRS, PAIRS_THOROUGH
 from harness.check.gate import Options, Report
+from harness.cli._given import named
 from harness.door.progress import columns
 from harness.errors import Failure, UsageError, reason
 from harness.store import opening
 
 LOG_EVERY_S = 10.0
+SELF_TEST, BOTH = ("pool", "trials", "busy"), ("seconds", "threads", "device", "quiet")
 
 
 def options(
@@ -48,6 +52,20 @@ def options(
         accept=[name.strip() for text in accept for name in text.split(",") if name.strip()],
         base_python=base_python or None,
     )  # fmt: skip
+
+
+def self_tests(context: typer.Context, *, asked: bool) -> None:
+    """Raise UsageError for an option that a self-test does not heed, or without one the gate."""
+    given = [name for name in context.params if named(context, name)]
+    heeded = (*SELF_TEST, "self_test", *BOTH)
+    wrong = [name for name in given if (name not in heeded if asked else name in SELF_TEST)]
+    if wrong:
+        options = ", ".join(one.opts[0] for one in context.command.params if one.name in wrong)
+        raise UsageError(
+            f"--self-test measures cases of its own and does not heed {options}; it goes with "
+            f"{', '.join('--' + name for name in (*SELF_TEST, *BOTH))}"
+            if asked else f"{options}: only with --self-test FOLDER"
+        )  # fmt: skip
 
 
 def timing(*, seconds: float, threads: int) -> None:

@@ -24,6 +24,7 @@ from harness.cli._axes import with_axes
 )
 def command(
     given: dict[str, Any],
+    context: typer.Context,
     against: str = typer.Option(
         "", "--against", metavar="REV", help="Compare with this git revision, timing both here."
     ),
@@ -66,9 +67,10 @@ def command(
     from harness.check import output
     from harness.check.gate import run
     from harness.check.verdict import exit_code
-    from harness.cli._gate import Progress, options, publish, timing
+    from harness.cli._gate import Progress, options, publish, self_tests, timing
     from harness.store.table import terminal_width
 
+    self_tests(context, asked=self_test is not None)
     if self_test is not None:
         from harness.check import selftest
 

@@ -184,15 +184,18 @@ def test_only_documents_changed_and_nothing_is_measured(repository, clock, capsy
         (["--self-test", "folder", "--pool", "10"], 2, "at least 80"),
         (["--self-test", "folder", "--trials", "0"], 2, "--trials takes a number of at least 1, not 0"),
         (["--self-test", "folder", "--seconds", "nan"], 2, "above 0"),
+        (["--self-test", "folder", "--n", "64", "--against", "HEAD"], 2, "does not heed --n, --against; it goes with"),
+        (["--self-test", "folder", "--json"], 2, "does not heed --json"),
+        (["--against", "HEAD", "--pool", "240", "--busy"], 2, "--pool, --busy: only with --self-test FOLDER"),
         (["--against", "HEAD", "--n", "many"], 2, "whole numbers"),
     ],
 )
 def test_what_cannot_be_asked(repository, clock, capsys, arguments, code, says):
     if "--plugin" in arguments:
         repository.edit("import math", "import math  # x")
-    got, found = check(capsys, *arguments)
-    assert got == code
-    assert says in found["error"]
+    assert main(["check", *arguments]) == code
+    heard = capsys.readouterr()
+    assert (says in heard.err.splitlines()[-1], heard.out) == (True, "")
 
 
 def test_a_baseline_is_written_whole_compared_and_never_from_a_failure(repository, clock, capsys):

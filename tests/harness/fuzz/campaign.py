@@ -33,7 +33,7 @@ from vision_readers import VISION_READERS
 
 ALL: dict[str, Reader] = READERS | VISION_READERS
 SEEDS = Path(__file__).parent / "seeds"
-SLOWEST_S, MOST_BYTES, CHUNK = 5.0, 2 << 30, 200
+SLOWEST_S, MOST_BYTES, CHUNK, MINUTE = 5.0, 2 << 30, 200, 60.0
 
 
 @dataclass
@@ -106,7 +106,7 @@ def campaign(names: Sequence[str], inputs: int, jobs: int, seed: int) -> Tally:
         ALL[name].seeds()  # made once, before the fork
     context, tally, waiting = get_context("fork"), Tally(), list(range(-(-inputs // CHUNK)))
     running: dict[int, tuple[object, object, Path]] = {}
-    begun = time.monotonic()
+    begun = told = time.monotonic()
     while waiting or running:
         while waiting and len(running) < jobs:
             number = waiting.pop(0)
@@ -127,13 +127,10 @@ def campaign(names: Sequence[str], inputs: int, jobs: int, seed: int) -> Tally:
                 name, _, data = memo.read_bytes().partition(b"\n")
                 tally.failed.append((name.decode(), f"the process ended with {found}", data))
                 memo.unlink()
-        done = sum(tally.tried.values())
-        if done and sys.stderr.isatty():
-            print(
-                f"\r{done} inputs, {len(tally.failed)} failed, {done / (time.monotonic() - begun):.0f}/s",
-                end="",
-                file=sys.stderr,
-            )
+        done, now = sum(tally.tried.values()), time.monotonic()
+        if done and now - told >= (0 if sys.stderr.isatty() else MINUTE):
+            told, line = now, f"{done} inputs, {len(tally.failed)} failed, {done / (now - begun):.0f}/s"
+            print(*(["\r", line] if sys.stderr.isatty() else [line, "\n"]), sep="", end="", file=sys.stderr, flush=True)
         time.sleep(0.02)
     return tally
 
