@@ -93,14 +93,31 @@ def limited() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
-def keep(name: str, data: bytes) -> Path:
-    """Write an input that failed among the seeds."""
-    path = SEEDS / f"{name}-{hashlib.sha256(data).hexdigest()[:12]}"
-    path.write_bytes(data)
-    return path
+class Kept:
+    """Of each kind of failure, by reader and why, its shortest input among the seeds, from when it is found on."""
+
+    def __init__(self) -> None:
+        self.kinds: dict[tuple[str, str], tuple[str, Path]] = {}
+
+    def take(self, name: str, why: str, data: bytes) -> None:
+        """Write the input unless a shorter one is there, and print a kind that is new; no name: before any input."""
+        if not name:
+            print(why, flush=True)
+            return
+        kind = (name, why.split(": ")[0])
+        former = self.kinds.get(kind, (why, None))[1]
+        if former is not None and former.stat().st_size <= len(data):
+            return
+        path = SEEDS / f"{name}-{hashlib.sha256(data).hexdigest()[:12]}"
+        path.write_bytes(data)
+        self.kinds[kind] = (why, path)
+        if former is None:
+            print(f"{name}: {why}\n    {path}", flush=True)
+        elif former != path:
+            former.unlink()
 
 
-def campaign(names: Sequence[str], inputs: int, jobs: int, seed: int) -> Tally:
+def campaign(names: Sequence[str], inputs: int, jobs: int, seed: int, kept: Kept) -> Tally:
     """Run chunks on `jobs` processes; a process that dies costs its chunk, and gives the input that killed it."""
     for name in names:
         ALL[name].seeds()  # made once, before the fork
@@ -121,12 +138,13 @@ def campaign(names: Sequence[str], inputs: int, jobs: int, seed: int) -> Tally:
             if found is None:
                 continue
             del running[number]
-            if isinstance(found, Tally):
-                tally.add(found)
-            elif memo.exists():
-                name, _, data = memo.read_bytes().partition(b"\n")
-                tally.failed.append((name.decode(), f"the process ended with {found}", data))
-                memo.unlink()
+            if not isinstance(found, Tally):
+                name, _, data = memo.read_bytes().partition(b"\n") if memo.exists() else (b"", b"", b"")
+                found = Tally(failed=[(name.decode(), f"the process ended with {found}", data)])
+                memo.unlink(missing_ok=True)
+            tally.add(found)
+            for one in found.failed:
+                kept.take(*one)
         done, now = sum(tally.tried.values()), time.monotonic()
         if done and now - told >= (0 if sys.stderr.isatty() else MINUTE):
             told, line = now, f"{done} inputs, {len(tally.failed)} failed, {done / (now - begun):.0f}/s"
@@ -164,20 +182,15 @@ def main() -> int:
     names = given.reader or sorted(ALL)
     print(f"seed {seed}", flush=True)
     begun = time.monotonic()
-    tally = campaign(names, given.inputs, given.jobs, seed)
-    kinds = Counter((name, why) for name, why, _ in tally.failed)
+    kept = Kept()
+    tally = campaign(names, given.inputs, given.jobs, seed, kept)
+    wrong = Counter(name for name, _, _ in tally.failed)
     for name in names:
-        wrong = sum(count for (reader, _), count in kinds.items() if reader == name)
-        print(f"{name:14} {tally.tried[name]:8} inputs {tally.taken[name]:8} taken {wrong:5} failed")
-    kept: dict[tuple[str, str], tuple[str, Path]] = {}
-    for name, why, data in sorted(tally.failed, key=lambda each: len(each[2])):  # of each kind the shortest
-        kind = (name, why.split(": ")[0])
-        if kind not in kept:
-            kept[kind] = (why, keep(name, data))
-    for (name, _), (why, path) in kept.items():
+        print(f"{name:14} {tally.tried[name]:8} inputs {tally.taken[name]:8} taken {wrong[name]:5} failed")
+    for (name, _), (why, path) in kept.kinds.items():
         print(f"{name}: {why}\n    {path}")
     total, seconds = sum(tally.tried.values()), time.monotonic() - begun
-    print(f"{total} inputs in {seconds:.0f} s, {len(tally.failed)} failed in {len(kept)} ways, seed {seed}")
+    print(f"{total} inputs in {seconds:.0f} s, {len(tally.failed)} failed in {len(kept.kinds)} ways, seed {seed}")
     return 1 if tally.failed else 0
 
 
