@@ -29,7 +29,8 @@ HEADER = "harness"  # the key of our JSON among the header's texts
 SCHEMA = 1
 SHAPE = {  # of the facts, as far as somebody reads them
     "schema": int, "plan": dict, "classes": [str], "step": int, "steps": int, "evaluated": int, "told": int,
-    "window": {str: float}, "best": dict, "values": dict, "scaler": dict,
+    "window": {str: float}, "best": {"step": int, "metric": str, "value": float}, "values": {str: (float, None)},
+    "scaler": {str: float}, "data": {str: str}, "start": str,
 }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ session.save(Path("out/last.safetensors")); session.restore(Path("out/last.safet
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -126,18 +127,7 @@ class Session:
         parts, facts = checkpoint.load(path, of_run=True)
         if "optimizer" not in parts:
             raise UsageError(f"checkpoint {path} holds weights only and cannot be resumed from; use last.safetensors")
-        changed = differences(Plan.of(facts["plan"]), self.plan)
-        if changed:
-            raise UsageError(f"cannot resume from {path} with other settings: {'; '.join(changed)}; leave them out")
-        if facts["classes"] != list(self.data["train"].classes) or facts["steps"] != self.steps:
-            raise UsageError(f"cannot resume from {path}: the data set has changed since (its classes or its size)")
-        known: dict[str, str] = facts.get("data", self.identities)
-        if changed := [split for split in SPLITS if known[split] != self.identities[split]]:
-            images = " and ".join(f"{len(self.data[split])} {split} images" for split in changed)
-            raise UsageError(
-                f"cannot resume from {path}: the data have changed since (now {images}): a file was added, removed, "
-                "renamed or rewritten; put it back, or start anew in another folder"
-            )
+        self._expect(facts, path)
         checkpoint.fill(self.network, parts["model"], path=path)
         if self.ema is not None:
             checkpoint.fill(self.ema.module, parts["ema"], path=path)
@@ -149,12 +139,40 @@ class Session:
                 raise UsageError(f"checkpoint {path} does not fit: its optimizer's {brief(key)} is none of the model's")
             where = "cpu" if moment == "step" else own[name].device
             optimizer.state[own[name]][moment] = tensor.to(where)
+        for name, parameter in own.items():
+            if lacking := set(MOMENTS) - set(optimizer.state.get(parameter, MOMENTS)):
+                raise UsageError(f"checkpoint {path} is no whole one: its optimizer lacks {min(lacking)}/{name}")
         if self.accelerator.scaler is not None and facts["scaler"]:
             self.accelerator.scaler.load_state_dict(facts["scaler"])
         self.step, self.evaluated, self.told = (facts[name] for name in ("step", "evaluated", "told"))
         self.saved, self.window = True, facts["window"]
         self.best, self.start = facts["best"], facts.get("start", "")
         self.values = {name: math.nan if value is None else value for name, value in facts["values"].items()}
+
+    def _expect(self, facts: Mapping[str, Any], path: Path) -> None:
+        """Raise UsageError for a checkpoint of other settings or data, or whose numbers cannot be."""
+        changed = differences(Plan.of(facts["plan"]), self.plan)
+        if changed:
+            raise UsageError(f"cannot resume from {path} with other settings: {'; '.join(changed)}; leave them out")
+        if facts["classes"] != list(self.data["train"].classes) or facts["steps"] != self.steps:
+            raise UsageError(f"cannot resume from {path}: the data set has changed since (its classes or its size)")
+        known: dict[str, str] = facts.get("data", self.identities)
+        if changed := [split for split in SPLITS if known.get(split) != self.identities[split]]:
+            images = " and ".join(f"{len(self.data[split])} {split} images" for split in changed)
+            raise UsageError(
+                f"cannot resume from {path}: the data have changed since (now {images}): a file was added, removed, "
+                "renamed or rewritten; put it back, or start anew in another folder"
+            )
+        scaler = self.accelerator.scaler
+        for name, whole in (("best", checkpoint.SHAPE["best"]), ("scaler", scaler.state_dict() if scaler else {})):
+            if facts[name] and (lacking := set(whole) - set(facts[name])):
+                raise UsageError(f"checkpoint {path} is damaged: its {name} lacks {', '.join(sorted(lacking))}")
+        step, evaluated, told = (facts[name] for name in ("step", "evaluated", "told"))
+        if not (0 <= told <= step <= self.steps and 0 <= evaluated <= step):
+            raise UsageError(
+                f"checkpoint {path} is damaged: after {step} of {self.steps} steps, told of {told}, "
+                f"evaluated at {evaluated}"
+            )
 
     def _facts(self) -> dict[str, Any]:
         values = {name: value if math.isfinite(value) else None for name, value in self.values.items()}

@@ -58,7 +58,8 @@ def checkpoints() -> tuple[bytes, ...]:
 @cache
 def headers() -> tuple[bytes, ...]:
     """What a checkpoint tells of itself, as JSON: most of its bytes are tensors, where a change is no news."""
-    facts = {"schema": 1, **session()._facts(), "steps": 6, "scaler": {}, "best": {"step": 1, "value": 0.5}}
+    best = {"step": 0, "metric": "top1", "value": 0.5}
+    facts = {"schema": 1, **session()._facts(), "steps": 6, "scaler": {}, "best": best}
     return (json.dumps(facts).encode(),)
 
 

@@ -311,7 +311,32 @@ def grow(run: Path) -> str:
     return "the data set has changed since"
 
 
-@pytest.mark.parametrize("harm", [truncate, remove, grow])
+def edited(run: Path, without: str = "", **facts: Any) -> None:
+    """Another checkpoint: without a tensor, or with other facts."""
+    parts, known = checkpoint.load(run / LAST)
+    parts["optimizer"].pop(without, None)
+    checkpoint.save(run / LAST, parts, {**known, **facts})
+
+
+def edit(line: str, **facts: Any) -> Callable[[Path], str]:
+    def harm(run: Path) -> str:
+        edited(run, **facts)
+        return line
+
+    return harm
+
+
+EDITS = [
+    edit("in its header data is 7, not an object", data=7),
+    edit("the data have changed since", data={}),
+    edit("in its header values.loss is low, not a number", values={"loss": "low"}),
+    edit("is damaged: its best lacks metric, step", best={"value": 0.5}),
+    edit("after 1 of 2 steps, told of 9, evaluated at 1", told=9),
+    edit("its optimizer lacks exp_avg/", without="exp_avg/blocks.0.attn.core.anchors"),
+]
+
+
+@pytest.mark.parametrize("harm", [truncate, remove, grow, *EDITS])
 def test_what_cannot_be_resumed_is_named(
     harm: Callable[[Path], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
