@@ -50,8 +50,12 @@ COLUMNS: tuple[str, ...] = (
     "device", "triton", "b", "h", "n", "d", "m", "dtype", "form", "launches", "programs", "splits", "registers",
     "spilled", "ms", "to_split", "low", "high", "of_copy", "error", "repeats", "note",
 )  # fmt: skip
-# Of the PTX: copies to shared memory, by a warp and by a tensor map, and the two instructions of a dependent launch.
-WATCHED = ("cp.async.cg", "cp.async.bulk.tensor", "griddepcontrol", "evict_first", "ld.global", "bar.sync")
+# Of the PTX: copies to shared memory, by a warp and by a tensor map, the two instructions of a dependent launch, …,
+# waits for copies and for other warps, and changes of how many registers a warp has.
+WATCHED = (
+    "cp.async.cg", "cp.async.bulk.tensor", "griddepcontrol", "evict_first", "ld.global", "bar.sync", "mbarrier.try_wait",
+    "setmaxnreg",
+)  # fmt: skip
 AHEAD: tuple[str, ...] = (
     "triton", "form", "n", "kernel", "tokens", "warps", "stages", "programs", "registers", "spilled_bytes",
     "shared_bytes", "resident", "warp_products", "warpgroup_products", *WATCHED,
