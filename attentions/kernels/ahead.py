@@ -21,6 +21,7 @@ import triton
 import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+from triton.experimental.gluon._runtime import GluonASTSource
 
 from attentions.kernels.anchor.plan import Launch, Memory
 
@@ -63,7 +64,7 @@ def compile_launch(launch: Launch, *, capability: int) -> Resources:
     registers, spilled = _usage(kernel.asm["cubin"])
     return Resources(
         kernel=launch.kernel.__name__, capability=capability, registers=registers, spilled_bytes=spilled,
-        shared_bytes=kernel.metadata.shared, threads=32 * launch.warps,
+        shared_bytes=kernel.metadata.shared, threads=32 * kernel.metadata.num_warps,
         warp_products=kernel.asm["ptx"].count("mma.sync.aligned.m16n8"),
         warpgroup_products=kernel.asm["ptx"].count("wgmma.mma_async"),
     )  # fmt: skip
@@ -84,7 +85,7 @@ def compiled(launch: Launch, *, capability: int) -> Any:
             signature[name] = tuple(kinds)
         else:
             signature[name] = _specialise(value, (place,), constants, hints)
-    source = ASTSource(launch.kernel, signature, constants, hints)
+    source = (GluonASTSource if launch.kernel.is_gluon() else ASTSource)(launch.kernel, signature, constants, hints)
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=launch.options)
 
 

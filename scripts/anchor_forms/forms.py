@@ -8,9 +8,10 @@ from functools import partial
 from typing import Any
 
 import torch
+import triton.language as tl
 from torch import Tensor
 
-from anchor_forms import launched, skewed
+from anchor_forms import launched, skewed, specialised
 from attentions.kernels.anchor import choices, plan_forward
 from attentions.kernels.anchor.devices import INTERPRETED, Device
 from attentions.kernels.anchor.plan import (
@@ -74,9 +75,10 @@ def two(
 
 def one(
     k: Tensor, v: Tensor, anchors: Tensor, device: Device, *,
-    tile: Tile, tiles: int, lag: int, reduce: int,
+    tile: Tile, tiles: int, lag: int, reduce: int, sums: int = 1,
 ) -> Plan:  # fmt: skip
     """The skewed launch; tile.resident programs a multiprocessor, items of `tiles` tiles; see skewed for lag, reduce.
+    sums: places of partial sums a program.
 
     Raises: ValueError for a head whose items are more than the programs that run at once.
     """
@@ -92,7 +94,7 @@ def one(
     programs = splits * min(at_once // splits, make.parts)
     rows = _power(-(-make.m // splits))
     means, degree, _ = kept_places(make.parts, make.m, make.d)
-    partial, partial_degree = make.floats(programs, make.m, make.d), make.floats(programs, make.m)
+    partial, partial_degree = make.floats(programs * sums, make.m, make.d), make.floats(programs * sums, make.m)
     counters = Memory("workspace", torch.int32, make.size)
     make.size += -(-4 * 2 * make.parts // ALIGNMENT) * ALIGNMENT
     size = 2 * make.parts
@@ -116,6 +118,36 @@ def one(
     return make.plan(plan_forward.TENSORS, choice)
 
 
+def roles(k: Tensor, v: Tensor, anchors: Tensor, device: Device, *, tile: Tile, tiles: int, places: int) -> Plan:
+    """The specialised launch, cut as the skewed one is; tile: warps that gather, stages of loads; places: A's tiles.
+
+    Raises: ValueError as `one`, for strides that no tensor map has, and where A of an item has no place.
+    """
+    if places < tiles or places % tiles:
+        raise ValueError(f"places {places} are no multiple of the {tiles} tiles of an item")
+    if device.capability != 90:
+        raise ValueError(f"takes a device of compute capability 9.0, not {device.capability / 10}")
+    cut = one(k, v, anchors, device, tile=tile, tiles=tiles, lag=tiles, reduce=0, sums=places // tiles)
+    clear, launch = cut.launches
+    strides = {name: _for_maps(launch.arguments[name]) for name in ("k_strides", "v_strides", "out_strides")}
+    names = [name for name in specialised.specialised_kernel.arg_names if name.isupper()]
+    constants = {**launch.constants, "STAGES": tile.stages, "PLACES": places}
+    replaced = {
+        "kernel": specialised.specialised_kernel, "arguments": {**launch.arguments, **strides},
+        "constants": {name: constants[name] for name in names},
+    }  # fmt: skip
+    choice = replace(cut.choice, schedule="specialised", tiles={"specialised": tile})
+    return replace(cut, launches=(clear, replace(launch, **replaced)), choice=choice)
+
+
+def _for_maps(strides: tuple[int, int, tl.constexpr]) -> tuple[int, int, tl.constexpr]:
+    """Strides for a tensor map: multiples of 16 bytes, and none of zero where there is but one."""
+    batch, head, token = (stride or 8 for stride in (strides[0], strides[1], strides[2].value))
+    if any(stride % 8 for stride in (batch, head, token)):
+        raise ValueError(f"takes strides of multiples of 8 elements, not {batch}, {head}, {token}")
+    return batch, head, tl.constexpr(token)
+
+
 def _expect_one_tile(k: Tensor, anchors: Tensor) -> None:
     kind = choices.shape_class(k, anchors, "forward")
     if (kind.bits, kind.m_pad, kind.d_pad, anchors.dim()) != (16, 64, 64, 2):
@@ -135,6 +167,14 @@ def skew(k: Tensor, v: Tensor, anchors: Tensor, device: Device) -> Plan:
     return one(k, v, anchors, device, tile=Tile(128, 0, 8, 2, 1), tiles=4, lag=5, reduce=0)
 
 
+def specialise(k: Tensor, v: Tensor, anchors: Tensor, device: Device) -> Plan:
+    """The specialised launch with A of 1024 tokens in shared memory: two items of 512, of 1024 one where a head needs
+    them, of 256 four where a head has few tokens, so that more programs have some."""
+    n = k.shape[2]
+    tiles = 2 if n <= 2048 else 4 if n <= device.processors * 512 else 8
+    return roles(k, v, anchors, device, tile=Tile(128, 0, 8, 2, 1), tiles=tiles, places=8)
+
+
 # By name, the most promising first; split is what they are held against.
 FORMS: dict[str, Form] = {
     "split": split,
@@ -144,4 +184,5 @@ FORMS: dict[str, Form] = {
     "kept": partial(two, kept=True),
     "skewed": skew,
     "skewed deep": partial(one, tile=Tile(128, 0, 8, 5, 1), tiles=2, lag=3, reduce=0),
+    "specialised": specialise,
 }
