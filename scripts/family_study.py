@@ -5,6 +5,7 @@
     python scripts/family_study.py --out results/cpu/family --problem recall-8 --member anchor transolver
     python scripts/family_study.py --out results/cpu/family --latency            # on a quiet machine: what a call takes
     python scripts/family_study.py --out results/cpu/family --table              # family.csv and the table again
+    python scripts/family_study.py --out results/cpu/family_long --times 10 --problem recall-8 darcy --set self=excluded
 
 Problems: recall at the hard load (56 of 96 shapes among 64 tokens, by the loop of harness/vision/recall.py) with m = 8,
 4 and 16; Darcy flow and Poisson's equation (harness train operator) at 256 points; scikit-learn's digits and, if asked
@@ -60,21 +61,24 @@ SCENES = 2000
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """One model to train: a problem by its name, a member, the seed; work: where generated scenes are."""
+    """One model to train: a problem by its name, a member, the seed; work: where generated scenes are; times: how
+    often the steps of the problem's recipe."""
 
     problem: str
     member: Member
     seed: int
     work: str = ""
+    times: int = 1
 
     @property
     def plan(self) -> Plan:
         """As harness train would have it; of recall's recipe its quicker loop takes steps, batch and rate."""
         problem = PROBLEMS[self.problem]
-        own = {} if problem.task == "recall" else {"evaluate": problem.recipe["steps"], "log": 50}
+        steps = self.times * problem.recipe["steps"]
+        own = {} if problem.task == "recall" else {"evaluate": steps, "log": 50}
         return Plan(
             task=problem.task, options=problem.options, mechanism=self.member.on(problem),
-            recipe=Recipe(**{**problem.recipe, **own, "seed": self.seed}),
+            recipe=Recipe(**{**problem.recipe, **own, "steps": steps, "seed": self.seed}),
             data=str(Path(self.work) / problem.theme / problem.part) if problem.part else "",
         )  # fmt: skip
 
@@ -102,6 +106,7 @@ def main() -> None:
     parser.add_argument("--member", nargs="+", choices=sorted({x.attention for x in MEMBERS}), help="all by default")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="only members with this option")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--times", type=int, default=1, help="steps, as a multiple of each recipe's")
     parser.add_argument("--jobs", type=int, choices=(1, 2), default=1, help="models trained at a time, a process each")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no model after so many")
     parser.add_argument("--plan", action="store_true", help="only list what is missing")
@@ -121,7 +126,7 @@ def main() -> None:
             measure_latency(wanted, latency_folder(given.out), budget_s=given.budget)
         elif wanted:
             study(wanted, given.out, jobs=given.jobs, minutes=given.minutes)
-        lines = summary(given.out, beside=given.beside)
+        lines = summary(given.out, beside=given.beside if given.times == 1 else None)
     except (UsageError, Failure) as error:
         sys.exit(f"family_study: {error}")
     lines.to_csv(given.out / "family.csv", index=False)
@@ -142,10 +147,10 @@ def models(given: argparse.Namespace) -> list[Model]:
             scenes.write(
                 given.work / problem.theme, images=SCENES, validation=200, size=64, seed=0, theme=problem.theme
             )
-    known = recalled(given.beside)
+    known = recalled(given.beside if given.times == 1 else None)
     held = set(zip(known["attention"], known["options"], known["m"], known["seed"], strict=True))
     return [
-        Model(problem=name, member=member, seed=seed, work=str(given.work))
+        Model(problem=name, member=member, seed=seed, work=str(given.work), times=given.times)
         for name in given.problem
         for seed in range(given.seeds)
         for member in chosen

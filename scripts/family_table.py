@@ -27,7 +27,7 @@ FEWEST = 3  # seeds of each, for a word on which is better
 RECALL = {"task": "recall", "shapes": "96", "items": "56", "colours": "8", "steps": "500"}  # of a recall study
 
 
-def summary(out: Path, *, beside: Path) -> pd.DataFrame:
+def summary(out: Path, *, beside: Path | None) -> pd.DataFrame:
     """Columns: problem, attention, options, m, metric, seeds, mean, sd, lowest, highest, values, params, flops,
     latency_ms and its interval; within a problem the best first. Raises UsageError where there is no run."""
     rows = pd.concat([part for part in (labelled(read(out)), recalled(beside)) if len(part)], ignore_index=True)
@@ -105,9 +105,9 @@ def labelled(rows: Any) -> pd.DataFrame:
     return rows[rows["status"] == "ok"].drop(columns="options").rename(columns={"own": "options"})
 
 
-def recalled(folder: Path) -> pd.DataFrame:
+def recalled(folder: Path | None) -> pd.DataFrame:
     """The same of a recall study's models at the hard load, or no rows where there is none."""
-    if not (folder / MEASUREMENTS).exists():
+    if folder is None or not (folder / MEASUREMENTS).exists():
         return pd.DataFrame(columns=[*KEYS, "seed", "metric", "value"])
     rows = read(folder)
     return labelled(rows[rows["options"].map(lambda text: parse_options(text).items() >= RECALL.items())])

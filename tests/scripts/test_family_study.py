@@ -100,6 +100,18 @@ def test_models_of_the_recall_study_are_not_trained_again(
     assert line.values.split() == ["0.5000", f"{trained:.4f}"]
 
 
+def test_a_longer_training_is_another_model(
+    study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--out", str(tmp_path / "f"), "--beside", str(tmp_path / "no"), "--problem", "darcy", "--member", "none",
+             "--seeds", "1"]  # fmt: skip
+    called(study, monkeypatch, *words)
+    called(study, monkeypatch, *words, "--times", "7", "--plan")
+    said = capsys.readouterr().out
+    assert "recipe.steps=7;" in said
+    assert "1 of 1 models are to be trained" in said
+
+
 def test_latency_is_a_run_of_its_own_and_a_column_of_the_table(
     study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
