@@ -91,6 +91,9 @@ MEMBERS = (
     Member("anchor", {"local": 3}),
     Member("anchor", {"gate": True}),
     Member("anchor", {"self": "excluded", "local": 3}),
+    Member("anchor", {"self": "excluded", "tempered": "token"}),
+    Member("anchor", {"self": "excluded", "bias": True}),
+    Member("anchor", {"self": "excluded", "scatter": "separate"}),
     Member("transolver", {"mixing": False}),
     Member("flash"),
 )

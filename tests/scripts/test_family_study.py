@@ -143,3 +143,31 @@ def test_better_takes_all_seeds_and_less_is_better_for_an_error() -> None:
     lines["m"] = lines["m"].astype("Int64")
     said = [module._beside(line, lines) for line in lines.itertuples()]
     assert said == ["", "better", "few seeds", "within", "", "", "worse", "better"]
+
+
+def test_figures_are_of_problems_with_members_enough_and_the_front_is_what_nothing_beats_in_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = load("family_figures")
+    members = [("none", "", 0.2, 0.5), ("full", "", 1.0, 0.9), ("anchor", " init=sharp", 0.8, 0.6),
+               ("anchor", " local=3", 0.7, 0.6), ("flare", "", 0.5, 0.7), ("agent", "", 0.9, float("nan"))]  # fmt: skip
+    lines = pd.DataFrame(
+        [
+            {
+                "problem": "recall", "attention": name, "options": options, "metric": "top1", "seeds": 2, "mean": mean,
+                "m": None if name in ("none", "full") else 8, "lowest": mean - 0.1, "highest": mean + 0.1,
+                "values": f"{mean - 0.1} {mean + 0.1}", "latency_ms": taken,
+            }
+            for name, options, mean, taken in members
+        ]
+    )  # fmt: skip
+    few = lines[lines["attention"].isin(["full", "flare"])].assign(problem="darcy")
+    pd.concat([lines, few]).to_csv(tmp_path / "family.csv", index=False)
+    monkeypatch.setattr(sys, "argv", ["family_figures", str(tmp_path)])
+    module.main()
+    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["recall.png", "recall.svg"]
+    (own,) = module.problems(lines).values()
+    assert [*own["label"]][:3] == ["full", "agent", "anchor init=sharp"]
+    assert module.front(own) == ["anchor init=sharp", "full"], "no floor, none dominated, none without a time"
+    errors = own.assign(metric="relative_l2")
+    assert module.front(errors) == ["anchor local=3", "flare"], "less is better, and the quicker of two"
