@@ -1,0 +1,312 @@
+"""One launch for the backward pass: K and G stay in shared memory until their head's dM and dδ are there.
+
+    units of b·h·n·d elements: K, G, V read, dK, dV written: 5. G read again (not KEPT), for longer heads: 6.
+
+Items, rounds, `programs`, LAG and REDUCE are those of `skewed`. One warp, `produce`, keeps K and G of the next tiles coming
+by tensor maps (TMA) into PLACES of a ring, and V of the tile of LAG steps before. The other eight, in step t:
+
+    1. gather: A of tile t from K, AᵀG; the tile stays where it is;
+    2. REDUCE tiles into an item: add ROWS anchors' sums of the item before over its SPLITS: dM and dδ;
+    3. where the tile of LAG steps before begins an item: wait for its head's dM and dδ;
+    4. at an item's end write its sums and say so;
+    5. differentiate the tile of LAG steps before: A again, dA from G, W, V, dM and dδ; dK, written over K, dV, and dU.
+
+So between writing sums and adding them others have TILES − 1 tiles of 5. and one of 1., and as much until dM is read. What
+must stay on chip until then is K, of which A, dS U and dSᵀK are made, and G or G Wᵀ, as large: 2·d elements of 2 bytes a
+token, LAG + 2 tiles of them. In registers they have no room (docs/performance.md).
+
+Why this cannot hang, if all programs run at once (a cooperative launch, which the driver refuses if they do not fit): as in
+`skewed`, what is waited for between programs in round r + 1 are sums and reductions of round r, and the sums of round r are
+written having waited for nothing after round r − 1. Inside a program `produce` asks for places in the order in which they
+are filled: K and G of tile t need the place of tile t − PLACES, differentiated in step t − PLACES + LAG ≤ t − 2, and V of
+tile t − LAG needs that of the tile before, whose dA was formed in step t − 1; that step needs K and G of tile t − 1.
+
+Why one place of partial sums a program is enough: those of round r + 1 are written in step 4., after step 3. of the same or
+an earlier step (LAG < 2 TILES) has waited until all of its head's sums of round r were reduced.
+
+Why the data is there: as in `specialised`. A place of K is free when the copy of dK has read it.
+"""
+
+from __future__ import annotations
+
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.hopper import (
+    fence_async_shared,
+    mbarrier,
+    tma,
+    warpgroup_mma,
+    warpgroup_mma_wait,
+)
+
+from anchor_forms.specialised import arrive, barrier, load_async, start_of, store_async, token_map, turn_of, wait_for
+from attentions.kernels.anchor.algebra import mean_gradients_of, softmax
+
+
+@gluon.jit
+def place_of(step, program, programs, heads, SPLITS: gl.constexpr, TILES: gl.constexpr, BLOCK_N: gl.constexpr):
+    """Of a program's tile in tensors (b, h, n, d)."""
+    item = (step // TILES) * programs + program
+    head = item // SPLITS
+    return head // heads, head % heads, start_of(item, step % TILES, SPLITS, TILES, BLOCK_N)
+
+
+@gluon.jit
+def produce(
+    k, v, g, k_tiles, v_tiles, g_tiles, again, loaded, emptied, spent, old_loaded, old_emptied, program, programs, steps,
+    parts, heads, n, k_strides, v_strides, g_strides,
+    SPLITS: gl.constexpr, TILES: gl.constexpr, LAG: gl.constexpr, PLACES: gl.constexpr, KEPT: gl.constexpr,
+    BLOCK_N: gl.constexpr, D: gl.constexpr, D_PAD: gl.constexpr,
+):  # fmt: skip
+    """Keep K and G of the next tiles coming, and V of those to differentiate, with G again where it was not KEPT."""
+    from_k = token_map(k, k_tiles, n, heads, parts, k_strides, BLOCK_N, D, D_PAD)
+    from_v = token_map(v, v_tiles, n, heads, parts, v_strides, BLOCK_N, D, D_PAD)
+    from_g = token_map(g, g_tiles, n, heads, parts, g_strides, BLOCK_N, D, D_PAD)
+    BYTES: gl.constexpr = BLOCK_N * D_PAD * 2
+    for step in range(steps + LAG):
+        if step < steps:
+            place, lap = turn_of(step, PLACES)
+            mbarrier.wait(emptied.index(place), lap ^ 1)
+            of_g = place
+            if not KEPT:
+                of_g, lap = turn_of(step, 2)
+                mbarrier.wait(spent.index(of_g), lap ^ 1)
+            batch, head, start = place_of(step, program, programs, heads, SPLITS, TILES, BLOCK_N)
+            mbarrier.expect(loaded.index(place), 2 * BYTES)
+            load_async(from_k, [batch, head, start, 0], loaded.index(place), k_tiles.index(place))
+            load_async(from_g, [batch, head, start, 0], loaded.index(place), g_tiles.index(of_g))
+        old = step - LAG
+        if old >= 0:
+            mbarrier.wait(old_emptied.index(0), (old & 1) ^ 1)
+            batch, head, start = place_of(old, program, programs, heads, SPLITS, TILES, BLOCK_N)
+            mbarrier.expect(old_loaded.index(0), BYTES if KEPT else 2 * BYTES)
+            load_async(from_v, [batch, head, start, 0], old_loaded.index(0), v_tiles.index(0))
+            if not KEPT:
+                load_async(from_g, [batch, head, start, 0], old_loaded.index(0), again.index(0))
+
+
+@gluon.jit
+def weights(k, u, scale, n, m, BLOCK_N: gl.constexpr, BLOCK_M: gl.constexpr, PADDED: gl.constexpr, S: gl.constexpr):
+    """A of a tile. Of tokens beyond n too: K, V and G are zero there."""
+    s = gl.zeros([BLOCK_N, BLOCK_M], gl.float32, S)
+    s = warpgroup_mma(k, u.permute([1, 0]), s, use_acc=False, is_async=True)
+    s = warpgroup_mma_wait(0, [s])
+    if PADDED:
+        anchors = gl.arange(0, BLOCK_M, gl.SliceLayout(0, S))
+        s = gl.where((anchors < m)[None, :], s, float("-inf"))
+    return softmax(s, scale, 0, n, MASKED=False)
+
+
+@gluon.jit
+def reduce_gradients(
+    item, partial, means, degree, grad_sums, grad_degree, gathered, reduced, m, programs,
+    SPLITS: gl.constexpr, ROWS: gl.constexpr, BLOCK_M: gl.constexpr, D: gl.constexpr, D_PAD: gl.constexpr,
+):  # fmt: skip
+    """An item's share of its head's dM and dδ: ROWS anchors, BLOCK_M / ROWS splits at a time."""
+    WIDE: gl.constexpr = BLOCK_M // ROWS
+    ACROSS: gl.constexpr = WIDE >= 8
+    WARPS: gl.constexpr = gl.num_warps()
+    ALL: gl.constexpr = gl.BlockedLayout(
+        [1, 1, 4], [2, 1, 16] if ACROSS else [1, 2, 16], [WARPS, 1, 1] if ACROSS else [1, WARPS, 1], [2, 1, 0]
+    )
+    SUM: gl.constexpr = gl.SliceLayout(0, ALL)
+    first = (item % SPLITS) * ROWS
+    if first < m:
+        head = item // SPLITS
+        lane = gl.arange(0, WIDE, gl.SliceLayout(1, gl.SliceLayout(2, ALL)))
+        row = first + gl.arange(0, ROWS, gl.SliceLayout(0, gl.SliceLayout(2, ALL)))
+        rows = first + gl.arange(0, ROWS, gl.SliceLayout(1, SUM))
+        columns = gl.arange(0, D_PAD, gl.SliceLayout(0, SUM))
+        inside = rows[:, None] * D + columns[None, :]
+        mask = (rows < m)[:, None] & (columns < D)[None, :]
+        w = gl.load(means + head * m * D + inside, mask=mask, other=0.0)
+        d = gl.load(degree + head * m + rows, mask=rows < m, other=0.0)
+        wait_for(gathered + head, SPLITS)
+        total = gl.zeros([WIDE, ROWS, D_PAD], gl.float32, ALL)
+        begin = item % programs - item % SPLITS  # the program of the head's first item
+        for start in range(0, SPLITS, WIDE):
+            split = start + lane
+            at = ((begin + split)[:, None] * m + row[None, :]) * D
+            there = (split < SPLITS)[:, None] & (row < m)[None, :]
+            at = gl.expand_dims(at, 2) + gl.expand_dims(gl.expand_dims(columns, 0), 0)
+            there = gl.expand_dims(there, 2) & gl.expand_dims(gl.expand_dims(columns < D, 0), 0)
+            total += gl.load(partial + at, mask=there, other=0.0, cache_modifier=".cg")
+        grad_sum, grad_d = mean_gradients_of(gl.sum(total, 0), w, d)
+        gl.store(grad_sums + head * m * D + inside, grad_sum, mask=mask)
+        gl.store(grad_degree + head * m + rows, grad_d, mask=rows < m)
+        arrive(reduced + head)
+
+
+@gluon.jit
+def work(
+    k_tiles, v_tiles, g_tiles, again, tile, u, w, dm, loaded, emptied, spent, old_loaded, old_emptied, means, degree,
+    partial, grad_sums, grad_degree, grad_k, grad_v, grad_partial, gathered, reduced, scale, root, n, m, program,
+    programs, steps, parts, heads, grad_k_strides, grad_v_strides,
+    SPLITS: gl.constexpr, SLICES: gl.constexpr, ROWS: gl.constexpr, TILES: gl.constexpr, LAG: gl.constexpr,
+    REDUCE: gl.constexpr, PLACES: gl.constexpr, KEPT: gl.constexpr, BLOCK_N: gl.constexpr, BLOCK_M: gl.constexpr,
+    D: gl.constexpr, D_PAD: gl.constexpr, PADDED: gl.constexpr,
+):  # fmt: skip
+    """All but the loading. tile: (1, 1, BLOCK_N, 64) of shared memory, in turn of A, dS and dV."""
+    WARPS: gl.constexpr = gl.num_warps()
+    ACROSS: gl.constexpr = WARPS // 4
+    S: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [WARPS, 1], [16, BLOCK_M, 16])
+    SUM: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, ACROSS], [16, D_PAD // ACROSS, 16])
+    LOADED: gl.constexpr = gl.BlockedLayout([1, 4], [2, 16], [WARPS, 1], [1, 0])
+    DTYPE: gl.constexpr = k_tiles.dtype
+    to_grad_k = token_map(grad_k, k_tiles, n, heads, parts, grad_k_strides, BLOCK_N, D, D_PAD)
+    to_grad_v = token_map(grad_v, k_tiles, n, heads, parts, grad_v_strides, BLOCK_N, D, D_PAD)
+    rows = gl.arange(0, BLOCK_M, gl.SliceLayout(1, SUM))
+    columns = gl.arange(0, D_PAD, gl.SliceLayout(0, SUM))
+    inside = rows[:, None] * D + columns[None, :]
+    mask = (rows < m)[:, None] & (columns < D)[None, :]
+    anchor = gl.arange(0, BLOCK_M, gl.SliceLayout(0, S))
+    each = gl.arange(0, BLOCK_M, gl.SliceLayout(1, LOADED))
+    column = gl.arange(0, D_PAD, gl.SliceLayout(0, LOADED))
+    within = each[:, None] * D + column[None, :]
+    there = (each < m)[:, None] & (column < D)[None, :]
+    weight = tile.reshape([BLOCK_N, BLOCK_M])
+    total = gl.zeros([BLOCK_M, D_PAD], gl.float32, SUM)
+    du = gl.zeros([BLOCK_M, D_PAD], gl.float32, SUM)
+    for step in range(steps + LAG):
+        item = (step // TILES) * programs + program
+        old = step - LAG
+        of_old = ((old // TILES) * programs + program) // SPLITS
+        a = gl.zeros([BLOCK_N, BLOCK_M], gl.float32, S)
+        if step < steps:
+            place, lap = turn_of(step, PLACES)
+            mbarrier.wait(loaded.index(place), lap)
+            a = weights(k_tiles.index(place).reshape([BLOCK_N, D_PAD]), u, scale, n, m, BLOCK_N, BLOCK_M, PADDED, S)
+        if old >= 1:  # dK and dV of the tile before have left
+            tma.store_wait(0)
+            barrier()
+            mbarrier.arrive(emptied.index((old - 1) % PLACES))
+        if step < steps:
+            of_g = step % PLACES if KEPT else step % 2
+            weight.store(a.to(DTYPE))
+            fence_async_shared()
+            barrier()
+            total = warpgroup_mma(
+                weight.permute([1, 0]), g_tiles.index(of_g).reshape([BLOCK_N, D_PAD]), total, is_async=True
+            )
+            total = warpgroup_mma_wait(0, [total])
+            barrier()
+            if not KEPT:
+                mbarrier.arrive(spent.index(of_g))
+        if (step % TILES == REDUCE) & (step >= TILES) & (step < steps + TILES):
+            reduce_gradients(
+                item - programs, partial, means, degree, grad_sums, grad_degree, gathered, reduced, m, programs,
+                SPLITS, ROWS, BLOCK_M, D, D_PAD,
+            )  # fmt: skip
+        if (old >= 0) & (old % TILES == 0):
+            wait_for(reduced + of_old, SLICES)
+            at = of_old * m * D
+            w.store(gl.load(means + at + within, mask=there, other=0.0).to(DTYPE))
+            dm.store(gl.load(grad_sums + at + within, mask=there, other=0.0, cache_modifier=".cg").to(DTYPE))
+            fence_async_shared()
+            barrier()
+        if (step % TILES == TILES - 1) & (step < steps):
+            gl.store(partial + program * m * D + inside, total, mask=mask)
+            arrive(gathered + item // SPLITS)
+            total = gl.zeros([BLOCK_M, D_PAD], gl.float32, SUM)
+        if old >= 0:
+            dd = gl.load(grad_degree + of_old * m + anchor, mask=anchor < m, other=0.0, cache_modifier=".cg")
+            place = old % PLACES
+            k_tile = k_tiles.index(place).reshape([BLOCK_N, D_PAD])
+            g_tile = g_tiles.index(place) if KEPT else again.index(0)
+            mbarrier.wait(old_loaded.index(0), old & 1)
+            da = gl.zeros([BLOCK_N, BLOCK_M], gl.float32, S)
+            da = warpgroup_mma(
+                g_tile.reshape([BLOCK_N, D_PAD]), w.permute([1, 0]), da, use_acc=False, is_async=True
+            )
+            da = warpgroup_mma_wait(0, [da])
+            da = warpgroup_mma(v_tiles.index(0).reshape([BLOCK_N, D_PAD]), dm.permute([1, 0]), da, is_async=True)
+            da = warpgroup_mma_wait(0, [da]) + dd[None, :]
+            a = weights(k_tile, u, scale, n, m, BLOCK_N, BLOCK_M, PADDED, S)
+            ds = (a * (da - gl.sum(a * da, 1)[:, None])).to(DTYPE)
+            weight.store(ds)
+            fence_async_shared()
+            barrier()
+            mbarrier.arrive(old_emptied.index(0))
+            du = warpgroup_mma(weight.permute([1, 0]), k_tile, du, is_async=True)
+            dk = gl.zeros([BLOCK_N, D_PAD], gl.float32, S)
+            dk = warpgroup_mma(weight, u, dk, use_acc=False, is_async=True)
+            dv = gl.zeros([BLOCK_N, D_PAD], gl.float32, S)
+            narrow = gl.convert_layout(a.to(DTYPE), gl.DotOperandLayout(0, S, 2))
+            dv = warpgroup_mma(narrow, dm, dv, use_acc=False, is_async=True)
+            du, dk, dv = warpgroup_mma_wait(0, [du, dk, dv])
+            barrier()
+            k_tile.store((dk * root).to(DTYPE))
+            tile.reshape([BLOCK_N, D_PAD]).store(dv.to(DTYPE))
+            fence_async_shared()
+            barrier()
+            batch, head, start = place_of(old, program, programs, heads, SPLITS, TILES, BLOCK_N)
+            store_async(to_grad_k, [batch, head, start, 0], k_tiles.index(place))
+            store_async(to_grad_v, [batch, head, start, 0], tile)
+    tma.store_wait(0)
+    gl.store(grad_partial + program * m * D + inside, du * root, mask=mask)
+
+
+@gluon.jit
+def skewed_backward_kernel(
+    k, v, g, anchors, means, degree, partial, grad_sums, grad_degree, grad_k, grad_v, grad_partial, counters, scale,
+    root, n, m: gl.constexpr, heads, parts, programs, k_strides, v_strides, g_strides, grad_k_strides, grad_v_strides,
+    SPLITS: gl.constexpr, SLICES: gl.constexpr, ROWS: gl.constexpr, TILES: gl.constexpr, LAG: gl.constexpr,
+    REDUCE: gl.constexpr, PLACES: gl.constexpr, KEPT: gl.constexpr, BLOCK_N: gl.constexpr, BLOCK_M: gl.constexpr,
+    D: gl.constexpr, D_PAD: gl.constexpr, PADDED: gl.constexpr,
+):  # fmt: skip
+    """All of the backward pass but the sum of dU over programs. parts = b·h; counters: 2·parts zeros; partial and
+    grad_partial: a matrix a program; SLICES = ⌈m/ROWS⌉; PLACES ≥ LAG + 2. BLOCK_M = D_PAD: dV lies where A did."""
+    DTYPE: gl.constexpr = k.dtype.element_ty
+    TOKENS: gl.constexpr = gl.NVMMASharedLayout.get_default_for([1, 1, BLOCK_N, D_PAD], DTYPE)
+    MATRIX: gl.constexpr = gl.NVMMASharedLayout.get_default_for([BLOCK_M, D_PAD], DTYPE)
+    LOADED: gl.constexpr = gl.BlockedLayout([1, 4], [2, 16], [gl.num_warps(), 1], [1, 0])
+    program = gl.program_id(0)
+    rows = gl.arange(0, BLOCK_M, gl.SliceLayout(1, LOADED))
+    columns = gl.arange(0, D_PAD, gl.SliceLayout(0, LOADED))
+    given = gl.load(
+        anchors + rows[:, None] * D + columns[None, :], mask=(rows < m)[:, None] & (columns < D)[None, :], other=0.0
+    )
+    u = gl.allocate_shared_memory(DTYPE, [BLOCK_M, D_PAD], MATRIX, given.to(DTYPE))
+    w = gl.allocate_shared_memory(DTYPE, [BLOCK_M, D_PAD], MATRIX)
+    dm = gl.allocate_shared_memory(DTYPE, [BLOCK_M, D_PAD], MATRIX)
+    k_tiles = gl.allocate_shared_memory(DTYPE, [PLACES, 1, 1, BLOCK_N, D_PAD], TOKENS)
+    g_tiles = gl.allocate_shared_memory(DTYPE, [PLACES if KEPT else 2, 1, 1, BLOCK_N, D_PAD], TOKENS)
+    v_tiles = gl.allocate_shared_memory(DTYPE, [1, 1, 1, BLOCK_N, D_PAD], TOKENS)
+    again = v_tiles
+    if not KEPT:
+        again = gl.allocate_shared_memory(DTYPE, [1, 1, 1, BLOCK_N, D_PAD], TOKENS)
+    tile = gl.allocate_shared_memory(DTYPE, [1, 1, BLOCK_N, D_PAD], TOKENS)
+    loaded = gl.allocate_shared_memory(gl.int64, [PLACES, 1], mbarrier.MBarrierLayout())
+    emptied = gl.allocate_shared_memory(gl.int64, [PLACES, 1], mbarrier.MBarrierLayout())
+    spent = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
+    old_loaded = gl.allocate_shared_memory(gl.int64, [1, 1], mbarrier.MBarrierLayout())
+    old_emptied = gl.allocate_shared_memory(gl.int64, [1, 1], mbarrier.MBarrierLayout())
+    for place in gl.static_range(PLACES):
+        mbarrier.init(loaded.index(place), 1)
+        mbarrier.init(emptied.index(place), 1)
+    for place in gl.static_range(2):
+        mbarrier.init(spent.index(place), 1)
+    mbarrier.init(old_loaded.index(0), 1)
+    mbarrier.init(old_emptied.index(0), 1)
+    fence_async_shared()
+    barrier()
+    items = parts * SPLITS
+    steps = (items - program + programs - 1) // programs * TILES
+    gl.warp_specialize(
+        [
+            (work, (
+                k_tiles, v_tiles, g_tiles, again, tile, u, w, dm, loaded, emptied, spent, old_loaded, old_emptied,
+                means, degree, partial, grad_sums, grad_degree, grad_k, grad_v, grad_partial, counters,
+                counters + parts, scale, root, n, m, program, programs, steps, parts, heads, grad_k_strides,
+                grad_v_strides,
+                SPLITS, SLICES, ROWS, TILES, LAG, REDUCE, PLACES, KEPT, BLOCK_N, BLOCK_M, D, D_PAD, PADDED,
+            )),
+            (produce, (
+                k, v, g, k_tiles, v_tiles, g_tiles, again, loaded, emptied, spent, old_loaded, old_emptied, program,
+                programs, steps, parts, heads, n, k_strides, v_strides, g_strides,
+                SPLITS, TILES, LAG, PLACES, KEPT, BLOCK_N, D, D_PAD,
+            )),
+        ],
+        [1],
+        [24],
+    )  # fmt: skip
