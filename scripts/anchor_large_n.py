@@ -8,7 +8,7 @@ order of its own, by events behind a kernel that spins and with a clean L2 (scri
 the median; `to_split`, `low`, `high`: median over the rounds of its time over split's, with its 95 % interval;
 `of_copy`: the least bytes (K, V read, O written) over its time, as a share of what a copy of 2 GiB moves; `error`:
 ‖O − split's‖ / ‖split's‖; `repeats`: whether five calls gave the same bits. A form that cannot run is a line with
-`note`. Those of `skewed`, which wait for each other, come last.
+`note`. `skewed` and then `specialised`, whose programs wait for each other, come last.
 
 --ahead compiles every form's kernels for sm_90 and writes what the compiler says, with the instructions counted that
 the forms are about; exit code 1 if one spills or exceeds shared memory.
@@ -51,15 +51,16 @@ COLUMNS: tuple[str, ...] = (
     "spilled", "ms", "to_split", "low", "high", "of_copy", "error", "repeats", "note",
 )  # fmt: skip
 # Of the PTX: copies to shared memory, by a warp and by a tensor map, the two instructions of a dependent launch, …,
-# waits for copies and for other warps, and changes of how many registers a warp has.
+# waits for copies and for other roles, and changes of the registers that a role's warps have.
 WATCHED = (
-    "cp.async.cg", "cp.async.bulk.tensor", "griddepcontrol", "evict_first", "ld.global", "bar.sync", "mbarrier.try_wait",
-    "setmaxnreg",
+    "cp.async.cg", "cp.async.bulk.tensor", "griddepcontrol", "evict_first", "ld.global", "bar.sync",
+    "mbarrier.try_wait", "setmaxnreg",
 )  # fmt: skip
 AHEAD: tuple[str, ...] = (
     "triton", "form", "n", "kernel", "tokens", "warps", "stages", "programs", "registers", "spilled_bytes",
     "shared_bytes", "resident", "warp_products", "warpgroup_products", *WATCHED,
 )  # fmt: skip
+WAITING = ("skewed", "specialised")
 FAILURES = (ValueError, RuntimeError, triton.runtime.errors.TritonError, triton.compiler.errors.CompilationError)
 Calls = Mapping[str, Callable[[], object]]
 
@@ -71,10 +72,13 @@ def plan_of(form: str, n: int, device: devices.Device) -> Plan:
 
 
 def groups(forms: Iterable[str]) -> list[list[str]]:
-    """Split with what cannot hang, then split with the rest."""
-    waiting = [form for form in forms if form.startswith("skewed")]
-    others = [form for form in forms if form not in waiting and form != "split"]
-    return [["split", *group] for group in (others, waiting) if group]
+    """Split with what cannot hang, then with each kind of launch whose programs wait for each other, so that one that
+    hangs or breaks the device leaves the rows before it."""
+    kinds: dict[str, list[str]] = {"": [], **{kind: [] for kind in WAITING}}
+    for form in forms:
+        if form != "split":
+            kinds[next((kind for kind in WAITING if form.startswith(kind)), "")].append(form)
+    return [["split", *group] for group in kinds.values() if group]
 
 
 def paired(calls: Calls, once: Callable[[Callable[[], object]], float], rounds: int) -> dict[str, list[float]]:

@@ -119,7 +119,7 @@ def one(
 
 
 def roles(k: Tensor, v: Tensor, anchors: Tensor, device: Device, *, tile: Tile, tiles: int, places: int) -> Plan:
-    """The specialised launch, cut as the skewed one is; tile: warps that gather, stages of loads; places: of A, in tiles.
+    """The specialised launch, cut as the skewed one is; tile: warps that gather, stages of loads; places: A's tiles.
 
     Raises: ValueError as `one`, for strides that no tensor map has, and where A of an item has no place.
     """

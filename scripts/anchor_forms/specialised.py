@@ -1,31 +1,33 @@
 """One launch, K read once: of a program's warps one loads tokens, eight gather, four scatter; A lies in shared memory.
 
 A head's tokens are cut into items of TILES tiles; `programs`, a multiple of a head's SPLITS items, take item program,
-program + programs, … in rounds. The three roles go through a program's tiles, each at its own pace:
+program + programs, … in rounds. Three roles go through a program's tiles, each at its own pace:
 
     produce    K and V of a tile by tensor maps (TMA) into one of STAGES places;
     gather     A of the tile into one of PLACES places, AᵀV and Aᵀ1 in registers; at an item's end it writes the sums
                and says so (`gathered`, a counter a head);
-    scatter    waits until all SPLITS sums of the item's head are there, adds those of ROWS anchors, says so (`reduced`),
-               waits for the means; then O = A W, a tile at a time, written over its A and stored by a tensor map.
+    scatter    waits until all SPLITS sums of the item's head are there, adds those of ROWS anchors and says so
+               (`reduced`), waits for the means; then O = A W, tile by tile, each put over its A and stored by a map.
 
 Tile i of a program lies in place i mod PLACES, in its lap i // PLACES, whose parity is the phase of the place's
 mbarrier (`turn_of`): `loaded` and `emptied` for a stage, `scattered` for a place of A.
 
 Why this cannot hang, if all programs run at once (a cooperative launch, which the driver refuses if they do not fit):
-a head's items are of one round, since SPLITS divides `programs`. Suppose all of the rounds before r done everywhere.
-In round r produce waits for gather alone, and gather for tiles loaded and for places of A whose tile was PLACES ≥ TILES
-before, so of a round before: every sum of round r is written. Scatter, done with the round before, waits for these sums,
-adds its ROWS anchors without waiting for anything more, so all means of round r come, and the rest waits for nothing.
+a head's items are of one round, since SPLITS divides `programs`. Suppose all rounds before r done everywhere. In round
+r produce waits for gather alone, gather for loads and for places of A whose tile came PLACES ≥ TILES before, so in a
+round before: all sums of round r get written. Scatter, done with the round before, waits for these sums and adds its
+ROWS anchors without another wait: all means of round r come. The rest of its round waits for nothing.
 
 Why PLACES / TILES places of partial sums a program are enough: gather writes the sums of round r over those of round
-r − PLACES / TILES after it wrote A of the item's last tile, whose place was scattered: the tile PLACES before, the last of
-that round. That was after all of its head's sums of that round were reduced, so read.
+r − PLACES / TILES after it wrote A of the item's last tile, into a place that was scattered: of the tile PLACES before,
+the last of that round. Its scatter had waited until all sums of its head and round were reduced, so read.
 
 Why the data is there: between programs as in `skewed`: stores, a barrier, one thread's atomic with release semantics at
-the GPU's scope; one thread acquires, and its result passes a barrier. What crosses programs is read from L2 (.cg). Between
-a role's warps and TMA or the tensor cores: stores to shared memory, a fence to the asynchronous proxy by each thread, a
-barrier. A is seen by scatter through the same chain as the sums. A place is free when the store of its O has read it.
+the GPU's scope; one thread acquires, and its result passes a barrier. What crosses programs is read from L2 (.cg).
+Between a role's warps and maps or tensor cores: stores to shared memory, each thread's fence to the asynchronous proxy,
+a barrier. Scatter sees A by the chain that brings the sums. A place is free when the store of its O has read it.
+
+Sums and degrees, of the rounded A, come from the tensor cores in split's order of tokens; ones cost 16 columns.
 """
 
 from __future__ import annotations
@@ -71,7 +73,7 @@ def sums_of(item, program, programs, TILES: gl.constexpr, PLACES: gl.constexpr):
 def token_map(
     pointer, tiles, n, heads, parts, strides, BLOCK_N: gl.constexpr, D: gl.constexpr, D_PAD: gl.constexpr
 ):  # fmt: skip
-    """A tensor map of all heads' tokens (b, h, n, D), to or from `tiles`: zero beyond n and D, where none is written."""
+    """A tensor map of all heads' tokens (b, h, n, D), to or from `tiles`: beyond n and D zeros, and nothing written."""
     return tma.make_tensor_descriptor(
         pointer, shape=[parts // heads, heads, n, D], strides=[strides[0], strides[1], strides[2], 1],
         block_shape=[1, 1, BLOCK_N, D_PAD], layout=tiles.layout,
@@ -251,9 +253,7 @@ def scatter(
             kept.reshape([BLOCK_N, D_PAD]).store(o.to(a_tiles.dtype))
             fence_async_shared()
             barrier()
-            store_async(
-                to_out, [head // heads, head % heads, start_of(item, tile, SPLITS, TILES, BLOCK_N), 0], kept
-            )
+            store_async(to_out, [head // heads, head % heads, start_of(item, tile, SPLITS, TILES, BLOCK_N), 0], kept)
             tma.store_wait(0)
             barrier()
             mbarrier.arrive(scattered.index(place))
@@ -268,8 +268,8 @@ def specialised_kernel(
     PLACES: gl.constexpr, BLOCK_N: gl.constexpr, BLOCK_M: gl.constexpr, D: gl.constexpr, D_PAD: gl.constexpr,
     EVEN: gl.constexpr, PADDED: gl.constexpr,
 ):  # fmt: skip
-    """The whole forward pass. parts = b·h; counters: 2·parts zeros; partial: PLACES / TILES matrices a program; SLICES =
-    ⌈m/ROWS⌉; EVEN: n is a multiple of TILES · BLOCK_N. BLOCK_M = D_PAD: O is written over A."""
+    """The whole forward pass. parts = b·h; counters: 2·parts zeros; partial: PLACES / TILES matrices a program;
+    SLICES = ⌈m/ROWS⌉; EVEN: n is a multiple of TILES · BLOCK_N. BLOCK_M = D_PAD: O is written over A."""
     DTYPE: gl.constexpr = k.dtype.element_ty
     TOKENS: gl.constexpr = gl.NVMMASharedLayout.get_default_for([1, 1, BLOCK_N, D_PAD], DTYPE)
     MATRIX: gl.constexpr = gl.NVMMASharedLayout.get_default_for([BLOCK_M, D_PAD], DTYPE)
