@@ -36,9 +36,9 @@ def split(g: Tensor, k: Tensor, v: Tensor, anchors: Tensor, device: Device) -> P
 
 def one(
     g: Tensor, k: Tensor, v: Tensor, anchors: Tensor, device: Device, *,
-    tile: Tile, tiles: int, lag: int, reduce: int, kept: bool,
+    tile: Tile, tiles: int, lag: int, reduce: int, places: int, kept: bool,
 ) -> Plan:  # fmt: skip
-    """The skewed launch, a program a multiprocessor, items of `tiles` tiles; see skewed_backward for lag, reduce, kept.
+    """The skewed launch, a program a multiprocessor, items of `tiles` tiles; see skewed_backward for the others.
 
     Raises: ValueError for a head whose items are more than the programs that run at once, for other shapes and devices.
     """
@@ -47,6 +47,8 @@ def one(
         raise ValueError(f"takes a device of compute capability 9.0, not {device.capability / 10}")
     if not (0 <= reduce <= lag - tiles < tiles and reduce < tiles):
         raise ValueError(f"reduce {reduce}, lag {lag} and tiles {tiles} make no order that ends")
+    if places < lag + 2:
+        raise ValueError(f"a lag of {lag} tiles takes {lag + 2} places, not {places}")
     make = Builder(k, anchors, "backward", device=device, precision="ieee")
     span, splits = tiles * tile.tokens, -(-make.n // (tiles * tile.tokens))
     if splits > device.processors:
@@ -75,7 +77,7 @@ def one(
     }  # fmt: skip
     constants = {
         "SPLITS": splits, "SLICES": -(-make.m // rows), "ROWS": rows, "TILES": tiles, "LAG": lag, "REDUCE": reduce,
-        "PLACES": lag + 2, "KEPT": kept, "BLOCK_N": tile.tokens, "BLOCK_M": make.kind.m_pad, "D": make.d,
+        "PLACES": places, "KEPT": kept, "BLOCK_N": tile.tokens, "BLOCK_M": make.kind.m_pad, "D": make.d,
         "D_PAD": make.kind.d_pad, "PADDED": make.m % make.kind.m_pad != 0,
     }  # fmt: skip
     together = {"launch_cooperative_grid": True}
@@ -87,13 +89,21 @@ def one(
 
 
 def skew(g: Tensor, k: Tensor, v: Tensor, anchors: Tensor, device: Device) -> Plan:
-    """The skewed launch with K and G of 384 tokens in shared memory and items of 256 while a head's fit; else with K of
-    640, items of 512 and G read again."""
+    """The skewed launch with tiles of 128 tokens: K and G of 640 in shared memory, items of 256, while a head's fit; else
+    K of 896, items of 512, and G read again."""
     tile = Tile(128, 0, 8, 1, 1)
     if k.shape[2] <= device.processors * 256:
-        return one(g, k, v, anchors, device, tile=tile, tiles=2, lag=3, reduce=0, kept=True)
-    return one(g, k, v, anchors, device, tile=tile, tiles=4, lag=5, reduce=0, kept=False)
+        return one(g, k, v, anchors, device, tile=tile, tiles=2, lag=3, reduce=0, places=5, kept=True)
+    return one(g, k, v, anchors, device, tile=tile, tiles=4, lag=5, reduce=0, places=7, kept=False)
+
+
+def skew_finely(g: Tensor, k: Tensor, v: Tensor, anchors: Tensor, device: Device) -> Plan:
+    """The same with tiles of 64, whose softmax crosses warps: K and G of 704 tokens fit, and items of 512 with them."""
+    tile = Tile(64, 0, 8, 1, 1)
+    if k.shape[2] <= device.processors * 256:
+        return one(g, k, v, anchors, device, tile=tile, tiles=4, lag=6, reduce=1, places=10, kept=True)
+    return one(g, k, v, anchors, device, tile=tile, tiles=8, lag=9, reduce=0, places=11, kept=True)
 
 
 # By name, the most promising first; split is what they are held against.
-FORMS: dict[str, Form] = {"split": split, "skewed": skew}
+FORMS: dict[str, Form] = {"split": split, "skewed": skew, "skewed fine": skew_finely}

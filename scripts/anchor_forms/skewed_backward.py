@@ -86,11 +86,15 @@ def produce(
 
 
 @gluon.jit
-def weights(k, u, scale, n, m, BLOCK_N: gl.constexpr, BLOCK_M: gl.constexpr, PADDED: gl.constexpr, S: gl.constexpr):
-    """A of a tile. Of tokens beyond n too: K, V and G are zero there."""
+def begun(k, u, BLOCK_N: gl.constexpr, BLOCK_M: gl.constexpr, S: gl.constexpr):
+    """The product K Uᵀ of a tile, to be waited for."""
     s = gl.zeros([BLOCK_N, BLOCK_M], gl.float32, S)
-    s = warpgroup_mma(k, u.permute([1, 0]), s, use_acc=False, is_async=True)
-    s = warpgroup_mma_wait(0, [s])
+    return warpgroup_mma(k.reshape([BLOCK_N, u.shape[1]]), u.permute([1, 0]), s, use_acc=False, is_async=True)
+
+
+@gluon.jit
+def weights(s, scale, n, m, BLOCK_M: gl.constexpr, PADDED: gl.constexpr, S: gl.constexpr):
+    """A of a tile. Of tokens beyond n too: K, V and G are zero there."""
     if PADDED:
         anchors = gl.arange(0, BLOCK_M, gl.SliceLayout(0, S))
         s = gl.where((anchors < m)[None, :], s, float("-inf"))
@@ -149,7 +153,8 @@ def work(
     """All but the loading. tile: (1, 1, BLOCK_N, 64) of shared memory, in turn of A, dS and dV."""
     WARPS: gl.constexpr = gl.num_warps()
     ACROSS: gl.constexpr = WARPS // 4
-    S: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [WARPS, 1], [16, BLOCK_M, 16])
+    DOWN: gl.constexpr = min(WARPS, BLOCK_N // 16)
+    S: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [DOWN, WARPS // DOWN], [16, BLOCK_M * DOWN // WARPS, 16])
     SUM: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, ACROSS], [16, D_PAD // ACROSS, 16])
     LOADED: gl.constexpr = gl.BlockedLayout([1, 4], [2, 16], [WARPS, 1], [1, 0])
     DTYPE: gl.constexpr = k_tiles.dtype
@@ -175,7 +180,8 @@ def work(
         if step < steps:
             place, lap = turn_of(step, PLACES)
             mbarrier.wait(loaded.index(place), lap)
-            a = weights(k_tiles.index(place).reshape([BLOCK_N, D_PAD]), u, scale, n, m, BLOCK_N, BLOCK_M, PADDED, S)
+            s = warpgroup_mma_wait(0, [begun(k_tiles.index(place), u, BLOCK_N, BLOCK_M, S)])
+            a = weights(s, scale, n, m, BLOCK_M, PADDED, S)
         if old >= 1:  # dK and dV of the tile before have left
             tma.store_wait(0)
             barrier()
@@ -198,9 +204,9 @@ def work(
                 SPLITS, ROWS, BLOCK_M, D, D_PAD,
             )  # fmt: skip
         if (old >= 0) & (old % TILES == 0):
-            wait_for(reduced + of_old, SLICES)
             at = of_old * m * D
             w.store(gl.load(means + at + within, mask=there, other=0.0).to(DTYPE))
+            wait_for(reduced + of_old, SLICES)
             dm.store(gl.load(grad_sums + at + within, mask=there, other=0.0, cache_modifier=".cg").to(DTYPE))
             fence_async_shared()
             barrier()
@@ -212,16 +218,14 @@ def work(
             dd = gl.load(grad_degree + of_old * m + anchor, mask=anchor < m, other=0.0, cache_modifier=".cg")
             place = old % PLACES
             k_tile = k_tiles.index(place).reshape([BLOCK_N, D_PAD])
-            g_tile = g_tiles.index(place) if KEPT else again.index(0)
+            g_tile = (g_tiles.index(place) if KEPT else again.index(0)).reshape([BLOCK_N, D_PAD])
             mbarrier.wait(old_loaded.index(0), old & 1)
+            s = begun(k_tile, u, BLOCK_N, BLOCK_M, S)
             da = gl.zeros([BLOCK_N, BLOCK_M], gl.float32, S)
-            da = warpgroup_mma(
-                g_tile.reshape([BLOCK_N, D_PAD]), w.permute([1, 0]), da, use_acc=False, is_async=True
-            )
-            da = warpgroup_mma_wait(0, [da])
+            da = warpgroup_mma(g_tile, w.permute([1, 0]), da, use_acc=False, is_async=True)
             da = warpgroup_mma(v_tiles.index(0).reshape([BLOCK_N, D_PAD]), dm.permute([1, 0]), da, is_async=True)
+            a = weights(warpgroup_mma_wait(2, [s]), scale, n, m, BLOCK_M, PADDED, S)
             da = warpgroup_mma_wait(0, [da]) + dd[None, :]
-            a = weights(k_tile, u, scale, n, m, BLOCK_N, BLOCK_M, PADDED, S)
             ds = (a * (da - gl.sum(a * da, 1)[:, None])).to(DTYPE)
             weight.store(ds)
             fence_async_shared()

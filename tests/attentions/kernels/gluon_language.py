@@ -57,6 +57,10 @@ class Shared:
     def dtype(self) -> torch.dtype:
         return self.values.dtype
 
+    @property
+    def shape(self) -> torch.Size:
+        return self.values.shape
+
     def index(self, place: int) -> Any:
         found = self.values[place]
         return found if isinstance(found, Barrier) else Shared(self.at, found, f"{self.name}[{place}]")
@@ -217,7 +221,8 @@ def language(at: Any) -> dict[str, Any]:
 
         def product() -> Tensor:
             left = a.values if isinstance(a, Shared) else a
-            return left.float() @ b.values.float() + (total if use_acc else 0.0)
+            before = (total() if callable(total) else total) if use_acc else 0.0
+            return left.float() @ b.values.float() + before
 
         return product
 

@@ -36,11 +36,11 @@ PROBLEMS = [
     Problem(1, 1, 1, 64, 64, FP16),
 ]
 APART = {FP16: 2, BF16: 4}  # of the dtype's eps: Triton's interpreter cuts float32 to bfloat16, and does not round
-# programs at once, tokens a tile, tiles an item, lag, reduce, kept: those of the device, one round of them and more; a
-# last round that is not full; more splits than a reduction takes at once; sums reduced in the step that waits for them.
+# programs at once, tokens a tile, tiles an item, lag, reduce, places, kept: those of the device, one round of them and
+# more; a last round that is not full; more splits than a reduction takes at once; sums reduced in the step that waits.
 ORDERS = [
-    (13, 16, 2, 3, 0, True), (8, 16, 4, 5, 0, False), (7, 16, 3, 5, 1, True), (13, 16, 1, 1, 0, False),
-    (12, 16, 1, 1, 0, True), (5, 32, 2, 2, 0, True), (6, 16, 2, 3, 1, False),
+    (13, 16, 2, 3, 0, 5, True), (8, 16, 4, 5, 0, 7, False), (7, 16, 4, 6, 1, 10, True), (5, 16, 8, 9, 0, 11, True),
+    (13, 16, 1, 1, 0, 3, False), (12, 16, 1, 1, 0, 4, True), (5, 32, 2, 2, 0, 4, True), (6, 16, 2, 3, 1, 6, False),
 ]  # fmt: skip
 
 
@@ -53,10 +53,11 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def planned(problem: Problem, order: tuple[Any, ...]) -> Plan:
-    at_once, tokens, tiles, lag, reduce, kept = order
+    at_once, tokens, tiles, lag, reduce, places, kept = order
     k, v, anchors, g = problem.tensors()
     device, tile = Device("made up", at_once, 90), Tile(tokens, 0, 8, 1, 1)
-    return backward_forms.one(g, k, v, anchors, device, tile=tile, tiles=tiles, lag=lag, reduce=reduce, kept=kept)
+    cut = {"tiles": tiles, "lag": lag, "reduce": reduce, "places": places, "kept": kept}
+    return backward_forms.one(g, k, v, anchors, device, tile=tile, **cut)
 
 
 def split(problem: Problem) -> tuple[Plan, Tensor]:
@@ -118,3 +119,98 @@ def test_the_skewed_backward_pass_gives_splits_values_and_the_same_bits_in_any_o
         assert distance(one, other.double(), g) < APART[k.dtype] * torch.finfo(k.dtype).eps, name
         limit = 8 * max(distance(own[name], exact[name], g), torch.finfo(k.dtype).eps)
         assert distance(one, exact[name], g) <= limit, name
+
+
+# What is written in place of what, lines with | between, and what comes of it.
+HANGS: dict[str, tuple[str, str]] = {
+    "places are waited for in another phase": ("emptied.index(place), lap ^ 1", "emptied.index(place), lap"),
+    "tiles are waited for in another phase": ("loaded.index(place), lap)", "loaded.index(place), lap ^ 1)"),
+    "V is waited for in another phase": ("old_loaded.index(0), old & 1", "old_loaded.index(0), (old & 1) ^ 1"),
+    "no place is given back": ("mbarrier.arrive(emptied.index((old - 1) % PLACES))", "pass"),
+    "no place of V is given back": ("mbarrier.arrive(old_emptied.index(0))", "pass"),
+    "no place of G is given back": ("mbarrier.arrive(spent.index(of_g))", "pass"),
+    "no sums are told of": ("arrive(gathered + item // SPLITS)", "pass"),
+    "no gradients are told of": ("arrive(reduced + head)", "pass"),
+    "the last item is not reduced": ("(step < steps + TILES)", "(step < steps)"),
+    "fewer bytes come than are expected": (
+        "expect(loaded.index(place), 2 * BYTES",
+        "expect(loaded.index(place), 3 * BYTES",
+    ),
+    "one more is waited for": ("wait_for(reduced + of_old, SLICES)", "wait_for(reduced + of_old, SLICES + 1)"),
+}
+WRONG: dict[str, tuple[str, str]] = {
+    "places are not waited for": ("mbarrier.wait(emptied.index(place), lap ^ 1)", "pass"),
+    "places of V are not waited for": ("mbarrier.wait(old_emptied.index(0), (old & 1) ^ 1)", "pass"),
+    "places of G are not waited for": ("mbarrier.wait(spent.index(of_g), lap ^ 1)", "pass"),
+    "one sum is not waited for": ("wait_for(gathered + head, SPLITS)", "wait_for(gathered + head, SPLITS - 1)"),
+    "one slice is not waited for": ("reduced + of_old, SLICES)", "reduced + of_old, SLICES - 1)"),
+    "dK is not waited for": ("tma.store_wait(0) | barrier()", "barrier()"),
+    "a tile is taken for another": ("step % TILES, SPLITS", "0, SPLITS"),
+    "sums are not begun anew": (
+        "item // SPLITS) | total = gl.zeros([BLOCK_M, D_PAD], gl.float32, SUM)",
+        "item // SPLITS)",
+    ),
+    "others' anchors are reduced": ("(item % SPLITS) * ROWS", "0 * ROWS"),
+}
+BARRIERS: dict[str, tuple[str, str]] = {
+    "A is not fenced": ("fence_async_shared() | barrier() | total =", "barrier() | total ="),
+    "A is not joined": ("barrier() | total =", "total ="),
+    "a place of G is given back by the first": ("barrier() | if not KEPT:", "if not KEPT:"),
+    "gradients are not fenced": ('".cg").to(DTYPE)) | fence_async_shared()', '".cg").to(DTYPE))'),
+    "dS is not fenced": ("weight.store(ds) | fence_async_shared()", "weight.store(ds)"),
+    "V is given back by the first": ("barrier() | mbarrier.arrive(old_emptied", "mbarrier.arrive(old_emptied"),
+    "dK is stored too early": ("barrier() | k_tile.store", "k_tile.store"),
+    "dK is not fenced": ("fence_async_shared() | barrier() | batch, head", "barrier() | batch, head"),
+    "a place is given back by the first": ("barrier() | mbarrier.arrive(emptied", "mbarrier.arrive(emptied"),
+    "sums are told of by the first": ("barrier() | gl.atomic_add", "gl.atomic_add"),
+    "mbarriers are not shown": ("fence_async_shared() | barrier() | items", "items"),
+}
+
+
+ROUNDS = Problem(1, 4, 96, 64, 64, FP16)
+AGAIN = (3, 16, 2, 3, 0, 5, False)  # a head a round, eight tiles a program, G read again
+
+
+@pytest.fixture(scope="module")
+def right() -> tuple[Tensor, list[Tensor]]:
+    """What split keeps, and the gradients without errors."""
+    _, kept = split(ROUNDS)
+    return kept, run(planned(ROUNDS, AGAIN), ROUNDS, kept, seed=0)
+
+
+def found_wrong(error: tuple[str, str], seed: int, right: tuple[Tensor, list[Tensor]]) -> str:
+    """What a run with this error says."""
+    try:
+        values = run(planned(ROUNDS, AGAIN), ROUNDS, right[0], seed=seed, planted=dict([error]))
+    except (Deadlock, Disorder) as failure:
+        return type(failure).__name__
+    return "" if all(torch.equal(one, other) for one, other in zip(values, right[1], strict=True)) else "values"
+
+
+@pytest.mark.parametrize("error", HANGS)
+def test_who_waits_for_what_never_comes_is_found(error: str, right: tuple[Tensor, list[Tensor]]) -> None:
+    assert found_wrong(HANGS[error], 0, right) == "Deadlock"
+
+
+@pytest.mark.parametrize("error", WRONG)
+def test_who_does_not_wait_gives_other_values_in_some_order(error: str, right: tuple[Tensor, list[Tensor]]) -> None:
+    assert any(found_wrong(WRONG[error], seed, right) for seed in range(12))
+
+
+@pytest.mark.parametrize("error", BARRIERS)
+def test_a_barrier_or_a_fence_that_is_missing_is_found(error: str, right: tuple[Tensor, list[Tensor]]) -> None:
+    assert found_wrong(BARRIERS[error], 0, right) == "Disorder"
+
+
+def test_a_lag_of_two_items_would_lose_sums() -> None:
+    """Were dM awaited after the next item's end, a program would overwrite sums that others still add."""
+    problem = PROBLEMS[0]
+    _, kept = split(problem)
+    found = planned(problem, (6, 16, 2, 3, 1, 7, True))
+    with pytest.raises(ValueError, match="no order that ends"):
+        planned(problem, (6, 16, 2, 4, 1, 7, True))
+    clear, launch, total = found.launches
+    late = replace(found, launches=(clear, replace(launch, constants={**launch.constants, "LAG": 4}), total))
+    right = run(found, problem, kept, seed=0)
+    others = (run(late, problem, kept, seed=seed) for seed in range(6))
+    assert not all(torch.equal(one, other) for each in others for one, other in zip(each, right, strict=True))
