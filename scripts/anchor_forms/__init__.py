@@ -10,5 +10,6 @@ that all heads share and that one program holds (m and d of 33 to 64), Hopper's 
 - `launched` (Triton): gather and scatter as split has them; the scatter's programs are put in place while the gather
   still runs (programmatic dependent launch), or tokens are loaded by tensor maps (TMA), or both;
 - `skewed` (Triton): one launch that reads K once, a program's A kept in registers until its head's means are there;
+- `specialised` (Gluon): the same with warps that load, gather and scatter side by side, A kept in shared memory;
 - `forms`: their plans.
 """

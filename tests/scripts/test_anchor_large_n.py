@@ -82,9 +82,11 @@ def test_every_form_can_be_planned_or_says_why_not(script: ModuleType) -> None:
 
 
 def test_what_could_hang_comes_last_and_beside_split(script: ModuleType) -> None:
-    early, skewed = script.groups(["skewed", "split", "early", "mapped", "skewed deep"])
+    chosen = ["specialised", "skewed", "split", "early", "mapped", "skewed deep"]
+    early, skewed, specialised = script.groups(chosen)
     assert early == ["split", "early", "mapped"]
     assert skewed == ["split", "skewed", "skewed deep"]
+    assert specialised == ["split", "specialised"], "after all that is known to run"
     assert script.groups(["early"]) == [["split", "early"]]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +40,7 @@ def launches(form: str, n: int) -> tuple[forms.Launch, ...]:
     ("early", 16384, ("griddepcontrol.launch_dependents", "griddepcontrol.wait")),
     ("mapped", 16384, ("cp.async.bulk.tensor", "cp.async.bulk.tensor")),
     ("skewed", 16384, ("", "cp.async.cg")),
+    ("specialised", 16384, ("", "cp.async.bulk.tensor")),
 ])  # fmt: skip
 def test_compiles_without_spills_to_the_instructions_it_is_about(
     form: str, n: int, instructions: tuple[str, str]
@@ -48,17 +50,34 @@ def test_compiles_without_spills_to_the_instructions_it_is_about(
         assert found.spilled_bytes == 0, found
         assert found.shared_bytes <= ahead.SHARED_LIMIT[90], found
         assert instruction in ahead.compiled(launch, capability=90).asm["ptx"]
-        if form.startswith("skewed") and instruction:
+        if form in ("skewed", "specialised") and instruction:
             assert found.resident >= 1, found
             assert found.warp_products == 0, found
 
 
-@pytest.mark.parametrize("form", ["skewed", "skewed deep"])
-def test_a_skewed_launchs_programs_are_all_there_at_once_or_it_is_refused(form: str) -> None:
+@not_interpreted
+def test_a_specialised_launchs_tokens_come_by_maps_alone_and_its_roles_share_the_registers() -> None:
+    _, launch = launches("specialised", 16384)
+    code = ahead.compiled(launch, capability=90).asm
+    assert code["ttgir"].count("ttng.tensormap_create") == 3, "K, V and O"
+    assert code["ttgir"].count("= tt.load") == 4, "anchors, sums, degrees and means"
+    assert "cp.async.cg" not in code["ptx"]
+    loads = re.findall(r"cp\.async\.bulk\.tensor\.4d\.shared::\S+complete_tx", code["ptx"])
+    assert len(loads) == 2 * launch.constants["TILES"], "the loop over an item's tiles is unrolled"
+    assert len(re.findall(r"cp\.async\.bulk\.tensor\.4d\.global", code["ptx"])) == 1
+    assert code["ptx"].count("mbarrier.try_wait") == launch.constants["TILES"] + 2, "stages, loads, places"
+    registers = {int(each) for each in re.findall(r"setmaxnreg\.\w+\.sync\.aligned\.u32\s+(\d+)", code["ptx"])}
+    gathers, scatters, produces = 168, 152, 24
+    assert {gathers, scatters, produces} < registers
+    assert 256 * gathers + 128 * scatters + 128 * produces == 65536
+    assert ahead.compile_launch(launch, capability=90).threads == 512, "a warp that produces holds a warpgroup's place"
+
+
+@pytest.mark.parametrize(("form", "longest"), [("skewed", 65536), ("skewed deep", 16384), ("specialised", 132 * 1024)])
+def test_a_launch_whose_programs_wait_has_all_there_at_once_or_is_refused(form: str, longest: int) -> None:
     """Twice: the driver is asked for a cooperative launch, and the plan counts what the compiler said fits."""
-    longest = 65536 if form == "skewed" else 16384
     with pytest.raises(ValueError, match="on the device at once"):
-        launches(form, 2**17)
+        launches(form, 2**18)
     for n in (1000, 1024, 4096, longest):
         _, launch = launches(form, n)
         item = launch.constants["TILES"] * launch.constants["BLOCK_N"]
@@ -80,12 +99,25 @@ def test_an_order_that_would_not_end_is_refused(tiles: int, lag: int, reduce: in
         forms.one(k, k, anchors, devices.H100, tile=Tile(64, 0, 4, 3, 2), tiles=tiles, lag=lag, reduce=reduce)
 
 
+def test_places_that_would_not_end_or_have_no_map_are_refused() -> None:
+    k, anchors = torch.empty(1, 2, 256, 64, dtype=torch.bfloat16, device="meta"), torch.empty(64, 64, device="meta")
+    cut = {"tile": Tile(64, 0, 8, 2, 1), "tiles": 2}
+    for places in (1, 3):
+        with pytest.raises(ValueError, match="no multiple of the 2 tiles"):
+            forms.roles(k, k, anchors, devices.H100, places=places, **cut)
+    with pytest.raises(ValueError, match=r"compute capability 9\.0, not 8\.0"):
+        forms.roles(k, k, anchors, devices.A100, places=2, **cut)
+    odd = torch.empty(1, 2, 256, 68, dtype=torch.bfloat16, device="meta")[..., :64]
+    with pytest.raises(ValueError, match="multiples of 8 elements, not 8, 17408, 68"):
+        forms.roles(odd, odd, anchors, devices.H100, places=2, **cut)
+
+
 def test_other_shapes_are_refused() -> None:
     k, anchors = torch.empty(1, 2, 256, 64, dtype=torch.bfloat16, device="meta"), torch.empty(64, 64, device="meta")
     for keys, others in (
         (k.float(), anchors), (k, anchors[:30]), (k[..., :32], anchors[:, :32]), (k, anchors.expand(2, 64, 64)),
     ):  # fmt: skip
-        for form in ("early", "skewed"):
+        for form in ("early", "skewed", "specialised"):
             with pytest.raises(ValueError, match="16-bit inputs and anchors"):
                 forms.FORMS[form](keys, keys, others, devices.H100)
     long = torch.empty(1, 12, 2**20, 64, dtype=torch.bfloat16, device="meta")

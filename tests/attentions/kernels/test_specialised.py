@@ -10,12 +10,15 @@ from typing import Any
 
 import pytest
 import torch
+import triton
+from driverless import without_device
 from problems import Problem, distance
 from torch import Tensor
 from triton.language import constexpr
+from triton.runtime._allocation import NullAllocator
 
 from attentions.kernels.anchor import plan, plan_forward
-from attentions.kernels.anchor.devices import Device
+from attentions.kernels.anchor.devices import H100, Device
 from attentions.kernels.anchor.plan import WORKSPACE, Launch, Memory, Plan, kept_places
 from attentions.kernels.anchor.tiles import Tile
 from attentions.variants.anchor import reference
@@ -94,6 +97,25 @@ def test_the_source_gives_the_definitions_values_and_the_same_bits_in_any_order(
     at = problem.b * problem.h * problem.m * problem.d
     assert distance(kept[:at], means.flatten()) <= 8 * torch.finfo(k.dtype).eps
     assert distance(kept[at:], a.sum(-2).flatten()) <= 2 * torch.finfo(k.dtype).eps
+
+
+def test_a_plan_runs_through_tritons_own_launcher_all_programs_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = Problem(2, 3, 600, 64, 64, BF16)
+    k, v, anchors, _ = problem.tensors()
+    found = forms.FORMS["specialised"](k, v, anchors, H100)
+    scratch: list[int] = []
+    launched: list[tuple[Any, ...]] = []
+    triton.set_allocator(lambda size, alignment, stream: scratch.append(size) or torch.empty(size, dtype=torch.int8))
+    kept = torch.empty(kept_places(6, 64, 64)[2])
+    with without_device() as device:
+        device.launched = lambda *given: launched.append(given)
+        given = zip(plan_forward.TENSORS, (k, v, anchors, plan.output_like(k), kept), strict=True)
+        clear, roles = found.run(dict(given))
+    triton.set_allocator(NullAllocator())
+    assert [each[0] for each in launched] == [launch.programs for launch in found.launches]
+    assert (clear.metadata.launch_cooperative_grid, roles.metadata.launch_cooperative_grid) == (False, True)
+    assert roles.metadata.num_warps == 16
+    assert scratch == [3 * 128 * found.launches[1].programs], "three tensor maps a program"
 
 
 # What is written in place of what, lines with | between, and what comes of it.
