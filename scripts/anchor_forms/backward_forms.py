@@ -89,8 +89,8 @@ def one(
 
 
 def skew(g: Tensor, k: Tensor, v: Tensor, anchors: Tensor, device: Device) -> Plan:
-    """The skewed launch with tiles of 128 tokens: K and G of 640 in shared memory, items of 256, while a head's fit; else
-    K of 896, items of 512, and G read again."""
+    """The skewed launch with tiles of 128 tokens: K and G of 640 in shared memory, items of 256, while a head's fit;
+    else K of 896, items of 512, and G read again."""
     tile = Tile(128, 0, 8, 1, 1)
     if k.shape[2] <= device.processors * 256:
         return one(g, k, v, anchors, device, tile=tile, tiles=2, lag=3, reduce=0, places=5, kept=True)

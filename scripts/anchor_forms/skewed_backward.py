@@ -1,9 +1,9 @@
 """One launch for the backward pass: K and G stay in shared memory until their head's dM and dδ are there.
 
-    units of b·h·n·d elements: K, G, V read, dK, dV written: 5. G read again (not KEPT), for longer heads: 6.
+It moves 5 units of b·h·n·d elements: K, G, V read, dK, dV written; 6 where G is read again (not KEPT), for long heads.
 
-Items, rounds, `programs`, LAG and REDUCE are those of `skewed`. One warp, `produce`, keeps K and G of the next tiles coming
-by tensor maps (TMA) into PLACES of a ring, and V of the tile of LAG steps before. The other eight, in step t:
+Items, rounds, `programs`, LAG and REDUCE are those of `skewed`. One warp, `produce`, loads K and G of the next tiles by
+tensor maps (TMA) into a ring of PLACES, and V of the tile of LAG steps before. Eight others, `work`, in step t:
 
     1. gather: A of tile t from K, AᵀG; the tile stays where it is;
     2. REDUCE tiles into an item: add ROWS anchors' sums of the item before over its SPLITS: dM and dδ;
@@ -11,20 +11,21 @@ by tensor maps (TMA) into PLACES of a ring, and V of the tile of LAG steps befor
     4. at an item's end write its sums and say so;
     5. differentiate the tile of LAG steps before: A again, dA from G, W, V, dM and dδ; dK, written over K, dV, and dU.
 
-So between writing sums and adding them others have TILES − 1 tiles of 5. and one of 1., and as much until dM is read. What
-must stay on chip until then is K, of which A, dS U and dSᵀK are made, and G or G Wᵀ, as large: 2·d elements of 2 bytes a
-token, LAG + 2 tiles of them. In registers they have no room (docs/performance.md).
+So the sums of an item have REDUCE + 1 tiles' time, but for the gathering of the last, to be seen by others, and their
+reduction LAG − TILES − REDUCE. What must stay on chip meanwhile is K, of which A, dS U and dSᵀK are made, and G or
+G Wᵀ, as large: 256 bytes a token at d = 64, of LAG + 2 tiles. Registers have no room for it (docs/performance.md).
 
-Why this cannot hang, if all programs run at once (a cooperative launch, which the driver refuses if they do not fit): as in
-`skewed`, what is waited for between programs in round r + 1 are sums and reductions of round r, and the sums of round r are
-written having waited for nothing after round r − 1. Inside a program `produce` asks for places in the order in which they
-are filled: K and G of tile t need the place of tile t − PLACES, differentiated in step t − PLACES + LAG ≤ t − 2, and V of
-tile t − LAG needs that of the tile before, whose dA was formed in step t − 1; that step needs K and G of tile t − 1.
+Why this cannot hang, if all programs run at once (a cooperative launch, which the driver refuses if they do not fit):
+between programs as in `skewed`: what is waited for in round r + 1 are sums and reductions of round r, and sums of round
+r are written having waited for nothing after round r − 1. Inside a program: `produce` waits in the order in which it
+fills, K and G of tile t, then V of tile t − LAG. K and G need the place of tile t − PLACES, which is given back in step
+t − PLACES + LAG + 1 < t; V needs the one place of V, which is given back in step t − 1. So all that `work` needs for
+step t comes when it is done with step t − 1.
 
-Why one place of partial sums a program is enough: those of round r + 1 are written in step 4., after step 3. of the same or
-an earlier step (LAG < 2 TILES) has waited until all of its head's sums of round r were reduced.
+Why one place of partial sums a program is enough: those of round r + 1 are written in 4., after 3. of the same step or
+one before it (LAG < 2 TILES) has waited until all of its head's sums of round r were reduced, so read.
 
-Why the data is there: as in `specialised`. A place of K is free when the copy of dK has read it.
+Why the data is there: as in `specialised`. A place of K is given back when the copy of dK has read it, a step later.
 """
 
 from __future__ import annotations
@@ -53,8 +54,8 @@ def place_of(step, program, programs, heads, SPLITS: gl.constexpr, TILES: gl.con
 
 @gluon.jit
 def produce(
-    k, v, g, k_tiles, v_tiles, g_tiles, again, loaded, emptied, spent, old_loaded, old_emptied, program, programs, steps,
-    parts, heads, n, k_strides, v_strides, g_strides,
+    k, v, g, k_tiles, v_tiles, g_tiles, again, loaded, emptied, spent, old_loaded, old_emptied, program, programs,
+    steps, parts, heads, n, k_strides, v_strides, g_strides,
     SPLITS: gl.constexpr, TILES: gl.constexpr, LAG: gl.constexpr, PLACES: gl.constexpr, KEPT: gl.constexpr,
     BLOCK_N: gl.constexpr, D: gl.constexpr, D_PAD: gl.constexpr,
 ):  # fmt: skip

@@ -1,6 +1,6 @@
-"""Values of scripts/anchor_forms/skewed_backward.py beside split's; run by test_skewed_backward.py in a process of its own.
+"""Values of scripts/anchor_forms/skewed_backward.py beside split's; run by test_skewed_backward.py in its own process.
 
-Split's kernels run under Triton's interpreter, the skewed one's source under gluon_interpreted, errors planted in it too.
+Split's kernels run under Triton's interpreter, the skewed one's source under gluon_interpreted, errors planted too.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ PROBLEMS = [
     Problem(1, 3, 70, 48, 40, FP16),  # ragged in n, m and d
     Problem(1, 1, 1, 64, 64, FP16),
 ]
-APART = {FP16: 2, BF16: 4}  # of the dtype's eps: Triton's interpreter cuts float32 to bfloat16, and does not round
+APART = {FP16: 0.5, BF16: 4}  # of the dtype's eps: Triton's interpreter cuts float32 to bfloat16, and does not round
 # programs at once, tokens a tile, tiles an item, lag, reduce, places, kept: those of the device, one round of them and
 # more; a last round that is not full; more splits than a reduction takes at once; sums reduced in the step that waits.
 ORDERS = [
@@ -103,8 +103,10 @@ def arguments(launch: Launch, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     return {name: given(value) for name, value in (launch.arguments | launch.constants).items()}
 
 
-@pytest.mark.parametrize("order", ORDERS, ids=str)
-@pytest.mark.parametrize("problem", PROBLEMS, ids=str)
+CASES = [(PROBLEMS[0], order) for order in ORDERS] + [(other, order) for other in PROBLEMS[1:] for order in ORDERS[:3]]
+
+
+@pytest.mark.parametrize(("problem", "order"), CASES, ids=str)
 def test_the_skewed_backward_pass_gives_splits_values_and_the_same_bits_in_any_order_of_programs(
     problem: Problem, order: tuple[Any, ...]
 ) -> None:
