@@ -75,10 +75,10 @@ def two(
 
 def one(
     k: Tensor, v: Tensor, anchors: Tensor, device: Device, *,
-    tile: Tile, tiles: int, lag: int, reduce: int, sums: int = 1,
+    tile: Tile, tiles: int, lag: int, reduce: int, sums: int | None = None,
 ) -> Plan:  # fmt: skip
     """The skewed launch; tile.resident programs a multiprocessor, items of `tiles` tiles; see skewed for lag, reduce.
-    sums: places of partial sums a program.
+    sums: places of partial sums a program, by default as many as skewed needs.
 
     Raises: ValueError for a head whose items are more than the programs that run at once.
     """
@@ -93,6 +93,7 @@ def one(
         raise ValueError(f"takes a head of up to {most} tokens, which are on the device at once, not {make.n}")
     programs = splits * min(at_once // splits, make.parts)
     rows = power(-(-make.m // splits))
+    sums = sums or (2 if lag == 2 * tiles - 1 else 1)
     means, degree, _ = kept_places(make.parts, make.m, make.d)
     partial, partial_degree = make.floats(programs * sums, make.m, make.d), make.floats(programs * sums, make.m)
     counters = Memory("workspace", torch.int32, make.size)
@@ -108,7 +109,7 @@ def one(
     }  # fmt: skip
     constants = {
         "SPLITS": splits, "SLICES": -(-make.m // rows), "ROWS": rows, "TILES": tiles, "LAG": lag, "REDUCE": reduce,
-        "BLOCK_N": tile.tokens, "BLOCK_M": make.kind.m_pad, "D": make.d, "D_PAD": make.kind.d_pad,
+        "SUMS": sums, "BLOCK_N": tile.tokens, "BLOCK_M": make.kind.m_pad, "D": make.d, "D_PAD": make.kind.d_pad,
         "EVEN": make.n % span == 0, "PADDED": make.m % make.kind.m_pad != 0, "PRECISION": make.precision,
     }  # fmt: skip
     together = {"launch_cooperative_grid": True}
