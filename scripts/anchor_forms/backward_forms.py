@@ -36,17 +36,17 @@ def split(g: Tensor, k: Tensor, v: Tensor, anchors: Tensor, device: Device) -> P
 
 def one(
     g: Tensor, k: Tensor, v: Tensor, anchors: Tensor, device: Device, *,
-    tile: Tile, tiles: int, lag: int, reduce: int, places: int, kept: bool,
+    tile: Tile, tiles: int, lag: int, places: int, kept: bool,
 ) -> Plan:  # fmt: skip
-    """The skewed launch, a program a multiprocessor, items of `tiles` tiles; see skewed_backward for the others.
+    """The skewed launch, a program a multiprocessor, items of `tiles` tiles; see skewed_backward for the rest.
 
     Raises: ValueError for a head whose items are more than the programs that run at once, for other shapes and devices.
     """
     expect_one_tile(k, anchors)
     if device.capability != 90:
         raise ValueError(f"takes a device of compute capability 9.0, not {device.capability / 10}")
-    if not (0 <= reduce <= lag - tiles < tiles and reduce < tiles):
-        raise ValueError(f"reduce {reduce}, lag {lag} and tiles {tiles} make no order that ends")
+    if not tiles <= lag < 2 * tiles:
+        raise ValueError(f"lag {lag} and tiles {tiles} make no order that ends")
     if places < lag + 2:
         raise ValueError(f"a lag of {lag} tiles takes {lag + 2} places, not {places}")
     make = Builder(k, anchors, "backward", device=device, precision="ieee")
@@ -73,10 +73,11 @@ def one(
         "grad_sums": grad_sums, "grad_degree": grad_degree, "grad_k": Memory("grad_k", k.dtype),
         "grad_v": Memory("grad_v", v.dtype), "grad_partial": shares, "counters": counters, "scale": make.scale,
         "root": make.root, "n": make.n, "m": make.m, "heads": make.h, "parts": make.parts, "programs": programs,
+        "splits": splits,
         **{f"{name}_strides": for_maps(for_kernel(x)) for name, x in strides.items()},
     }  # fmt: skip
     constants = {
-        "SPLITS": splits, "SLICES": -(-make.m // rows), "ROWS": rows, "TILES": tiles, "LAG": lag, "REDUCE": reduce,
+        "SLICES": -(-make.m // rows), "ROWS": rows, "TILES": tiles, "LAG": lag,
         "PLACES": places, "KEPT": kept, "BLOCK_N": tile.tokens, "BLOCK_M": make.kind.m_pad, "D": make.d,
         "D_PAD": make.kind.d_pad, "PADDED": make.m % make.kind.m_pad != 0,
     }  # fmt: skip
@@ -93,16 +94,16 @@ def skew(g: Tensor, k: Tensor, v: Tensor, anchors: Tensor, device: Device) -> Pl
     else K of 896, items of 512, and G read again."""
     tile = Tile(128, 0, 8, 1, 1)
     if k.shape[2] <= device.processors * 256:
-        return one(g, k, v, anchors, device, tile=tile, tiles=2, lag=3, reduce=0, places=5, kept=True)
-    return one(g, k, v, anchors, device, tile=tile, tiles=4, lag=5, reduce=0, places=7, kept=False)
+        return one(g, k, v, anchors, device, tile=tile, tiles=2, lag=3, places=5, kept=True)
+    return one(g, k, v, anchors, device, tile=tile, tiles=4, lag=5, places=7, kept=False)
 
 
 def skew_finely(g: Tensor, k: Tensor, v: Tensor, anchors: Tensor, device: Device) -> Plan:
     """The same with tiles of 64, whose softmax crosses warps: K and G of 704 tokens fit, and items of 512 with them."""
     tile = Tile(64, 0, 8, 1, 1)
     if k.shape[2] <= device.processors * 256:
-        return one(g, k, v, anchors, device, tile=tile, tiles=4, lag=6, reduce=1, places=10, kept=True)
-    return one(g, k, v, anchors, device, tile=tile, tiles=8, lag=9, reduce=0, places=11, kept=True)
+        return one(g, k, v, anchors, device, tile=tile, tiles=4, lag=6, places=10, kept=True)
+    return one(g, k, v, anchors, device, tile=tile, tiles=8, lag=9, places=11, kept=True)
 
 
 # By name, the most promising first; split is what they are held against.

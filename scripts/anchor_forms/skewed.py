@@ -16,10 +16,10 @@ reductions of round r. A program writes the sums of round r having waited for no
 of the round before; so by induction over rounds every wait ends.
 
 Why SUMS places of partial sums a program are enough: a program overwrites its sums of round r at the end of round
-r + SUMS, and in a step before it has waited until all of its head's sums of round r were reduced: with LAG < 2 TILES − 1
-one place does. With LAG = 2 TILES − 1 both are of one step, where Triton's pipeliner puts 4., an `if` that only stores,
-before the waits: two places. One round's sums are 16 KB a program, written again after 13 to 50 MB of other traffic:
-they may stay in L2.
+r + SUMS, and in a step before it has waited until all of its head's sums of round r were reduced: one place does with
+LAG < 2 TILES − 1. With LAG = 2 TILES − 1 both are of one step, where Triton's pipeliner puts 4., an `if` that only
+stores, before the waits: two places. One round's sums are 16 KB a program, written again after 13 to 50 MB of other
+traffic: they may stay in L2.
 
 Why the data is there: stores, then a barrier, then one thread's atomic with release semantics at the GPU's scope; the
 reader's one thread acquires, and its result passes a barrier to the others. What crosses programs is read from L2
@@ -161,8 +161,8 @@ def skewed_kernel(
     BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr, EVEN: tl.constexpr,
     PADDED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The whole forward pass. parts = b·h; counters: 2·parts zeros; partial: SUMS matrices a program; SLICES = ⌈m/ROWS⌉;
-    EVEN: n is a multiple of TILES · BLOCK_N."""
+    """The whole forward pass. parts = b·h; counters: 2·parts zeros; partial: SUMS matrices a program; SLICES is
+    ⌈m/ROWS⌉; EVEN: n is a multiple of TILES · BLOCK_N."""
     program = tl.program_id(0)
     gathered = counters
     reduced = counters + parts

@@ -51,18 +51,19 @@ def skewed(form: str, n: int) -> Launch:
 def test_compiles_without_spills_and_reads_tokens_by_maps_alone(form: str, n: int) -> None:
     launch = skewed(form, n)
     found = ahead.compile_launch(launch, capability=90)
-    assert (found.spilled_bytes, found.resident, found.threads, found.warp_products) == (0, 1, 384, 0)
+    assert (found.spilled_bytes, found.resident, found.threads, found.warp_products) == (0, 1, 512, 0)
     assert found.shared_bytes <= ahead.SHARED_LIMIT[90], found
     code = ahead.compiled(launch, capability=90).asm
     kept = launch.constants["KEPT"]
     assert len(re.findall(r"cp\.async\.bulk\.tensor\.4d\.shared::\S+complete_tx", code["ptx"])) == 3 + (not kept)
     assert len(re.findall(r"cp\.async\.bulk\.tensor\.4d\.global", code["ptx"])) == 2, "dK and dV"
     assert "cp.async.cg" not in code["ptx"]
-    # The anchors; W's rows, δ and the sums that are reduced; W, dM and dδ.
+    # The anchors; the sums that are reduced with W's rows and δ; W, dM and dδ.
     assert code["ttgir"].count("= tt.load") == 7
     registers = {int(each) for each in re.findall(r"setmaxnreg\.\w+\.sync\.aligned\.u32\s+(\d+)", code["ptx"])}
-    assert registers == {240, 24}
-    assert 256 * 240 + 128 * 24 <= 65536
+    works, relates, produces = (208, 64, 32) if launch.constants["BLOCK_N"] == 64 else (216, 48, 32)
+    assert {works, relates, produces} < registers
+    assert 256 * works + 128 * relates + 128 * produces <= 65536
     # A product's instructions follow each other: S, A's two and the last three are waited for five times in all.
     assert code["ptx"].count("wgmma.wait_group") == 5
 
@@ -77,23 +78,24 @@ def test_a_launch_whose_programs_wait_has_all_there_at_once_or_is_refused(form: 
         item = sizes["TILES"] * sizes["BLOCK_N"]
         assert launch.options["launch_cooperative_grid"] is True
         assert launch.programs <= 132
-        assert launch.programs % sizes["SPLITS"] == 0
-        assert n <= sizes["SPLITS"] * item < n + item
+        splits = launch.arguments["splits"]
+        assert launch.programs % splits == 0
+        assert n <= splits * item < n + item
         assert sizes["PLACES"] >= sizes["LAG"] + 2
         assert sizes["KEPT"] or (form == "skewed" and n > 33792), "G is read once"
 
 
 def test_what_would_not_end_or_has_no_map_is_refused() -> None:
     k, anchors = tokens(256)
-    right = {"tile": Tile(64, 0, 8, 1, 1), "tiles": 2, "lag": 3, "reduce": 0, "places": 5, "kept": True}
+    right = {"tile": Tile(64, 0, 8, 1, 1), "tiles": 2, "lag": 3, "places": 5, "kept": True}
 
     def one(device: devices.Device = devices.H100, keys: torch.Tensor = k, **other: Any) -> plan.Plan:
         return backward_forms.one(keys, keys, keys, anchors, device, **{**right, **other})
 
     assert len(one().launches) == 3
-    for other in ({"lag": 4}, {"reduce": 2}, {"lag": 1}, {"lag": 2, "reduce": -1}):
+    for lag in (1, 4):
         with pytest.raises(ValueError, match="no order that ends"):
-            one(**other)
+            one(lag=lag)
     with pytest.raises(ValueError, match="a lag of 3 tiles takes 5 places, not 4"):
         one(places=4)
     with pytest.raises(ValueError, match=r"compute capability 9\.0, not 8\.0"):
@@ -120,7 +122,7 @@ def test_a_plan_runs_through_tritons_own_launcher_all_programs_together() -> Non
     triton.set_allocator(NullAllocator())
     assert [each[0] for each in launched] == [launch.programs for launch in found.launches]
     assert [each.launch_cooperative_grid for each in ran] == [False, True, False]
-    assert ran[1].num_warps == 12
+    assert ran[1].num_warps == 16
     assert scratch == [5 * 128 * found.launches[1].programs], "five tensor maps a program"
 
 
