@@ -4,29 +4,29 @@ It moves 5 units of b·h·n·d elements: K, G, V read, dK, dV written; 6 where G
 
 Items, rounds, `programs` and LAG are those of `skewed`; a program's warps have three roles:
 
-    produce    one warp: K and G of the next tiles by tensor maps (TMA) into a ring of PLACES, V of the tile to differentiate;
-    work       eight, in step t: 1. gather: A of tile t from K, AᵀG; the tile stays where it is; 2. where the tile of LAG
-               steps before begins an item: wait for its head's dM and dδ; 3. at an item's end write its sums;
+    produce    one: K and G of the next tiles by tensor maps (TMA) into a ring of PLACES, V of those to differentiate;
+    work       eight, in step t: 1. gather: A of tile t from K, AᵀG; the tile stays where it is; 2. where the tile of
+               LAG steps before begins an item: wait for its head's dM and dδ; 3. at an item's end write its sums;
                4. differentiate the tile of LAG steps before: A again, dA from G, W, V, dM, dδ; dK, over K, dV, dU;
-    relate     four: say that an item's sums are there (`gathered`, a counter a head), wait for all SPLITS of the head, add
+    relate     four: say that an item's sums are there (`gathered`, a counter a head), wait for all of the head, add
                those of ROWS anchors and make dM and dδ of them, say so (`reduced`), wait for all, let `work` go on.
 
-So the dM of an item have LAG − TILES + 1 tiles' time but for a gathering. What must stay on chip meanwhile is K, of which
-A, dS U and dSᵀK are made, and G or G Wᵀ, as large: 256 bytes a token at d = 64, of LAG + 2 tiles. Registers have no room
-for it (docs/performance.md).
+So the dM of an item have LAG − TILES + 1 tiles' time but for a gathering. What must stay on chip meanwhile is K, of
+which A, dS U and dSᵀK are made, and G or G Wᵀ, as large: 256 bytes a token at d = 64, of LAG + 2 tiles. Registers have
+no room for it (docs/performance.md).
 
 Why this cannot hang, if all programs run at once (a cooperative launch, which the driver refuses if they do not fit): a
 head's items are of one round, since a head's splits divide `programs`. Suppose that all of the rounds before r are
-related everywhere. `work` waits for none but `produce` and `relate`'s rounds before r until it has written its sums of
-round r (LAG ≥ TILES); so these come everywhere, then all reductions, and round r is related. `produce` waits in the
-order in which it fills, K and G of tile t, then V of tile t − LAG: the place of tile t − PLACES is given back in step
-t − PLACES + LAG + 1 < t, the one place of V in step t − 1. So what `work` needs for step t comes once step t − 1 is done.
+related everywhere. `work` waits for none but `produce` and rounds before r until it has written its sums of round r
+(LAG < 2 TILES); so these come everywhere, then all reductions, and round r is related. `produce` waits in the order in
+which it fills, K and G of tile t, then V of tile t − LAG: the place of tile t − PLACES is given back in step
+t − PLACES + LAG + 1 < t, the one place of V in step t − 1. So what step t needs comes once step t − 1 is done.
 
 Why one place of partial sums a program is enough: those of round r + 1 are written in 3., after 2. of the same step or
 one before it (LAG < 2 TILES) has waited until all of its head's sums of round r were reduced, so read.
 
-Why the data is there: as in `specialised`; sums pass from `work` by an mbarrier to `relate`, whose release covers them, and
-dM and dδ back. A place of K is given back when the copy of dK has read it, a step later.
+Why the data is there: as in `specialised`; sums pass from `work` by an mbarrier to `relate`, whose release covers them,
+and dM and dδ back. A place of K is given back when the copy of dK has read it, a step later.
 """
 
 from __future__ import annotations
