@@ -27,7 +27,7 @@ the GPU's scope; one thread acquires, and its result passes a barrier. What cros
 Between a role's warps and maps or tensor cores: stores to shared memory, each thread's fence to the asynchronous proxy,
 a barrier. Scatter sees A by the chain that brings the sums. A place is free when the store of its O has read it.
 
-Sums and degrees, of the rounded A, come from the tensor cores in split's order of tokens; ones cost 16 columns.
+AᵀV and Aᵀ1 are of the rounded A, as split's; for the latter 16 columns of ones in shared memory cost 4 registers.
 """
 
 from __future__ import annotations
@@ -97,8 +97,8 @@ def wait_for(counter, target):
 @gluon.jit
 def produce(
     k, v, k_tiles, v_tiles, loaded, emptied, program, programs, parts, heads, n, k_strides, v_strides,
-    SPLITS: gl.constexpr, TILES: gl.constexpr, STAGES: gl.constexpr, BLOCK_N: gl.constexpr, BLOCK_M: gl.constexpr,
-    D: gl.constexpr, D_PAD: gl.constexpr,
+    SPLITS: gl.constexpr, TILES: gl.constexpr, STAGES: gl.constexpr, BLOCK_N: gl.constexpr, D: gl.constexpr,
+    D_PAD: gl.constexpr,
 ):  # fmt: skip
     """Keep K and V of the next tiles coming."""
     from_k = token_map(k, k_tiles, n, heads, parts, k_strides, BLOCK_N, D, D_PAD)
@@ -109,7 +109,7 @@ def produce(
         for tile in range(TILES):
             stage, phase = turn_of(done, STAGES)
             mbarrier.wait(emptied.index(stage), phase ^ 1)
-            mbarrier.expect(loaded.index(stage), 2 * BLOCK_N * D_PAD * 2)
+            mbarrier.expect(loaded.index(stage), 2 * BLOCK_N * D_PAD * 2)  # two tiles of 16 bits
             at = [head // heads, head % heads, start_of(item, tile, SPLITS, TILES, BLOCK_N), 0]
             load_async(from_k, at, loaded.index(stage), k_tiles.index(stage))
             load_async(from_v, at, loaded.index(stage), v_tiles.index(stage))
@@ -311,7 +311,7 @@ def specialised_kernel(
             )),
             (produce, (
                 k, v, k_tiles, v_tiles, loaded, emptied, program, programs, parts, heads, n, k_strides, v_strides,
-                SPLITS, TILES, STAGES, BLOCK_N, BLOCK_M, D, D_PAD,
+                SPLITS, TILES, STAGES, BLOCK_N, D, D_PAD,
             )),
         ],
         [4, 1],
