@@ -59,7 +59,7 @@ def two(
 
     Raises: ValueError where split has other than two launches.
     """
-    _expect_one_tile(k, anchors)
+    expect_one_tile(k, anchors)
     found = split(k, v, anchors, device)
     if [launch.kernel.__name__ for launch in found.launches] != ["gather_kernel", "scatter_kernel"]:
         raise ValueError(f"takes a head of up to {FEW_SPLITS} splits, not {found.choice.splits}")
@@ -75,14 +75,14 @@ def two(
 
 def one(
     k: Tensor, v: Tensor, anchors: Tensor, device: Device, *,
-    tile: Tile, tiles: int, lag: int, reduce: int, sums: int = 1,
+    tile: Tile, tiles: int, lag: int, reduce: int, sums: int | None = None,
 ) -> Plan:  # fmt: skip
     """The skewed launch; tile.resident programs a multiprocessor, items of `tiles` tiles; see skewed for lag, reduce.
-    sums: places of partial sums a program.
+    sums: places of partial sums a program, by default as many as skewed needs.
 
     Raises: ValueError for a head whose items are more than the programs that run at once.
     """
-    _expect_one_tile(k, anchors)
+    expect_one_tile(k, anchors)
     if not (0 <= reduce <= lag - tiles < tiles and reduce < tiles):
         raise ValueError(f"reduce {reduce}, lag {lag} and tiles {tiles} make no order that ends")
     make = Builder(k, anchors, "forward", device=device, precision="ieee")
@@ -92,7 +92,8 @@ def one(
         most = at_once * span
         raise ValueError(f"takes a head of up to {most} tokens, which are on the device at once, not {make.n}")
     programs = splits * min(at_once // splits, make.parts)
-    rows = _power(-(-make.m // splits))
+    rows = power(-(-make.m // splits))
+    sums = sums or (2 if lag == 2 * tiles - 1 else 1)
     means, degree, _ = kept_places(make.parts, make.m, make.d)
     partial, partial_degree = make.floats(programs * sums, make.m, make.d), make.floats(programs * sums, make.m)
     counters = Memory("workspace", torch.int32, make.size)
@@ -108,7 +109,7 @@ def one(
     }  # fmt: skip
     constants = {
         "SPLITS": splits, "SLICES": -(-make.m // rows), "ROWS": rows, "TILES": tiles, "LAG": lag, "REDUCE": reduce,
-        "BLOCK_N": tile.tokens, "BLOCK_M": make.kind.m_pad, "D": make.d, "D_PAD": make.kind.d_pad,
+        "SUMS": sums, "BLOCK_N": tile.tokens, "BLOCK_M": make.kind.m_pad, "D": make.d, "D_PAD": make.kind.d_pad,
         "EVEN": make.n % span == 0, "PADDED": make.m % make.kind.m_pad != 0, "PRECISION": make.precision,
     }  # fmt: skip
     together = {"launch_cooperative_grid": True}
@@ -129,7 +130,7 @@ def roles(k: Tensor, v: Tensor, anchors: Tensor, device: Device, *, tile: Tile, 
         raise ValueError(f"takes a device of compute capability 9.0, not {device.capability / 10}")
     cut = one(k, v, anchors, device, tile=tile, tiles=tiles, lag=tiles, reduce=0, sums=places // tiles)
     clear, launch = cut.launches
-    strides = {name: _for_maps(launch.arguments[name]) for name in ("k_strides", "v_strides", "out_strides")}
+    strides = {name: for_maps(launch.arguments[name]) for name in ("k_strides", "v_strides", "out_strides")}
     names = [name for name in specialised.specialised_kernel.arg_names if name.isupper()]
     constants = {**launch.constants, "STAGES": tile.stages, "PLACES": places}
     replaced = {
@@ -140,7 +141,7 @@ def roles(k: Tensor, v: Tensor, anchors: Tensor, device: Device, *, tile: Tile, 
     return replace(cut, launches=(clear, replace(launch, **replaced)), choice=choice)
 
 
-def _for_maps(strides: tuple[int, int, tl.constexpr]) -> tuple[int, int, tl.constexpr]:
+def for_maps(strides: tuple[int, int, tl.constexpr]) -> tuple[int, int, tl.constexpr]:
     """Strides for a tensor map: multiples of 16 bytes, and none of zero where there is but one."""
     batch, head, token = (stride or 8 for stride in (strides[0], strides[1], strides[2].value))
     if any(stride % 8 for stride in (batch, head, token)):
@@ -148,13 +149,13 @@ def _for_maps(strides: tuple[int, int, tl.constexpr]) -> tuple[int, int, tl.cons
     return batch, head, tl.constexpr(token)
 
 
-def _expect_one_tile(k: Tensor, anchors: Tensor) -> None:
+def expect_one_tile(k: Tensor, anchors: Tensor) -> None:
     kind = choices.shape_class(k, anchors, "forward")
     if (kind.bits, kind.m_pad, kind.d_pad, anchors.dim()) != (16, 64, 64, 2):
         raise ValueError("takes 16-bit inputs and anchors (m, d) of all heads, m and d from 33 to 64")
 
 
-def _power(size: int) -> int:
+def power(size: int) -> int:
     """The least power of two that is not smaller."""
     return 1 << (size - 1).bit_length()
 

@@ -15,9 +15,11 @@ a head's items are of one round, since SPLITS divides `programs`. What a program
 reductions of round r. A program writes the sums of round r having waited for nothing after round r − 1, whose waits are
 of the round before; so by induction over rounds every wait ends.
 
-Why partial sums need one place a program only: a program overwrites its sums of round r at the end of round r + 1, and
-in a step before (LAG < 2 TILES) it has waited until all of its head's sums of round r were reduced. One round's sums
-are 16 KB a program, written again after 13 to 25 MB of other traffic: they may stay in L2.
+Why SUMS places of partial sums a program are enough: a program overwrites its sums of round r at the end of round
+r + SUMS, and in a step before it has waited until all of its head's sums of round r were reduced: one place does with
+LAG < 2 TILES − 1. With LAG = 2 TILES − 1 both are of one step, where Triton's pipeliner puts 4., an `if` that only
+stores, before the waits: two places. One round's sums are 16 KB a program, written again after 13 to 50 MB of other
+traffic: they may stay in L2.
 
 Why the data is there: stores, then a barrier, then one thread's atomic with release semantics at the GPU's scope; the
 reader's one thread acquires, and its result passes a barrier to the others. What crosses programs is read from L2
@@ -84,14 +86,15 @@ def sum_rows(
 @triton.jit
 def reduce_item(
     item, items, partial, partial_degree, means, degree, gathered, reduced, programs, m,
-    SPLITS: tl.constexpr, ROWS: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr, PRECISION: tl.constexpr,
+    SPLITS: tl.constexpr, ROWS: tl.constexpr, SUMS: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """An item's share of its head's W and δ: ROWS anchors, where there are so many."""
     first = (item % SPLITS) * ROWS
     if (item < items) & (first < m):
         head = item // SPLITS
         wait_for(gathered + head, SPLITS)
-        place = (item % programs) // SPLITS
+        place = ((item // programs) % SUMS * programs + item % programs) // SPLITS
         total, counted = sum_rows(partial, partial_degree, place, first, m, SPLITS=SPLITS, ROWS=ROWS, D=D, D_PAD=D_PAD)
         rows = first + tl.arange(0, ROWS)
         at = head.to(tl.int64) * m
@@ -154,12 +157,12 @@ def skewed_kernel(
     k, v, anchors, partial, partial_degree, means, degree, out, counters, scale, n, m: tl.constexpr, heads, parts,
     programs, k_strides, v_strides, out_strides,
     SPLITS: tl.constexpr, SLICES: tl.constexpr, ROWS: tl.constexpr, TILES: tl.constexpr, LAG: tl.constexpr,
-    REDUCE: tl.constexpr,
+    REDUCE: tl.constexpr, SUMS: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr, EVEN: tl.constexpr,
     PADDED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The whole forward pass. parts = b·h; counters: 2·parts zeros; partial: a matrix a program; SLICES = ⌈m/ROWS⌉;
-    EVEN: n is a multiple of TILES · BLOCK_N."""
+    """The whole forward pass. parts = b·h; counters: 2·parts zeros; partial: SUMS matrices a program; SLICES is
+    ⌈m/ROWS⌉; EVEN: n is a multiple of TILES · BLOCK_N."""
     program = tl.program_id(0)
     gathered = counters
     reduced = counters + parts
@@ -191,7 +194,7 @@ def skewed_kernel(
         if (tile == REDUCE) & (step >= TILES):
             reduce_item(
                 item - programs, items, partial, partial_degree, means, degree, gathered, reduced, programs, m,
-                SPLITS=SPLITS, ROWS=ROWS, D=D, D_PAD=D_PAD, PRECISION=PRECISION,
+                SPLITS=SPLITS, ROWS=ROWS, SUMS=SUMS, D=D, D_PAD=D_PAD, PRECISION=PRECISION,
             )  # fmt: skip
         w = scatter_tile(
             step - LAG, window[0], w, program, programs, items, means, reduced, out, n, m, heads, out_strides,
@@ -201,7 +204,7 @@ def skewed_kernel(
         window = moved_on(window, a, LAG, PRECISION)
         if tile == TILES - 1:
             if item < items:
-                at = program.to(tl.int64) * m
+                at = ((step // TILES) % SUMS * programs + program).to(tl.int64) * m
                 rows = tl.arange(0, BLOCK_M)
                 store_matrix(partial + at * D, tl.trans(total), 0, m, BLOCK_M, D, D_PAD)
                 tl.store(partial_degree + at + rows, tl.sum(tl.sum(counted, 0), 0), mask=rows < m)
@@ -212,7 +215,7 @@ def skewed_kernel(
         if step == steps + REDUCE:
             reduce_item(
                 (steps // TILES - 1) * programs + program, items, partial, partial_degree, means, degree, gathered,
-                reduced, programs, m, SPLITS=SPLITS, ROWS=ROWS, D=D, D_PAD=D_PAD, PRECISION=PRECISION,
+                reduced, programs, m, SPLITS=SPLITS, ROWS=ROWS, SUMS=SUMS, D=D, D_PAD=D_PAD, PRECISION=PRECISION,
             )  # fmt: skip
         w = scatter_tile(
             step - LAG, window[0], w, program, programs, items, means, reduced, out, n, m, heads, out_strides,

@@ -35,12 +35,12 @@ class FakePlan:
 
 
 class FakeProblem:
-    def __init__(self, n: int) -> None:
+    def __init__(self, n: int, phase: str) -> None:
         self.given = {"out": torch.empty(n)}
 
-    def out(self, plan: FakePlan) -> torch.Tensor:
+    def results(self, plan: FakePlan) -> list[torch.Tensor]:
         plan.run(self.given)
-        return self.given["out"].clone()
+        return [self.given["out"].clone()]
 
 
 class FakeClock:
@@ -59,7 +59,7 @@ def pretended(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> dict[str, 
     """A device that is not there: what each form's plan is, or why there is none."""
     plans: dict[str, FakePlan | Exception] = {"split": FakePlan()}
 
-    def plan_of(form: str, n: int, device: object) -> FakePlan:
+    def plan_of(form: str, n: int, device: object, phase: str = "forward") -> FakePlan:
         found = plans[form]
         if isinstance(found, Exception):
             raise found
@@ -73,12 +73,25 @@ def pretended(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> dict[str, 
 
 
 def test_every_form_can_be_planned_or_says_why_not(script: ModuleType) -> None:
-    for form, n in itertools.product(script.FORMS, script.TOKENS):
-        if (form, n) == ("skewed deep", 65536):
-            with pytest.raises(ValueError, match="on the device at once"):
-                script.plan_of(form, n, script.devices.H100)
-        else:
-            assert script.plan_of(form, n, script.devices.H100).launches
+    for phase, forms in script.chosen("both", "").items():
+        for form, n in itertools.product(forms, script.TOKENS):
+            if (form, n) == ("skewed deep", 65536):
+                with pytest.raises(ValueError, match="on the device at once"):
+                    script.plan_of(form, n, script.devices.H100, phase)
+            else:
+                assert script.plan_of(form, n, script.devices.H100, phase).tensors == script.PHASES[phase].tensors
+
+
+def test_a_phase_has_those_of_the_forms_asked_for_that_it_has(script: ModuleType) -> None:
+    every = script.chosen("both", "")
+    assert list(every) == ["forward", "backward"]
+    assert all(forms == list(script.PHASES[phase].forms) for phase, forms in every.items())
+    assert script.chosen("both", "split,early,skewed fine") == {
+        "forward": ["split", "early"], "backward": ["split", "skewed fine"]
+    }  # fmt: skip
+    assert script.chosen("backward", "skewed") == {"backward": ["skewed"]}
+    with pytest.raises(ValueError, match="no form early; valid: split, skewed, skewed fine"):
+        script.chosen("backward", "early,split")
 
 
 def test_what_could_hang_comes_last_and_beside_split(script: ModuleType) -> None:
@@ -88,6 +101,7 @@ def test_what_could_hang_comes_last_and_beside_split(script: ModuleType) -> None
     assert skewed == ["split", "skewed", "skewed deep"]
     assert specialised == ["split", "specialised"], "after all that is known to run"
     assert script.groups(["early"]) == [["split", "early"]]
+    assert script.groups(["split", "skewed", "skewed fine"]) == [["split", "skewed", "skewed fine"]]
 
 
 def test_every_round_times_each_form_once(script: ModuleType) -> None:
@@ -110,6 +124,8 @@ def test_figures_are_of_pairs_and_of_the_least_bytes(script: ModuleType) -> None
     told = early["to_split"], early["low"], early["high"]
     assert told == ("0.900", "0.900", "0.900"), "of each round, not of medians"
     assert early["of_copy"] == "0.500", "0.9 ms of copying in 1.8 ms"
+    backward = script.figures({"split": split}, n, copy_rate=least / 0.9, phase="backward")
+    assert backward["split"]["of_copy"] == "0.750", "five tensors for three: 1.5 ms of copying in 2"
 
 
 def test_a_form_that_cannot_run_is_a_row_and_stops_no_other(script: ModuleType, pretended: dict[str, Any]) -> None:
@@ -128,16 +144,30 @@ def test_other_values_than_splits_and_such_as_do_not_repeat_are_no_success(
     script: ModuleType, pretended: dict[str, Any]
 ) -> None:
     pretended |= {"early": FakePlan(1.5), "mapped": FakePlan(0.0, strays=True)}
-    rows = {row["form"]: row for row in script.measure(16, list(pretended), FakeClock(), copy_rate=1.0)}
+    rows = {row["form"]: row for row in script.measure(16, list(pretended), FakeClock(), 1.0, "backward")}
+    assert {row["phase"] for row in rows.values()} == {"backward"}
     assert rows["early"]["error"] == "5.0e-01"
     assert rows["mapped"]["repeats"] is False
     assert {form: script.sound(row) for form, row in rows.items()} == {"split": True, "early": False, "mapped": False}
 
 
+def test_the_largest_error_of_what_is_filled_counts_and_no_other_hides_nan(script: ModuleType) -> None:
+    one, two, nothing = torch.ones(4), torch.full((4,), 1.5), torch.full((4,), float("nan"))
+    assert script.apart([one, two], [one, one]) == 0.5
+    for found in ([nothing, two], [two, nothing]):
+        row = {"error": f"{script.apart(found, [one, one]):.1e}", "repeats": True}
+        assert row["error"] == "nan"
+        assert not script.sound(row)
+
+
 def test_what_is_asked_wrongly_is_one_line(
     script: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    wrong = (["--forms", "split,later"], "no form later; valid: split, early"), ([], "no CUDA device here")
+    wrong = (
+        (["--forms", "split,later"], "no form later; valid: split, early"),
+        (["--phase", "backward", "--forms", "early"], "no form early; valid: split, skewed"),
+        ([], "no CUDA device here"),
+    )
     for words, said in wrong:
         monkeypatch.setattr("sys.argv", ["anchor_large_n.py", *words, "--out", str(tmp_path / "forms.csv")])
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -157,8 +187,9 @@ def test_the_compilers_report_names_what_does_not_fit(
 
     monkeypatch.setattr(ahead, "compile_launch", resources)
     monkeypatch.setattr(ahead, "compiled", lambda *_, **__: SimpleNamespace(asm={"ptx": "cp.async.cg cp.async.cg"}))
-    broken = script.ahead(tmp_path / "report.csv")
+    asked = script.chosen("both", "")
+    broken = script.ahead(tmp_path / "report.csv", asked)
     rows = list(csv.DictReader((tmp_path / "report.csv").read_text().splitlines()))
     assert broken == sum(row["tokens"] == "128" for row in rows) > 0
     assert {row["cp.async.cg"] for row in rows} == {"2"}
-    assert {row["form"] for row in rows} == set(script.FORMS)
+    assert {(row["phase"], row["form"]) for row in rows} == {(phase, form) for phase in asked for form in asked[phase]}

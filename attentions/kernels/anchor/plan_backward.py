@@ -59,7 +59,7 @@ def backward(
             single.single_backward_kernel, tile, make.parts, given | {"grad_partial": shares},
             WGMMA=make.wgmma,
         )  # fmt: skip
-        _add_anchor_gradient(make, shares, anchors, make.parts)
+        add_anchor_gradient(make, shares, anchors, make.parts)
         return make.plan(TENSORS, choice)
     grads = {"grad_sums": make.floats(make.parts, make.m, make.d), "grad_degree": make.floats(make.parts, make.m)}
     given |= grads
@@ -101,11 +101,12 @@ def backward(
             blocked.backward_anchors_kernel, tile, make.parts * chunks * -(-make.m // tile.anchors),
             arguments | {"splits": chunks, "span": span, "grad_partial": grad_partial},
         )  # fmt: skip
-    _add_anchor_gradient(make, grad_partial, anchors, make.parts * chunks)
+    add_anchor_gradient(make, grad_partial, anchors, make.parts * chunks)
     return make.plan(TENSORS, choice)
 
 
-def _add_anchor_gradient(make: Builder, partial: Memory, anchors: Tensor, parts: int) -> None:
+def add_anchor_gradient(make: Builder, partial: Memory, anchors: Tensor, parts: int) -> None:
+    """dU: the sum of `parts` shares of it."""
     size = make.m * make.d
     # Where there are few elements, narrow and deep: there are hundreds of matrices, and a step waits for memory once.
     block, wide = (32, 64) if size <= 8192 else (256, 32)

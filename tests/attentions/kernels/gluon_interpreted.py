@@ -25,6 +25,7 @@ from typing import Any
 from gluon_language import Disorder, language
 from triton.language import constexpr
 from triton.runtime import JITFunction
+from triton.runtime.interpreter import InterpretedFunction
 
 
 class Deadlock(Exception):
@@ -167,7 +168,7 @@ class Interpreter:
                 found = plain.__globals__.get(name)
                 if name in self.language:
                     names[name] = self.language[name]
-                elif isinstance(found, JITFunction):
+                elif isinstance(found, JITFunction | InterpretedFunction):
                     names[name] = self._rebuilt(found)
                 elif isinstance(found, constexpr):
                     names[name] = found.value

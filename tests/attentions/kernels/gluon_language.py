@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+COPY = "a tensor map's copy"
+
 
 class Disorder(Exception):
     """A barrier or a fence is missing."""
@@ -55,6 +57,10 @@ class Shared:
     def dtype(self) -> torch.dtype:
         return self.values.dtype
 
+    @property
+    def shape(self) -> torch.Size:
+        return self.values.shape
+
     def index(self, place: int) -> Any:
         found = self.values[place]
         return found if isinstance(found, Barrier) else Shared(self.at, found, f"{self.name}[{place}]")
@@ -93,7 +99,9 @@ class Map:
 
 def language(at: Any) -> dict[str, Any]:
     """What a kernel's names mean to the interpreter `at`."""
-    at_all = dict.fromkeys(("NVMMADistributedLayout", "SliceLayout", "BlockedLayout"), lambda *_: None)
+    at_all = dict.fromkeys(
+        ("NVMMADistributedLayout", "SliceLayout", "BlockedLayout", "DotOperandLayout"), lambda *_: None
+    )
 
     def places(pointer: Pointer, mask: Any) -> tuple[Tensor, Any]:
         where = torch.as_tensor(pointer.offset)
@@ -186,9 +194,10 @@ def language(at: Any) -> dict[str, Any]:
 
     def store_async(target: Map, place: list[int], source: Shared) -> None:
         at.pause()
-        at.expect_visible(source.name, "a tensor map's copy")
-        at.expect_together("a tensor map's copy")
-        me, me.stores, me.apart = at.me, at.me.stores + 1, "a tensor map's copy"
+        at.expect_visible(source.name, COPY)
+        if at.me.apart != COPY:  # one thread makes both
+            at.expect_together(COPY)
+        me, me.stores, me.apart = at.me, at.me.stores + 1, COPY
 
         def copy() -> None:
             found, inside = target.inside(place)
@@ -201,12 +210,21 @@ def language(at: Any) -> dict[str, Any]:
         me = at.me
         at.pause(lambda: me.stores <= pending, "its copies")
 
-    def mma(a: Shared, b: Shared, total: Any, use_acc: bool = True, is_async: bool = False) -> Callable[[], Tensor]:
+    def mma(
+        a: Shared | Tensor, b: Shared, total: Any, use_acc: bool = True, is_async: bool = False
+    ) -> Callable[[], Tensor]:
         at.pause()
         for factor in (a, b):
-            at.expect_visible(factor.name, "a product")
-            at.me.read.add(factor.name)
-        return lambda: a.values.float() @ b.values.float() + (total if use_acc else 0.0)
+            if isinstance(factor, Shared):
+                at.expect_visible(factor.name, "a product")
+                at.me.read.add(factor.name)
+
+        def product() -> Tensor:
+            left = a.values if isinstance(a, Shared) else a
+            before = (total() if callable(total) else total) if use_acc else 0.0
+            return left.float() @ b.values.float() + before
+
+        return product
 
     def mma_wait(outstanding: int, deps: list[Callable[[], Tensor]]) -> Any:
         at.pause()

@@ -87,6 +87,21 @@ def test_a_launch_whose_programs_wait_has_all_there_at_once_or_is_refused(form: 
         assert n <= launch.constants["SPLITS"] * item < n + item
 
 
+@not_interpreted
+def test_where_the_compiler_puts_sums_before_the_wait_there_is_another_place_for_them() -> None:
+    """In the loop's code, which Triton's pipeliner has put in order, a release first: the sums of this round. Then what
+    waits for the round before: acquire, release for the reduction, acquire for the means."""
+    _, launch = launches("skewed", 16384)
+    code = ahead.compiled(launch, capability=90).asm["ttgir"]
+    loop = code[code.index("scf.for") :]
+    assert re.findall(r"tt\.atomic_rmw add, (\w+)", loop)[:4] == ["release", "acquire", "release", "acquire"]
+    for n, sums in ((16384, 2), (65536, 1)):
+        sizes = launches("skewed", n)[1].constants
+        assert sizes["SUMS"] == sums
+        step_of_wait, step_of_sums = sizes["LAG"], (sums + 1) * sizes["TILES"] - 1  # since the round's first
+        assert step_of_wait < step_of_sums
+
+
 def test_only_the_second_of_two_launches_begins_early() -> None:
     assert [launch.options.get("launch_pdl", False) for launch in launches("early", 4096)] == [False, True]
     assert [launch.options.get("launch_pdl", False) for launch in launches("mapped", 4096)] == [False, False]
