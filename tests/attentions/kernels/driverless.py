@@ -19,9 +19,10 @@ from triton.compiler.compiler import LazyDict
 from triton.knobs import HookChain
 from triton.runtime import JITFunction, driver
 
-from attentions.kernels.anchor import backward, blocked, passes, single, sums, whole
+from attentions.kernels.anchor import passes
 
 BEFORE_ARGUMENTS = 13  # of the function in C where it does not take them as one tuple (Triton 3.6)
+KERNELS = ("attentions.kernels.", "anchor_forms.")  # modules whose kernels remember what they were loaded by
 NOTHING: Callable[..., Any] = "".format  # takes whatever it is given, in C
 
 
@@ -98,7 +99,8 @@ def entered(function: Callable[[], object]) -> tuple[int, int]:
 
 def _forget() -> None:
     passes._known.clear()
-    for module in (whole, backward, blocked, single, sums):
-        for kernel in vars(module).values():
-            if isinstance(kernel, JITFunction):
-                kernel.device_caches.clear()
+    for name, module in [*sys.modules.items()]:
+        if name.startswith(KERNELS):
+            for kernel in vars(module).values():
+                if isinstance(kernel, JITFunction):
+                    kernel.device_caches.clear()

@@ -110,11 +110,11 @@ def test_a_plan_runs_through_tritons_own_launcher_all_programs_together(monkeypa
     with without_device() as device:
         device.launched = lambda *given: launched.append(given)
         given = zip(plan_forward.TENSORS, (k, v, anchors, plan.output_like(k), kept), strict=True)
-        clear, roles = found.run(dict(given))
+        clear, roles = (kernel.metadata for kernel in found.run(dict(given)))
     triton.set_allocator(NullAllocator())
     assert [each[0] for each in launched] == [launch.programs for launch in found.launches]
-    assert (clear.metadata.launch_cooperative_grid, roles.metadata.launch_cooperative_grid) == (False, True)
-    assert roles.metadata.num_warps == 16
+    assert (clear.launch_cooperative_grid, roles.launch_cooperative_grid) == (False, True)
+    assert roles.num_warps == 16
     assert scratch == [3 * 128 * found.launches[1].programs], "three tensor maps a program"
 
 
