@@ -13,7 +13,7 @@ Items, rounds, `programs` and LAG are those of `skewed`; a program's warps have 
 
 So the dM of an item have LAG − TILES + 1 tiles' time but for a gathering. What must stay on chip meanwhile is K, of
 which A, dS U and dSᵀK are made, and G or G Wᵀ, as large: 256 bytes a token at d = 64, of LAG + 2 tiles. Registers have
-no room for it (docs/performance.md).
+no room for it (docs/long_heads.md).
 
 Why this cannot hang, if all programs run at once (a cooperative launch, which the driver refuses if they do not fit): a
 head's items are of one round, since a head's splits divide `programs`. Suppose that all of the rounds before r are

@@ -34,7 +34,6 @@ def quote(page: Page) -> None:
     _on_h100(page)
     _short_heads(page, page.rows("results/h200/kernels_single.csv"))
     _compiler(page)
-    _forms(page)
     _host(page, page.rows("results/cpu/anchor_host.csv"))
     _on_cpu(page, page.rows("results/cpu/anchor_cpu_backends.csv"))
 
@@ -148,15 +147,6 @@ def _compiler(page: Page) -> None:
     page.say("takes `single` to {} and {} (3.9), {} and {} (3.6),", *ragged)
     counts = {len(rows.rows) for rows in reports.values()}
     page.say("n a multiple of the tile and ragged, {} kernels.", str(counts.pop()))
-
-
-def _forms(page: Page) -> None:
-    found = []
-    for version in ("3.9.0", "3.6.0"):
-        rows = page.rows(f"results/compiler/forms_triton_{version}.csv")
-        registers = rows.where(kernel="skewed_kernel", form="skewed").all("registers")
-        found += [min(registers), max(registers)]
-    page.say("`skewed` takes {:.0f} to {:.0f} registers (3.9) and {:.0f} to {:.0f} (3.6)", *found)
 
 
 def _host(page: Page, rows: Rows) -> None:
