@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from scipy import stats
 
 import attentions
 from harness.figures.pareto import own_options
@@ -28,8 +29,9 @@ RECALL = {"task": "recall", "shapes": "96", "items": "56", "colours": "8", "step
 
 
 def summary(out: Path, *, beside: Path | None) -> pd.DataFrame:
-    """Columns: problem, attention, options, m, metric, seeds, mean, sd, lowest, highest, values, params, flops,
-    latency_ms and its interval; within a problem the best first. Raises UsageError where there is no run."""
+    """Columns: problem, attention, options, m, metric, seeds, mean, sd, lowest, highest, values, gain (_low, _high,
+    _seeds, _better) over the base, params, flops, latency_ms (latency_low, latency_high). Within a problem the best
+    first. Raises UsageError where there is no run."""
     rows = pd.concat([part for part in (labelled(read(out)), recalled(beside)) if len(part)], ignore_index=True)
     costs = rows[rows["metric"].isin(["params", "flops"])].pivot_table(index=KEYS, columns="metric", values="value")
     lines = []
@@ -38,7 +40,7 @@ def summary(out: Path, *, beside: Path | None) -> pd.DataFrame:
         lines.append({
             **dict(zip([*KEYS, "metric"], key, strict=True)), "seeds": len(judged), "mean": judged.mean(),
             "sd": judged.std(), "lowest": judged.min(), "highest": judged.max(),
-            "values": " ".join(f"{value:.4f}" for value in judged),
+            "values": " ".join(f"{value:.4f}" for value in judged), **_gain(group, rows),
         })  # fmt: skip
     found = pd.DataFrame(lines).join(costs.astype(int), on=KEYS)
     found = _with_latency(found, latency_folder(out))
@@ -51,7 +53,8 @@ def summary(out: Path, *, beside: Path | None) -> pd.DataFrame:
 
 
 def table(lines: pd.DataFrame) -> str:
-    """Markdown; `sharp` tells whether all seeds are better than all of `anchor init=sharp`, worse, or neither."""
+    """Markdown; `sharp` tells whether all seeds are better than all of `anchor init=sharp`, worse, or neither; then the
+    gain over it seed by seed, positive where better, with its 95 % interval and in how many seeds."""
     heads = (
         "problem",
         "attention",
@@ -62,6 +65,7 @@ def table(lines: pd.DataFrame) -> str:
         "lowest",
         "highest",
         "sharp",
+        "gain, seed by seed",
         "params",
         "MFLOP",
         "ms",
@@ -73,10 +77,37 @@ def table(lines: pd.DataFrame) -> str:
         cells = (
             f"{line.problem} ({line.metric})", f"{line.attention}{line.options}", m, f"{line.seeds}",
             f"{line.mean:.4f}", "" if pd.isna(line.sd) else f"{line.sd:.4f}", f"{line.lowest:.4f}",
-            f"{line.highest:.4f}", _beside(line, lines), f"{line.params:,}", f"{line.flops / 1e6:.2f}", taken,
+            f"{line.highest:.4f}", _beside(line, lines), _told(line), f"{line.params:,}", f"{line.flops / 1e6:.2f}",
+            taken,
         )  # fmt: skip
         written.append(f"| {' | '.join(cells)} |")
     return "\n".join(written)
+
+
+def _gain(group: pd.DataFrame, rows: pd.DataFrame) -> dict[str, float]:
+    """Over the base at the same seed, with the same data and the same start of what they share: the mean, positive
+    where it is better, its 95 % interval by Student's t, and how many of how many seeds are better."""
+    first = group.iloc[0]
+    named = rows["attention"] + rows["options"]
+    base = rows[(named == BASE) & (rows["problem"] == first["problem"]) & (rows["metric"] == first["metric"])]
+    base = base[base["m"] == first["m"]] if first["m"] else base
+    one, other = (part.drop_duplicates("seed", keep="last").set_index("seed")["value"] for part in (group, base))
+    apart = (one - other).dropna() if base["m"].nunique() == 1 else one.iloc[:0]
+    apart = -apart if first["metric"] in LESS_IS_BETTER else apart
+    if len(apart) < FEWEST or first["attention"] + first["options"] == BASE:
+        return dict.fromkeys(("gain", "gain_low", "gain_high", "gain_seeds", "gain_better"), math.nan)
+    half = stats.t.ppf(0.975, len(apart) - 1) * apart.std() / math.sqrt(len(apart))
+    return {
+        "gain": apart.mean(), "gain_low": apart.mean() - half, "gain_high": apart.mean() + half,
+        "gain_seeds": len(apart), "gain_better": int((apart > 0).sum()),
+    }  # fmt: skip
+
+
+def _told(line: Any) -> str:
+    if pd.isna(line.gain):
+        return ""
+    half = (line.gain_high - line.gain_low) / 2
+    return f"{line.gain:+.4f} ± {half:.4f} ({line.gain_better:.0f} of {line.gain_seeds:.0f})"
 
 
 def _beside(line: Any, lines: pd.DataFrame) -> str:

@@ -34,6 +34,8 @@ COMPUTED = {
     },
     "docs/performance.md": {
         "| shape | FLOPs | FLOPs ÷ rate | minimal bytes | bytes ÷ bandwidth | bound by |": "sizes over the two rates",
+    },
+    "docs/long_heads.md": {
         "| form | what it changes | units moved | predicted share of a copy, n = 4096, 16384, 65536 |":
             "predictions; their arithmetic is below the table",
     },

@@ -145,6 +145,26 @@ def test_better_takes_all_seeds_and_less_is_better_for_an_error() -> None:
     assert said == ["", "better", "few seeds", "within", "", "", "worse", "better"]
 
 
+def test_a_gain_is_seed_by_seed_and_positive_where_an_error_is_less() -> None:
+    module = load("family_table")
+    values = {" init=sharp": [0.50, 0.60, 0.40], " local=3": [0.47, 0.58, 0.36], " bias=True": [0.50]}
+    rows = pd.DataFrame(
+        [
+            ("darcy", "anchor", options, 16, "relative_l2", seed, value)
+            for options, own in values.items() for seed, value in enumerate(own)
+        ],
+        columns=["problem", "attention", "options", "m", "metric", "seed", "value"],
+    )  # fmt: skip
+    found = {options: module._gain(group, rows) for options, group in rows.groupby("options")}
+    told = found[" local=3"]
+    assert (told["gain"], told["gain_seeds"], told["gain_better"]) == (pytest.approx(0.03), 3, 3)
+    assert told["gain_high"] - told["gain"] == pytest.approx(4.3027 * 0.01 / 3**0.5, rel=1e-4)  # Student's t, 2 degrees
+    assert all(pd.isna(value) for name in (" init=sharp", " bias=True") for value in found[name].values())
+    less = {options: module._gain(group, rows.assign(metric="top1")) for options, group in
+            rows.assign(metric="top1").groupby("options")}  # fmt: skip
+    assert less[" local=3"]["gain"] == pytest.approx(-0.03)
+
+
 def test_figures_are_of_problems_with_members_enough_and_the_front_is_what_nothing_beats_in_its_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
