@@ -18,7 +18,19 @@ STARTS = (
 )  # fmt: skip
 
 
+OPTIONS = (
+    "scatter=separate", "bias=true", "per_head=true", "tempered=head", "tempered=token", "self=excluded",
+    "self=learned", "local=3", "gate=true", "local=3 self=excluded",
+)  # fmt: skip
+GAINS = (("", "recall", "8"), ("", "digits", "16"), ("", "darcy", "16"), ("_long", "darcy", "16"),
+         ("", "poisson", "16"))  # fmt: skip
+
+
 def quote(page: Page) -> None:
+    page.table(
+        "| | recall | digits | Darcy | Darcy, 3000 steps | Poisson |",
+        [[f"`{name}`", *(_gain(page, name, *where) for where in GAINS)] for name in OPTIONS],
+    )
     shares = page.rows("results/cpu/anchor_sharpness.csv")
     page.table(
         "| attention | start | share, median | range |",
@@ -88,3 +100,15 @@ def _range(values: list[float]) -> float:
 
 def _three(values: list[float]) -> tuple[float, float, float]:
     return _mean(values), min(values), max(values)
+
+
+def _gain(page: Page, options: str, folder: str, problem: str, m: str) -> str:
+    """The gain and half its interval, bold where that excludes zero; empty where it was not trained often enough."""
+    rows = page.rows(f"results/cpu/family{folder}/family.csv")
+    found = rows.where(problem=problem, attention="anchor", options=f" {options}", m=m).rows
+    if not found or not found[0]["gain"]:
+        return ""
+    gain, low, high = (float(found[0][name]) for name in ("gain", "gain_low", "gain_high"))
+    digits = 4 if problem in ("darcy", "poisson") else 3
+    told = f"{gain:+.{digits}f} ± {(high - low) / 2:.{digits}f}".replace("-", "−")
+    return f"**{told}**" if low > 0 or high < 0 else told
