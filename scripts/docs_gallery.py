@@ -43,6 +43,8 @@ PICTURES = (
     _of("results/cpu/problems/cross", "keys", "Grouped and cross attention", "Latency over the number of keys."),
     Picture("Recall", "../results/cpu/recall/figures/top1-over-m.png",
             "python scripts/recall_figures.py results/cpu/recall", "What m tokens of bottleneck can look up."),
+    Picture("A family", "../results/cpu/family/figures/darcy.png",
+            "python scripts/family_figures.py results/cpu/family", "Every member's error, each seed, and its time."),
     Picture("The report", "report.png", "harness report results/h200/sweep", "One file, to be sent to others."),
     Picture("The terminal", "terminal.svg", "harness show results/cpu/sweep --phase forward --dtype float32 --m 64",
             "Eighty columns; intervals, and reasons where there is no figure."),

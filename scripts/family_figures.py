@@ -101,10 +101,11 @@ def drawn(lines: pd.DataFrame) -> Any:
     time.set(xlabel="latency of one sample, ms", xlim=(0, None))
     for axes in (accuracy, time):
         axes.grid(visible=False, axis="y")
-    counted = sorted({int(seeds) for seeds in lines["seeds"]})
+    least, most = lines["seeds"].min(), lines["seeds"].max()
+    counted = f"{most}" if least == most else f"{least} to {most}"
     size = f", m = {lines['m'].max():.0f} where there is one"
     caption = (
-        f"{first['problem'].capitalize()}{size}. Marks: mean of {' or '.join(map(str, counted))} seeds (dots). Dashed: "
+        f"{first['problem'].capitalize()}{size}. Marks: mean of {counted} seeds (dots). Dashed: "
         "exact attention.\nDotted: attention removed. Bold: nothing that takes no longer is better."
     )
     figure.text(0.06 / WIDTH, 0.05 / figure.get_figheight(), caption, fontsize=8, color="#555555", va="bottom")
