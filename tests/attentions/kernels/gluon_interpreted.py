@@ -22,10 +22,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gluon_language import Disorder, language
+import torch
+from gluon_language import Disorder, Pointer, language
+from torch import Tensor
 from triton.language import constexpr
 from triton.runtime import JITFunction
 from triton.runtime.interpreter import InterpretedFunction
+
+from attentions.kernels.anchor.plan import Launch, Memory
 
 
 class Deadlock(Exception):
@@ -175,3 +179,18 @@ class Interpreter:
             exec(compile(f"from __future__ import annotations\n{text}", f"<{plain.__qualname__}>", "exec"), names)
             self.functions[plain.__qualname__] = names[plain.__name__]
         return self.functions[plain.__qualname__]
+
+
+def arguments(launch: Launch, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What a launch gives its kernel, as `run` takes it."""
+
+    def given(value: Any) -> Any:
+        if isinstance(value, Memory):
+            flat = value.of(tensors)
+            size = flat.untyped_storage().nbytes() // flat.itemsize - flat.storage_offset()
+            return Pointer(torch.as_strided(flat, (size,), (1,), flat.storage_offset()))
+        if isinstance(value, tuple):
+            return tuple(map(given, value))
+        return value.value if isinstance(value, constexpr) else value
+
+    return {name: given(value) for name, value in (launch.arguments | launch.constants).items()}

@@ -6,22 +6,20 @@ Split's kernels run under Triton's interpreter, the skewed one's source under gl
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from gluon_interpreted import Deadlock, Interpreter
-from gluon_language import Disorder, Pointer
+from gluon_interpreted import Deadlock, Interpreter, arguments
+from gluon_language import Disorder
 from problems import Problem, distance, gradients
 from torch import Tensor
-from triton.language import constexpr
 
 from attentions.kernels.anchor import plan, plan_backward, plan_forward
 from attentions.kernels.anchor.devices import Device
-from attentions.kernels.anchor.plan import WORKSPACE, Launch, Memory, Plan, kept_places
+from attentions.kernels.anchor.plan import WORKSPACE, Plan, kept_places
 from attentions.kernels.anchor.tiles import Tile
 from attentions.variants.anchor import reference
 
@@ -86,21 +84,6 @@ def run(found: Plan, problem: Problem, kept: Tensor, **how: Any) -> list[Tensor]
         else:
             launch.run(tensors)
     return filled
-
-
-def arguments(launch: Launch, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """As the interpreter of Gluon takes them."""
-
-    def given(value: Any) -> Any:
-        if isinstance(value, Memory):
-            flat = value.of(tensors)
-            size = flat.untyped_storage().nbytes() // flat.itemsize - flat.storage_offset()
-            return Pointer(torch.as_strided(flat, (size,), (1,), flat.storage_offset()))
-        if isinstance(value, tuple):
-            return tuple(map(given, value))
-        return value.value if isinstance(value, constexpr) else value
-
-    return {name: given(value) for name, value in (launch.arguments | launch.constants).items()}
 
 
 CASES = [(PROBLEMS[0], order) for order in ORDERS] + [(other, order) for other in PROBLEMS[1:] for order in ORDERS[:3]]

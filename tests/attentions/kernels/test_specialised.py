@@ -14,20 +14,19 @@ import triton
 from driverless import without_device
 from problems import Problem, distance
 from torch import Tensor
-from triton.language import constexpr
 from triton.runtime._allocation import NullAllocator
 
 from attentions.kernels.anchor import plan, plan_forward
 from attentions.kernels.anchor.devices import H100, Device
-from attentions.kernels.anchor.plan import WORKSPACE, Launch, Memory, Plan, kept_places
+from attentions.kernels.anchor.plan import WORKSPACE, Plan, kept_places
 from attentions.kernels.anchor.tiles import Tile
 from attentions.variants.anchor import reference
 
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("Triton's interpreter has no Gluon", allow_module_level=True)
 
-from gluon_interpreted import Deadlock, Interpreter
-from gluon_language import Disorder, Pointer
+from gluon_interpreted import Deadlock, Interpreter, arguments
+from gluon_language import Disorder
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "scripts"))
 from anchor_forms import forms  # pyright: ignore[reportMissingImports]
@@ -62,21 +61,6 @@ def interpreted(found: Plan, problem: Problem, seed: int, planted: Mapping[str, 
         of_this = planted if launch is found.launches[-1] else None
         Interpreter(launch.kernel, seed=seed, planted=of_this).run(launch.programs, arguments(launch, tensors))
     return [out, kept]
-
-
-def arguments(launch: Launch, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """As the interpreter takes them."""
-
-    def given(value: Any) -> Any:
-        if isinstance(value, Memory):
-            flat = value.of(tensors)
-            size = flat.untyped_storage().nbytes() // flat.itemsize - flat.storage_offset()
-            return Pointer(torch.as_strided(flat, (size,), (1,), flat.storage_offset()))
-        if isinstance(value, tuple):
-            return tuple(map(given, value))
-        return value.value if isinstance(value, constexpr) else value
-
-    return {name: given(value) for name, value in {**launch.arguments, **launch.constants}.items()}
 
 
 @pytest.mark.parametrize("order", ORDERS, ids=str)
