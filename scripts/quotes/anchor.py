@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import mean, stdev
+
 from quotes import Page, Rows, option, spread
 
 PAGE = "docs/anchor.md"
@@ -18,6 +20,7 @@ STARTS = (
 )  # fmt: skip
 
 
+T_OF_THREE = 4.3027  # Student's t of two degrees of freedom, 95 %
 OPTIONS = (
     "scatter=separate", "bias=true", "per_head=true", "tempered=head", "tempered=token", "self=excluded",
     "self=learned", "local=3", "gate=true", "local=3 self=excluded",
@@ -31,6 +34,13 @@ def quote(page: Page) -> None:
         "| | recall | digits | Darcy | Darcy, 3000 steps | Poisson |",
         [[f"`{name}`", *(_gain(page, name, *where) for where in GAINS)] for name in OPTIONS],
     )
+    family = page.rows("results/cpu/family/family.csv").where(problem="recall", attention="anchor", m="8")
+    pair, sharp = (
+        [float(value) for value in family.only(options=options)["values"].split()[:3]]
+        for options in (" local=3 self=excluded", " init=sharp")
+    )
+    apart = [one - other for one, other in zip(pair, sharp, strict=True)]
+    page.say("stood at +{:.3f} ± {:.3f} on recall.", mean(apart), T_OF_THREE * stdev(apart) / 3**0.5)
     shares = page.rows("results/cpu/anchor_sharpness.csv")
     page.table(
         "| attention | start | share, median | range |",
