@@ -17,7 +17,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from recall_figures import look_of
+from recall_figures import look_of, write
 
 from harness.figures._sheet import Page
 from harness.figures._style import RC
@@ -42,10 +42,7 @@ def main() -> None:
     target.mkdir(exist_ok=True)
     for name, own in problems(lines).items():
         with mpl.rc_context(RC):
-            figure = drawn(own)
-            for kind in ("png", "svg"):
-                metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
-                figure.savefig(target / f"{name}.{kind}", metadata=metadata)
+            write(drawn(own), target, name)
         print(target / f"{name}.png")
 
 

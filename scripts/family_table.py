@@ -34,13 +34,13 @@ def summary(out: Path, *, beside: Path | None) -> pd.DataFrame:
     first. Raises UsageError where there is no run."""
     rows = pd.concat([part for part in (labelled(read(out)), recalled(beside)) if len(part)], ignore_index=True)
     costs = rows[rows["metric"].isin(["params", "flops"])].pivot_table(index=KEYS, columns="metric", values="value")
-    lines = []
+    base, lines = rows[rows["attention"] + rows["options"] == BASE], []
     for key, group in rows[rows["metric"].isin(JUDGED)].groupby([*KEYS, "metric"], sort=False):
         judged = group.drop_duplicates("seed", keep="last").sort_values("seed")["value"]
         lines.append({
             **dict(zip([*KEYS, "metric"], key, strict=True)), "seeds": len(judged), "mean": judged.mean(),
             "sd": judged.std(), "lowest": judged.min(), "highest": judged.max(),
-            "values": " ".join(f"{value:.4f}" for value in judged), **_gain(group, rows),
+            "values": " ".join(f"{value:.4f}" for value in judged), **_gain(group, base),
         })  # fmt: skip
     found = pd.DataFrame(lines).join(costs.astype(int), on=KEYS)
     found = _with_latency(found, latency_folder(out))
@@ -84,12 +84,11 @@ def table(lines: pd.DataFrame) -> str:
     return "\n".join(written)
 
 
-def _gain(group: pd.DataFrame, rows: pd.DataFrame) -> dict[str, float]:
+def _gain(group: pd.DataFrame, base: pd.DataFrame) -> dict[str, float]:
     """Over the base at the same seed, with the same data and the same start of what they share: the mean, positive
     where it is better, its 95 % interval by Student's t, and how many of how many seeds are better."""
     first = group.iloc[0]
-    named = rows["attention"] + rows["options"]
-    base = rows[(named == BASE) & (rows["problem"] == first["problem"]) & (rows["metric"] == first["metric"])]
+    base = base[(base["problem"] == first["problem"]) & (base["metric"] == first["metric"])]
     base = base[base["m"] == first["m"]] if first["m"] else base
     one, other = (part.drop_duplicates("seed", keep="last").set_index("seed")["value"] for part in (group, base))
     apart = (one - other).dropna() if base["m"].nunique() == 1 else one.iloc[:0]

@@ -52,9 +52,14 @@ def main() -> None:
             if figure is None:
                 print(f"{name}: too few rows", file=sys.stderr)
                 continue
-            for kind in ("png", "svg"):
-                metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
-                figure.savefig(target / f"{name}.{kind}", metadata=metadata)
+            write(figure, target, name)
+
+
+def write(figure: Any, folder: Path, name: str) -> None:
+    """name.png and name.svg, without the day they were made."""
+    for kind in ("png", "svg"):
+        metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+        figure.savefig(folder / f"{name}.{kind}", metadata=metadata)
 
 
 def models(folder: Path, steps: int | None) -> pd.DataFrame:

@@ -7,19 +7,24 @@ Kernels are compiled for an H100 as ever and "loaded"; tensors lie on the CPU. T
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+import triton
+from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia import driver as nvidia
 from triton.compiler.compiler import LazyDict
 from triton.knobs import HookChain
 from triton.runtime import JITFunction, driver
+from triton.runtime._allocation import NullAllocator
 
 from attentions.kernels.anchor import passes
+from attentions.kernels.anchor.plan import Plan
 
 BEFORE_ARGUMENTS = 13  # of the function in C where it does not take them as one tuple (Triton 3.6)
 KERNELS = ("attentions.kernels.", "anchor_forms.")  # modules whose kernels remember what they were loaded by
@@ -77,6 +82,20 @@ def without_device(*, silent: bool = False) -> Iterator[Driver]:
     finally:
         _forget()
         driver._active = before  # reset_active() would look for a device
+
+
+def launched(found: Plan, tensors: Mapping[str, Tensor]) -> tuple[list[int], list[Any], list[int]]:
+    """Of a plan that runs without a device: programs and metadata of each launch, and bytes of each scratch memory."""
+    programs: list[int] = []
+    scratch: list[int] = []
+    triton.set_allocator(lambda size, alignment, stream: scratch.append(size) or torch.empty(size, dtype=torch.int8))
+    try:
+        with without_device() as device:
+            device.launched = lambda *given: programs.append(given[0])
+            metadata = [kernel.metadata for kernel in found.run(dict(tensors))]
+    finally:
+        triton.set_allocator(NullAllocator())
+    return programs, metadata, scratch
 
 
 def entered(function: Callable[[], object]) -> tuple[int, int]:

@@ -194,3 +194,12 @@ def arguments(launch: Launch, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         return value.value if isinstance(value, constexpr) else value
 
     return {name: given(value) for name, value in (launch.arguments | launch.constants).items()}
+
+
+def outcome(run: Callable[[], list[Tensor]], right: list[Tensor]) -> str:
+    """What a run with an error in it comes to: Deadlock, Disorder, other values than the right ones, or nothing."""
+    try:
+        values = run()
+    except (Deadlock, Disorder) as failure:
+        return type(failure).__name__
+    return "" if all(torch.equal(one, other) for one, other in zip(values, right, strict=True)) else "values"

@@ -12,9 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-import triton
-from driverless import without_device
-from triton.runtime._allocation import NullAllocator
+from driverless import launched
 
 ahead = pytest.importorskip("attentions.kernels.ahead", reason="needs Triton with its compiler for NVIDIA GPUs")
 
@@ -111,16 +109,10 @@ def test_a_plan_runs_through_tritons_own_launcher_all_programs_together() -> Non
     k, v, g = (torch.randn(2, 3, 600, 64).to(torch.bfloat16) for _ in range(3))
     anchors, kept = torch.randn(64, 64), torch.empty(kept_places(6, 64, 64)[2])
     found = backward_forms.FORMS["skewed"](g, k, v, anchors, devices.H100)
-    scratch: list[int] = []
-    launched: list[tuple[Any, ...]] = []
-    triton.set_allocator(lambda size, alignment, stream: scratch.append(size) or torch.empty(size, dtype=torch.int8))
     filled = [torch.empty_like(x) for x in (k, v, anchors)]
-    with without_device() as device:
-        device.launched = lambda *given: launched.append(given)
-        given = zip(plan_backward.TENSORS, (g, k, v, anchors, kept, *filled), strict=True)
-        ran = [kernel.metadata for kernel in found.run(dict(given))]
-    triton.set_allocator(NullAllocator())
-    assert [each[0] for each in launched] == [launch.programs for launch in found.launches]
+    given = zip(plan_backward.TENSORS, (g, k, v, anchors, kept, *filled), strict=True)
+    programs, ran, scratch = launched(found, dict(given))
+    assert programs == [launch.programs for launch in found.launches]
     assert [each.launch_cooperative_grid for each in ran] == [False, True, False]
     assert ran[1].num_warps == 16
     assert scratch == [5 * 128 * found.launches[1].programs], "five tensor maps a program"

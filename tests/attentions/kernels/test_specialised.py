@@ -6,15 +6,12 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-import triton
-from driverless import without_device
+from driverless import launched
 from problems import Problem, distance
 from torch import Tensor
-from triton.runtime._allocation import NullAllocator
 
 from attentions.kernels.anchor import plan, plan_forward
 from attentions.kernels.anchor.devices import H100, Device
@@ -25,8 +22,7 @@ from attentions.variants.anchor import reference
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("Triton's interpreter has no Gluon", allow_module_level=True)
 
-from gluon_interpreted import Deadlock, Interpreter, arguments
-from gluon_language import Disorder
+from gluon_interpreted import Interpreter, arguments, outcome
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "scripts"))
 from anchor_forms import forms  # pyright: ignore[reportMissingImports]
@@ -83,20 +79,13 @@ def test_the_source_gives_the_definitions_values_and_the_same_bits_in_any_order(
     assert distance(kept[at:], a.sum(-2).flatten()) <= 2 * torch.finfo(k.dtype).eps
 
 
-def test_a_plan_runs_through_tritons_own_launcher_all_programs_together(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_runs_through_tritons_own_launcher_all_programs_together() -> None:
     problem = Problem(2, 3, 600, 64, 64, BF16)
     k, v, anchors, _ = problem.tensors()
     found = forms.FORMS["specialised"](k, v, anchors, H100)
-    scratch: list[int] = []
-    launched: list[tuple[Any, ...]] = []
-    triton.set_allocator(lambda size, alignment, stream: scratch.append(size) or torch.empty(size, dtype=torch.int8))
-    kept = torch.empty(kept_places(6, 64, 64)[2])
-    with without_device() as device:
-        device.launched = lambda *given: launched.append(given)
-        given = zip(plan_forward.TENSORS, (k, v, anchors, plan.output_like(k), kept), strict=True)
-        clear, roles = (kernel.metadata for kernel in found.run(dict(given)))
-    triton.set_allocator(NullAllocator())
-    assert [each[0] for each in launched] == [launch.programs for launch in found.launches]
+    given = (k, v, anchors, plan.output_like(k), torch.empty(kept_places(6, 64, 64)[2]))
+    programs, (clear, roles), scratch = launched(found, dict(zip(plan_forward.TENSORS, given, strict=True)))
+    assert programs == [launch.programs for launch in found.launches]
     assert (clear.launch_cooperative_grid, roles.launch_cooperative_grid) == (False, True)
     assert roles.num_warps == 16
     assert scratch == [3 * 128 * found.launches[1].programs], "three tensor maps a program"
@@ -143,11 +132,7 @@ def found_wrong(error: tuple[str, str], seed: int) -> str:
     problem = PROBLEMS[0]
     found = planned(problem, ORDERS[0])
     right = interpreted(found, problem, 0)
-    try:
-        values = interpreted(found, problem, seed, dict([error]))
-    except (Deadlock, Disorder) as failure:
-        return type(failure).__name__
-    return "" if all(torch.equal(one, other) for one, other in zip(values, right, strict=True)) else "values"
+    return outcome(lambda: interpreted(found, problem, seed, dict([error])), right)
 
 
 @pytest.mark.parametrize("error", HANGS)
