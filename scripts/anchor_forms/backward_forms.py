@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
-from anchor_forms import skewed, skewed_backward
-from anchor_forms.forms import Asked, expect_one_tile, for_maps, power
+from anchor_forms import skewed_backward
+from anchor_forms.forms import Asked, cleared_counters, expect_hopper, expect_one_tile, for_maps, rounds
 from attentions.kernels.anchor import choices, plan_backward
 from attentions.kernels.anchor.devices import Device
 from attentions.kernels.anchor.plan import (
-    ALIGNMENT,
     Builder,
     Memory,
     Plan,
@@ -43,26 +41,17 @@ def one(
     Raises: ValueError for a head whose items are more than the programs that run at once, for other shapes and devices.
     """
     expect_one_tile(k, anchors)
-    if device.capability != 90:
-        raise ValueError(f"takes a device of compute capability 9.0, not {device.capability / 10}")
+    expect_hopper(device)
     if not tiles <= lag < 2 * tiles:
         raise ValueError(f"lag {lag} and tiles {tiles} make no order that ends")
     if places < lag + 2:
         raise ValueError(f"a lag of {lag} tiles takes {lag + 2} places, not {places}")
     make = Builder(k, anchors, "backward", device=device, precision="ieee")
-    span, splits = tiles * tile.tokens, -(-make.n // (tiles * tile.tokens))
-    if splits > device.processors:
-        most = device.processors * span
-        raise ValueError(f"takes a head of up to {most} tokens, which are on the device at once, not {make.n}")
-    programs = splits * min(device.processors // splits, make.parts)
-    rows = power(-(-make.m // splits))
+    splits, programs, rows = rounds(make, tiles * tile.tokens, device.processors)
     means, degree, _ = kept_places(make.parts, make.m, make.d)
     partial_sums, shares = make.floats(programs, make.m, make.d), make.floats(programs, make.m, make.d)
     grad_sums, grad_degree = make.floats(make.parts, make.m, make.d), make.floats(make.parts, make.m)
-    counters = Memory("workspace", torch.int32, make.size)
-    make.size += -(-4 * 2 * make.parts // ALIGNMENT) * ALIGNMENT
-    size = 2 * make.parts
-    make.small(skewed.clear_kernel, -(-size // 1024), {"counters": counters, "size": size}, BLOCK=1024)
+    counters = cleared_counters(make)
     strides = {
         "k": strides_of(k), "v": strides_of(v), "g": strides_of(g),
         "grad_k": strides_like(k), "grad_v": strides_like(v),

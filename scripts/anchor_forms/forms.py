@@ -87,19 +87,12 @@ def one(
         raise ValueError(f"reduce {reduce}, lag {lag} and tiles {tiles} make no order that ends")
     make = Builder(k, anchors, "forward", device=device, precision="ieee")
     at_once = device.processors * tile.resident
-    span, splits = tiles * tile.tokens, -(-make.n // (tiles * tile.tokens))
-    if splits > at_once:
-        most = at_once * span
-        raise ValueError(f"takes a head of up to {most} tokens, which are on the device at once, not {make.n}")
-    programs = splits * min(at_once // splits, make.parts)
-    rows = power(-(-make.m // splits))
+    span = tiles * tile.tokens
+    splits, programs, rows = rounds(make, span, at_once)
     sums = sums or (2 if lag == 2 * tiles - 1 else 1)
     means, degree, _ = kept_places(make.parts, make.m, make.d)
     partial, partial_degree = make.floats(programs * sums, make.m, make.d), make.floats(programs * sums, make.m)
-    counters = Memory("workspace", torch.int32, make.size)
-    make.size += -(-4 * 2 * make.parts // ALIGNMENT) * ALIGNMENT
-    size = 2 * make.parts
-    make.small(skewed.clear_kernel, -(-size // 1024), {"counters": counters, "size": size}, BLOCK=1024)
+    counters = cleared_counters(make)
     arguments = {
         "k": Memory("k", k.dtype), "v": Memory("v", v.dtype), "anchors": Memory("anchors", anchors.dtype),
         "partial": partial, "partial_degree": partial_degree, "means": means, "degree": degree,
@@ -126,8 +119,7 @@ def roles(k: Tensor, v: Tensor, anchors: Tensor, device: Device, *, tile: Tile, 
     """
     if places < tiles or places % tiles:
         raise ValueError(f"places {places} are no multiple of the {tiles} tiles of an item")
-    if device.capability != 90:
-        raise ValueError(f"takes a device of compute capability 9.0, not {device.capability / 10}")
+    expect_hopper(device)
     cut = one(k, v, anchors, device, tile=tile, tiles=tiles, lag=tiles, reduce=0, sums=places // tiles)
     clear, launch = cut.launches
     strides = {name: for_maps(launch.arguments[name]) for name in ("k_strides", "v_strides", "out_strides")}
@@ -147,6 +139,32 @@ def for_maps(strides: tuple[int, int, tl.constexpr]) -> tuple[int, int, tl.const
     if any(stride % 8 for stride in (batch, head, token)):
         raise ValueError(f"takes strides of multiples of 8 elements, not {batch}, {head}, {token}")
     return batch, head, tl.constexpr(token)
+
+
+def rounds(make: Builder, span: int, at_once: int) -> tuple[int, int, int]:
+    """A head's items of `span` tokens, the programs (a multiple of them, `at_once` at the most), the anchors of whose
+    sums each item makes means.
+
+    Raises: ValueError for a head whose items are more than the programs that run at once.
+    """
+    splits = -(-make.n // span)
+    if splits > at_once:
+        most = at_once * span
+        raise ValueError(f"takes a head of up to {most} tokens, which are on the device at once, not {make.n}")
+    return splits, splits * min(at_once // splits, make.parts), power(-(-make.m // splits))
+
+
+def cleared_counters(make: Builder) -> Memory:
+    """Two counters a head, and the launch that zeroes them."""
+    counters, size = Memory("workspace", torch.int32, make.size), 2 * make.parts
+    make.size += -(-4 * size // ALIGNMENT) * ALIGNMENT
+    make.small(skewed.clear_kernel, -(-size // 1024), {"counters": counters, "size": size}, BLOCK=1024)
+    return counters
+
+
+def expect_hopper(device: Device) -> None:
+    if device.capability != 90:
+        raise ValueError(f"takes a device of compute capability 9.0, not {device.capability / 10}")
 
 
 def expect_one_tile(k: Tensor, anchors: Tensor) -> None:
