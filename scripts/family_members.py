@@ -94,6 +94,8 @@ MEMBERS = (
     Member("anchor", {"self": "excluded", "tempered": "token"}),
     Member("anchor", {"self": "excluded", "bias": True}),
     Member("anchor", {"self": "excluded", "scatter": "separate"}),
+    Member("anchor", {"init": "orthogonal", "logits": "cosine"}),
+    Member("anchor", {"init": "orthogonal", "logits": "cosine", "self": "excluded"}),
     Member("transolver", {"mixing": False}),
     Member("flash"),
 )
