@@ -32,9 +32,9 @@ def _recall(anchors: int) -> Problem:
     )
 
 
-def _operator(equation: str) -> Problem:
+def _operator(equation: str, points: int = 256, anchors: int = 16) -> Problem:
     return Problem(
-        task="operator", anchors=16, options={"equation": equation, "points": 256, "samples": 1000},
+        task="operator", anchors=anchors, options={"equation": equation, "points": points, "samples": 1000},
         recipe={"steps": 300, "batch": 4, "lr": 2e-3, "weight_decay": 0.01},
     )  # fmt: skip
 
@@ -50,9 +50,9 @@ def _of_vision(name: str) -> Problem:
 PROBLEMS = {
     "recall-8": _recall(8), "darcy": _operator("darcy"), "poisson": _operator("poisson"),
     "recall-4": _recall(4), "recall-16": _recall(16), "digits": _of_vision("digits"),
-    "legend": _of_vision("legend-segmentation"),
+    "legend": _of_vision("legend-segmentation"), "darcy-1024": _operator("darcy", points=1024, anchors=32),
 }  # fmt: skip
-USUAL = [name for name in PROBLEMS if name != "legend"]
+USUAL = [name for name in PROBLEMS if name not in ("legend", "darcy-1024")]
 
 
 @dataclass(frozen=True)

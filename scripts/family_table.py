@@ -24,6 +24,7 @@ from harness.store.runs import MEASUREMENTS, read
 JUDGED = ("top1", "miou", "relative_l2")
 KEYS = ["problem", "attention", "options", "m"]
 BASE = "anchor init=sharp"  # what a member has to beat
+POINTS = "256"  # of an equation, that its name leaves out
 FEWEST = 3  # seeds of each, for a word on which is better
 RECALL = {"task": "recall", "shapes": "96", "items": "56", "colours": "8", "steps": "500"}  # of a recall study
 
@@ -152,8 +153,10 @@ def _own(attention: str, options: dict[str, str]) -> str:
 
 
 def _problem(options: dict[str, str]) -> str:
-    named = {"classification": "digits", "segmentation": "legend", "operator": options.get("model.equation", "darcy")}
-    return named.get(options["task"], options["task"])
+    if options["task"] == "operator":
+        points = options.get("model.points", POINTS)
+        return options.get("model.equation", "darcy") + (f"-{points}" if points != POINTS else "")
+    return {"classification": "digits", "segmentation": "legend"}.get(options["task"], options["task"])
 
 
 def _with_latency(lines: pd.DataFrame, folder: Path) -> pd.DataFrame:

@@ -66,8 +66,8 @@ def test_it_trains_what_is_missing_and_writes_the_table(
     rows, lines = read(out), pd.read_csv(out / "family.csv", keep_default_na=False)
     assert rows["case_id"].nunique() == 10
     assert set(zip(lines["problem"], lines["attention"], lines["m"], strict=True)) == {
-        ("recall", "none", ""), ("recall", "linformer", "2"), ("recall", "linformer", "1"), ("darcy", "none", ""),
-        ("darcy", "linformer", "2"),
+        ("recall", "none", ""), ("recall", "linformer", "2"), ("recall", "linformer", "1"), ("darcy-16", "none", ""),
+        ("darcy-16", "linformer", "2"),
     }  # fmt: skip
     for line in lines.itertuples():
         metric = "top1" if line.problem == "recall" else "relative_l2"
@@ -78,7 +78,7 @@ def test_it_trains_what_is_missing_and_writes_the_table(
         assert int(line.params) > 0
         assert int(line.flops) > 0
         assert line.latency_ms == ""
-    assert "| darcy (relative_l2) | linformer | 2 | 2 |" in capsys.readouterr().out
+    assert "| darcy-16 (relative_l2) | linformer | 2 | 2 |" in capsys.readouterr().out
 
 
 def test_models_of_the_recall_study_are_not_trained_again(
