@@ -12,6 +12,7 @@ Source of the chunked form: Yang et al. 2024, arXiv 2312.06635, section 2.2.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -58,7 +59,31 @@ def _shares(a: Float[Tensor, "b h n m"], back: Float[Tensor, "b h n m"]) -> Floa
     degree = a.cumsum(dim=-2)
     empty = degree <= 0
     degree.add_(empty)  # masked afterwards alone, a quotient by zero would have a gradient that is no number
-    return torch.where(empty, 0, back / degree)
+    return torch.where(empty, 0, _Quotient.apply(back, degree))
+
+
+class _Quotient(torch.autograd.Function):
+    """back / degree. PyTorch's own gradient has (back / degree) / degree in it before what comes from above, which is
+    small where a degree is: from 1e-19 on that overflows float32, where `back` is another's."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(back: Tensor, degree: Tensor) -> Tensor:
+        """Elementwise."""
+        return back / degree
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        """Keeps what the gradients are made of."""
+        ctx.save_for_backward(output, inputs[1])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        """Of both."""
+        quotient, degree = ctx.saved_tensors
+        of_back = grads[0] / degree
+        return of_back, -of_back * quotient
 
 
 def running_softmaxes(

@@ -48,7 +48,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attentions.base import Backend, Compute, Cost, Exponents, Option, Size, Spec, Work, matmuls, traffic
-from attentions.eager import depthwise, softmax
+from attentions.eager import depthwise, inverse_of, softmax
 from attentions.kernels.anchor import options
 from attentions.kernels.anchor.backends import CHUNKED, KERNELS, SDPA, compiled, rank
 from attentions.kernels.anchor.keys import sharpened, tempered
@@ -192,10 +192,10 @@ def reference(
     if excluded:
         gathered, values = a.to(wide), v.to(wide)
         degree = gathered.sum(dim=-2).unsqueeze(-1)
-        inverse = 1 / degree.where(degree > 0, 1)  # an anchor of zero degree has no weight to multiply
-        means = inverse * (gathered.transpose(-2, -1) @ values)
+        degree = degree.where(degree > 0, 1)  # an anchor of zero degree has no weight to multiply
+        means = (gathered.transpose(-2, -1) @ values) / degree
         given = gathered if scatter is None else back.to(wide)
-        return without_own(gathered, given, inverse, means, values).to(v.dtype)
+        return without_own(gathered, given, degree, means, values).to(v.dtype)
     degree = a.sum(dim=-2, dtype=wide).unsqueeze(-1)
     # By the degree itself: a gradient through its inverse has the inverse's square in it, which overflows below 1e-19,
     # and through a masked 1 / 0 it is no number. An anchor of zero degree has zero sums.
@@ -205,7 +205,7 @@ def reference(
 def without_own(
     a: Float[Tensor, "b h n m"],
     back: Float[Tensor, "b h n m"],
-    inverse: Float[Tensor, "b h m 1"],
+    degree: Float[Tensor, "b h m 1"],
     means: Float[Tensor, "b h m d"],
     v: Float[Tensor, "b h n d"],
 ) -> Float[Tensor, "b h n d"]:
@@ -214,7 +214,7 @@ def without_own(
     Where a token's weight on others is below LEAST_OTHERS, as that of a token alone with its anchors, it is divided by
     that: its output goes to zero with the weight, and rounding stays rounding. One token alone gets zero.
     """
-    share = (a * back) @ inverse
+    share = (a * back) @ inverse_of(degree)
     others = (back.sum(dim=-1, keepdim=True) - share).clamp_min(LEAST_OTHERS)
     return torch.addcmul(back @ means, share, v, value=-1) / others
 

@@ -23,6 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from attentions.eager import inverse_of
 from attentions.kernels.anchor import choices, passes, plan
 from attentions.kernels.anchor.operators import autocast, default_precision
 from attentions.kernels.anchor.options import LEAST_OTHERS
@@ -55,8 +56,7 @@ def attend(
     divisor = degree.where(alive, 1)
     means = torch.where(alive.unsqueeze(-1), sums / divisor.unsqueeze(-1), 0)  # not by its inverse: see the reference
     if excluded:
-        inverse = torch.where(alive, 1 / divisor, 0)
-        out, share = scatter(k, means, anchors, bias, inverse)
+        out, share = scatter(k, means, anchors, bias, torch.where(alive, inverse_of(divisor), 0))
         own, others = share.unsqueeze(-1), (1 - share).clamp_min(LEAST_OTHERS).unsqueeze(-1)
         return (torch.addcmul(out, own, v.to(out.dtype), value=-1) / others).to(autocast(v).dtype)
     given = (anchors, bias) if back is None else (back, back_bias)

@@ -48,7 +48,7 @@ def attend(
     degree = degree.where(degree > 0, 1)  # an anchor of zero degree has zero sums
     means = sums / degree
     if excluded:
-        return without_own(a, back, 1 / degree, means, values).to(v.dtype)
+        return without_own(a, back, degree, means, values).to(v.dtype)
     return back @ means.to(back.dtype)
 
 

@@ -19,6 +19,7 @@ from attentions.variants.anchor import reference
 
 # Times the eager reference's own error in the dtype. The kernels round W once more than it does, and the interpreter
 # cuts float32 to bfloat16 by truncation, which makes errors of one sign that add up.
+FEW = 16  # numbers, whose rounding is luck: that of a head's three may cancel
 AGREEMENT = {torch.float32: 4.0, torch.float16: 4.0, torch.bfloat16: 12.0}
 SIZES = [
     (2, 3, 100, 32, 10, torch.float32),  # ragged in n and m
@@ -87,9 +88,11 @@ def check(name: str, size: tuple[Any, ...], **options: Any) -> None:
     dtype, variant = size[-1], attentions.split(name)[0]
     found = used(name, size, dtype, **options)
     plain, exact = (used(f"{variant}:reference", size, x, **options) for x in (dtype, torch.float64))
+    rounding = {what: distance(plain[what], right, exact["g"]) for what, right in exact.items()}
     for what, right in exact.items():
         assert found[what].shape == right.shape
-        allowed = AGREEMENT[dtype] * max(distance(plain[what], right, exact["g"]), torch.finfo(dtype).eps)
+        usual = rounding[what] if right.numel() > FEW else max(rounding.values())
+        allowed = AGREEMENT[dtype] * max(usual, torch.finfo(dtype).eps)
         assert distance(found[what], right, exact["g"]) <= allowed, what
 
 
@@ -141,14 +144,15 @@ def test_an_anchor_of_zero_or_almost_zero_degree_is_as_in_the_reference() -> Non
     torch.manual_seed(0)
     k, v, g = (torch.randn(1, 2, 40, 32) for _ in range(3))
     k[..., 0] = 32**0.5
-    for gap, back in ((1e4, None), (1e4, torch.randn(6, 32)), (50.0, torch.randn(6, 32))):
+    other, excluded = torch.randn(6, 32), {"excluded": True}
+    for gap, back, words in ((1e4, None, {}), (1e4, other, {}), (50.0, other, {}), (50.0, None, excluded)):
         anchors = torch.randn(6, 32)
         anchors[0] = 0
         anchors[0, 0] = -gap
         leaves = [x.clone().requires_grad_() for x in (k, v, anchors, *([] if back is None else [back]))]
         both = []
         for compute in (staged.attend, reference):
-            out = compute(*leaves)
+            out = compute(*leaves, **words)
             both.append([out.detach(), *torch.autograd.grad(out, leaves, g)])
         for found, right in zip(*both, strict=True):
             torch.testing.assert_close(found, right, rtol=1e-4, atol=1e-5)

@@ -142,13 +142,20 @@ def test_an_anchor_of_zero_degree_is_read_as_zero_by_others_on_the_way_back(back
 
 
 @pytest.mark.parametrize("gap", [30.0, 60.0, 80.0])
-@pytest.mark.parametrize("causal", [False, True])
-def test_a_degree_of_almost_nothing_leaves_gradients_as_they_are_in_float64(gap: float, causal: bool) -> None:
+@pytest.mark.parametrize("separate", [False, True])
+@pytest.mark.parametrize("words", [{}, {"causal": True}, {"excluded": True}], ids=str)
+def test_a_degree_of_almost_nothing_leaves_gradients_as_they_are_in_float64(
+    gap: float, separate: bool, words: dict[str, bool]
+) -> None:
     """The square of its inverse is beyond float32 from 1e-19 on."""
-    core, given = near(gap)
-    found = used(core, given, lambda k, v: reference(k, v, core.anchors, causal=causal))
-    exact = core.double(), {name: tensor.double() for name, tensor in given.items()}
-    right = used(*exact, lambda k, v: reference(k, v, core.anchors, causal=causal))
+    core, given = near(gap, **({"scatter": "separate"} if separate else {}))
+
+    def compute(k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return reference(k, v, core.anchors, core.scatter, **words)
+
+    found = used(core, given, compute)
+    core.double()
+    right = used(core, {name: tensor.double() for name, tensor in given.items()}, compute)
     for name, expected in right.items():
         torch.testing.assert_close(found[name].double(), expected, rtol=1e-3, atol=1e-4)
 
