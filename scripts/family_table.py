@@ -10,7 +10,9 @@ stand in the table too, and are not trained again.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 import pandas as pd
@@ -96,11 +98,17 @@ def _gain(group: pd.DataFrame, base: pd.DataFrame) -> dict[str, float]:
     apart = -apart if first["metric"] in LESS_IS_BETTER else apart
     if len(apart) < FEWEST or first["attention"] + first["options"] == BASE:
         return dict.fromkeys(("gain", "gain_low", "gain_high", "gain_seeds", "gain_better"), math.nan)
-    half = stats.t.ppf(0.975, len(apart) - 1) * apart.std() / math.sqrt(len(apart))
+    gain, half = interval(apart.tolist())
     return {
-        "gain": apart.mean(), "gain_low": apart.mean() - half, "gain_high": apart.mean() + half,
+        "gain": gain, "gain_low": gain - half, "gain_high": gain + half,
         "gain_seeds": len(apart), "gain_better": int((apart > 0).sum()),
     }  # fmt: skip
+
+
+def interval(gains: Sequence[float]) -> tuple[float, float]:
+    """The mean of gains and half its 95 % interval by Student's t."""
+    half = stats.t.ppf(0.975, len(gains) - 1) * stdev(gains) / math.sqrt(len(gains))
+    return mean(gains), float(half)
 
 
 def _told(line: Any) -> str:

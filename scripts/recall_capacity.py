@@ -18,14 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 import pandas as pd
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
-from recall_figures import look_of, models  # noqa: E402
+from recall_figures import look_of, models, write  # noqa: E402
 
 from harness.errors import UsageError  # noqa: E402
+from harness.figures._sheet import Page  # noqa: E402
+from harness.figures._style import RC  # noqa: E402
+from harness.figures._wish import WIDTH  # noqa: E402
 
 FLOAT = 4
 # Numbers that a layer of width w in heads of d keeps of n tokens, for all of its heads.
@@ -55,13 +57,10 @@ def main() -> None:
     except UsageError as error:
         sys.exit(f"recall_capacity: {error}")
     print(table(frame))
-    mpl.use("Agg")
-    plt.rcParams.update({"font.size": 9.5, "axes.grid": True, "grid.color": "#e3e3e3", "svg.hashsalt": "harness"})
-    (given.folder / "figures").mkdir(exist_ok=True)
-    figure = draw(frame)
-    for kind in ("png", "svg"):
-        target = given.folder / "figures" / f"capacity.{kind}"
-        figure.savefig(target, dpi=200, metadata={"Date": None} if kind == "svg" else None)
+    target = given.folder / "figures"
+    target.mkdir(exist_ok=True)
+    with mpl.rc_context(RC):
+        write(draw(frame), target, "capacity")
 
 
 def loaded(frame: pd.DataFrame) -> pd.DataFrame:
@@ -90,12 +89,12 @@ def table(frame: pd.DataFrame) -> str:
 
 
 def draw(frame: pd.DataFrame) -> Any:
-    """A panel an n: top1 over the bytes of state."""
+    """A panel an n, two beside each other: top1 over the bytes of state."""
     sizes = sorted(frame["n"].unique())
-    figure, grid = plt.subplots(
-        1, len(sizes), figsize=(2.2 + 2.6 * len(sizes), 3.4), sharey=True, squeeze=False, layout="constrained"
-    )
-    for axes, n in zip(grid[0], sizes, strict=True):
+    columns, lines = min(2, len(sizes)), -(-len(sizes) // 2)
+    figure = Page(figsize=(WIDTH, 2.6 * lines + 0.6), layout="constrained")
+    grid = figure.subplots(lines, columns, sharey=True, squeeze=False)
+    for axes, n in zip(grid.flat, sizes, strict=False):
         for label, group in frame[frame["n"] == n].groupby("label"):
             by = group.groupby("state")["top1"]
             mean = by.mean()
@@ -105,9 +104,14 @@ def draw(frame: pd.DataFrame) -> Any:
                           linewidth=1.3, markersize=5, label=str(label))  # fmt: skip
         axes.set_xscale("log", base=2)
         axes.set(title=f"n = {n}, {7 * n // 8} items", xlabel="bytes of state a layer", ylim=(0, 1.03))
-    grid[0, 0].set_ylabel("top-1 on held-out samples")
-    entries = {name: handle for axes in grid[0] for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(entries.values(), entries.keys(), loc="outside right upper", frameon=False, fontsize=8.5)
+    for axes in grid.flat[len(sizes) :]:
+        axes.set_visible(False)
+    for axes in grid[:, 0]:
+        axes.set_ylabel("top-1 on held-out samples")
+    entries = {
+        name: handle for axes in grid.flat for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(entries.values(), entries.keys(), loc="outside lower center", frameon=False, fontsize=8.5, ncols=4)
     return figure
 
 

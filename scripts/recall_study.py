@@ -67,7 +67,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--part", action="append", choices=PARTS, help=f"may be repeated; default: {' '.join(USUAL)}")
-    parser.add_argument("--attention", action="append", choices=sorted({x.name for x in MECHANISMS}), help="the same")
+    parser.add_argument(
+        "--attention", action="append", choices=sorted({x.name for x in MECHANISMS + WIDELY}), help="too"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=Trial().steps)
     parser.add_argument("--jobs", type=int, default=1, help="models trained at a time, a process each")
@@ -75,7 +77,6 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no model after so many")
     parser.add_argument("--plan", action="store_true")
     given = parser.parse_args()
-    torch.set_num_threads(given.threads)
     wanted = [trial for part in given.part or USUAL for trial in trials(part, given.seeds, given.steps)]
     wanted = [trial for trial in wanted if not given.attention or trial.attention in given.attention]
     try:
@@ -140,6 +141,7 @@ USUAL = ("hard", "easy", "anchors", "middle")
 def study(wanted: list[Trial], out: Path, *, jobs: int = 1, threads: int = 1, minutes: float = float("inf")) -> None:
     """Train those whose rows are missing and append each as it is done. Raises StoreError as the store does."""
     resume = (out / MEASUREMENTS).exists()
+    torch.set_num_threads(threads)  # before the machine is described, whose name it is part of
     with Store.open(out, metrics=METRICS, resume=resume) as store:
         stamp = describe(store, out)
         todo = [trial for trial in wanted if case_of(trial).case_id not in store.done]
