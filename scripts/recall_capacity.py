@@ -19,10 +19,11 @@ from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
+from matplotlib.ticker import LogLocator
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
-from recall_figures import look_of, models, write  # noqa: E402
+from recall_figures import FLOOR, look_of, models, write  # noqa: E402
 
 from harness.errors import UsageError  # noqa: E402
 from harness.figures._sheet import Page  # noqa: E402
@@ -89,30 +90,42 @@ def table(frame: pd.DataFrame) -> str:
 
 
 def draw(frame: pd.DataFrame) -> Any:
-    """A panel an n, two beside each other: top1 over the bytes of state."""
+    """A panel an n, up to three beside each other: top1 over the bytes of state; dotted is attention removed."""
     sizes = sorted(frame["n"].unique())
-    columns, lines = min(2, len(sizes)), -(-len(sizes) // 2)
-    figure = Page(figsize=(WIDTH, 2.6 * lines + 0.6), layout="constrained")
-    grid = figure.subplots(lines, columns, sharey=True, squeeze=False)
+    columns = min(3, len(sizes))
+    lines = -(-len(sizes) // columns)
+    figure = Page(figsize=(WIDTH, 2.6 * lines + 0.9), layout="constrained")
+    grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
     for axes, n in zip(grid.flat, sizes, strict=False):
-        for label, group in frame[frame["n"] == n].groupby("label"):
+        own = frame[frame["n"] == n]
+        for label, group in own[own["label"] != FLOOR].groupby("label"):
             by = group.groupby("state")["top1"]
             mean = by.mean()
             look = look_of(frame, str(label))
             spread = [(mean - by.min()).clip(lower=0), (by.max() - mean).clip(lower=0)]
             axes.errorbar(mean.index.astype(float), mean, yerr=spread, color=look.color, marker=look.marker, capsize=2,
                           linewidth=1.3, markersize=5, label=str(label))  # fmt: skip
+        for floor in own.loc[own["label"] == FLOOR, "top1"]:
+            axes.axhline(floor, color="#888888", linewidth=0.9, linestyle=":", zorder=0)
         axes.set_xscale("log", base=2)
-        axes.set(title=f"n = {n}, {7 * n // 8} items", xlabel="bytes of state a layer", ylim=(0, 1.03))
+        axes.xaxis.set_major_locator(LogLocator(base=4))
+        axes.xaxis.set_major_formatter(lambda value, _: _bytes(value))
+        axes.set(title=f"n = {n}, {7 * n // 8} items", ylim=(0, 1.03))
     for axes in grid.flat[len(sizes) :]:
         axes.set_visible(False)
+    for axes in grid[-1]:
+        axes.set_xlabel("bytes of state a layer")
     for axes in grid[:, 0]:
         axes.set_ylabel("top-1 on held-out samples")
-    entries = {
-        name: handle for axes in grid.flat for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
+    told = [axes.get_legend_handles_labels() for axes in grid.flat]
+    entries = {name: handle for handles, names in told for handle, name in zip(handles, names, strict=True)}
     figure.legend(entries.values(), entries.keys(), loc="outside lower center", frameon=False, fontsize=8.5, ncols=4)
     return figure
+
+
+def _bytes(value: float) -> str:
+    """512 and 4k: bytes of a tick, powers of two."""
+    return f"{value:.0f}" if value < 1024 else f"{value / 1024:.0f}k"
 
 
 if __name__ == "__main__":

@@ -114,9 +114,12 @@ def _capacity(tokens: int, mechanisms: tuple[Mechanism, ...]) -> Iterator[tuple[
 
 
 def _queries(tokens: int, pairs: int, mechanisms: tuple[Mechanism, ...]) -> Iterator[tuple[Load, Mechanism, int]]:
-    """As many questions as items, and MQAR's vocabulary: half of 8192 symbols for keys, half for values; m = pairs."""
+    """As many questions as items, and MQAR's vocabulary: half of 8192 symbols for keys, half for values; m is the pairs
+    and four times that."""
     load = Load(shapes=4096, colours=4096, items=pairs, tokens=tokens, questions=pairs)
-    yield from ((load, mechanism, pairs) for mechanism in mechanisms)
+    for mechanism in mechanisms:
+        sizes = (pairs, 4 * pairs) if attentions.spec(mechanism.name).bottleneck else (pairs,)
+        yield from ((load, mechanism, m) for m in sizes)
 
 
 WIDELY = tuple(Mechanism(*each) for each in (
