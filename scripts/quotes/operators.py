@@ -9,6 +9,8 @@ MEMBERS = {
     "`full`": ("full", ""), "`anchor init=sharp`": ("anchor", " init=sharp"),
     "`anchor self=excluded`": ("anchor", " self=excluded"),
     "`anchor self=excluded local=3`": ("anchor", " local=3 self=excluded"),
+    "`anchor init=orthogonal logits=cosine`": ("anchor", " init=orthogonal logits=cosine"),
+    "the same with `self=excluded`": ("anchor", " init=orthogonal logits=cosine self=excluded"),
     "`transolver mixing=false`": ("transolver", " mixing=false"), "`transolver`": ("transolver", ""),
     "`flare`": ("flare", ""), "`nystrom`": ("nystrom", ""), "`performer`": ("performer", ""),
     "`linear`": ("linear", ""), "`window`": ("window", " reach=16"), "`linformer`": ("linformer", ""),
@@ -19,8 +21,9 @@ MEMBERS = {
 def quote(page: Page) -> None:
     short, long = (page.rows(f"results/cpu/family{name}/family.csv") for name in ("", "_long"))
     page.table(
-        "| | Darcy | Darcy, 3000 steps | Poisson |",
-        [[name, _error(short, "darcy", *member), _error(long, "darcy", *member), _error(short, "poisson", *member)]
+        "| | Darcy | Darcy, 3000 steps | Darcy, 1024 points | Poisson |",
+        [[name, _error(short, "darcy", *member), _error(long, "darcy", *member), _error(short, "darcy-1024", *member),
+          _error(short, "poisson", *member)]
          for name, member in MEMBERS.items()],
     )  # fmt: skip
 
