@@ -51,11 +51,6 @@ def softmax(scores: Float[Tensor, "*batch j"]) -> Float[Tensor, "*batch j"]:
     return torch.softmax(scores, dim=-1).to(scores.dtype)
 
 
-def inverse_of(degree: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """1 / degree, by way of float64: its gradient has the square in it, which overflows float32 below 1e-19."""
-    return degree.double().reciprocal().to(degree.dtype)
-
-
 def segment_means(x: Float[Tensor, "b h n d"], m: int) -> Float[Tensor, "b h m d"]:
     """Means of m consecutive segments: the first (⌊n/m⌋ + 1)·m − n of ⌊n/m⌋ tokens, the rest of one more.
 

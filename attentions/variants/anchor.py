@@ -48,11 +48,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attentions.base import Backend, Compute, Cost, Exponents, Option, Size, Spec, Work, matmuls, traffic
-from attentions.eager import depthwise, inverse_of, softmax
+from attentions.eager import depthwise, softmax
 from attentions.kernels.anchor import options
 from attentions.kernels.anchor.backends import CHUNKED, KERNELS, SDPA, compiled, rank
 from attentions.kernels.anchor.keys import sharpened, tempered
-from attentions.kernels.anchor.options import LEAST_OTHERS
+from attentions.kernels.anchor.options import LEAST_OTHERS, inverse_of
 from attentions.running import products_flops, running_shares, shares_peak
 
 INITIALISATIONS = ("paper", "orthogonal", "sharp")

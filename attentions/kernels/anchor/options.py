@@ -7,11 +7,19 @@ Around it, so that every backend has them: `logits=cosine` and `tempered` change
 
 from __future__ import annotations
 
+from jaxtyping import Float
+from torch import Tensor
+
 from attentions.base import Work
 
 LEAST_OTHERS = 2.0**-10  # of a token's weight on others, what self=excluded divides by: below it rounding would speak
 TEMPERED = ("none", "head", "token")
 OWN = ("kept", "excluded", "learned")
+
+
+def inverse_of(degree: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """1 / degree, by way of float64: its gradient has the square in it, which overflows float32 below 1e-19."""
+    return degree.double().reciprocal().to(degree.dtype)
 
 
 def inside(work: Work) -> dict[str, bool]:

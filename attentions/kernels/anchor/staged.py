@@ -23,10 +23,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from attentions.eager import inverse_of
 from attentions.kernels.anchor import choices, passes, plan
 from attentions.kernels.anchor.operators import autocast, default_precision
-from attentions.kernels.anchor.options import LEAST_OTHERS
+from attentions.kernels.anchor.options import LEAST_OTHERS, inverse_of
 from attentions.kernels.anchor.plan import strides_like
 from attentions.kernels.anchor.plan_staged import limits, plan_gather, plan_gradients, plan_scatter
 
