@@ -192,10 +192,10 @@ def reference(
     if excluded:
         gathered, values = a.to(wide), v.to(wide)
         degree = gathered.sum(dim=-2).unsqueeze(-1)
-        degree = degree.where(degree > 0, 1)  # an anchor of zero degree has no weight to multiply
-        means = (gathered.transpose(-2, -1) @ values) / degree
+        inverse = inverse_of(degree.where(degree > 0, 1))  # an anchor of zero degree has no weight to multiply
+        means = inverse * (gathered.transpose(-2, -1) @ values)
         given = gathered if scatter is None else back.to(wide)
-        return without_own(gathered, given, degree, means, values).to(v.dtype)
+        return without_own(gathered, given, inverse, means, values).to(v.dtype)
     degree = a.sum(dim=-2, dtype=wide).unsqueeze(-1)
     # By the degree itself: a gradient through its inverse has the inverse's square in it, which overflows below 1e-19,
     # and through a masked 1 / 0 it is no number. An anchor of zero degree has zero sums.
@@ -205,7 +205,7 @@ def reference(
 def without_own(
     a: Float[Tensor, "b h n m"],
     back: Float[Tensor, "b h n m"],
-    degree: Float[Tensor, "b h m 1"],
+    inverse: Float[Tensor, "b h m 1"],
     means: Float[Tensor, "b h m d"],
     v: Float[Tensor, "b h n d"],
 ) -> Float[Tensor, "b h n d"]:
@@ -214,7 +214,7 @@ def without_own(
     Where a token's weight on others is below LEAST_OTHERS, as that of a token alone with its anchors, it is divided by
     that: its output goes to zero with the weight, and rounding stays rounding. One token alone gets zero.
     """
-    share = (a * back) @ inverse_of(degree)
+    share = (a * back) @ inverse
     others = (back.sum(dim=-1, keepdim=True) - share).clamp_min(LEAST_OTHERS)
     return torch.addcmul(back @ means, share, v, value=-1) / others
 

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attentions.base import Work
+from attentions.kernels.anchor.options import inverse_of
 from attentions.parallel.cost import Volume, both_ways, wide
 from attentions.parallel.ranks import Ranks
 from attentions.variants.anchor import assignment, without_own
@@ -48,7 +49,7 @@ def attend(
     degree = degree.where(degree > 0, 1)  # an anchor of zero degree has zero sums
     means = sums / degree
     if excluded:
-        return without_own(a, back, degree, means, values).to(v.dtype)
+        return without_own(a, back, inverse_of(degree), means, values).to(v.dtype)
     return back @ means.to(back.dtype)
 
 
