@@ -28,6 +28,7 @@ from harness.measuring.outputs import fingerprint
 from harness.measuring.subject import Subject
 
 SOFTMAX = "softmax attention"
+SCORES = 1 << 25  # held at once, 256 MB of float64: 512 rows of 65536 keys; of a million keys they would be 12 GB
 SHARE_KEPT = 1 / 16  # of the memory that is free as the first truth is kept
 
 
@@ -99,14 +100,20 @@ class ExactRows(nn.Module):
         self.rows, self.causal = rows, causal
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """softmax(q[rows] kᵀ / √d) v, one head at a time and again in backward: a million tokens' scores take 4 GB."""
-        hidden = self.rows[:, None] < torch.arange(k.shape[2], device=k.device) if self.causal else None
+        """softmax(q[rows] kᵀ / √d) v, some rows of one head at a time, and again in backward: see SCORES."""
         shared = q.shape[1] // k.shape[1]
         keys, values = k.unbind(1), v.unbind(1)
+        together = max(1, SCORES // (q.shape[0] * k.shape[2]))
         heads = [
-            checkpoint(_attend, one, keys[at // shared], values[at // shared], hidden, use_reentrant=False)
+            torch.cat([
+                checkpoint(
+                    _attend, some, keys[at // shared], values[at // shared], rows if self.causal else None,
+                    use_reentrant=False,
+                )
+                for some, rows in zip(one.split(together, dim=1), self.rows.split(together), strict=True)
+            ], dim=1)
             for at, one in enumerate(q[:, :, self.rows].unbind(1))
-        ]
+        ]  # fmt: skip
         return torch.stack(heads, dim=1)
 
 
@@ -202,6 +209,9 @@ def _digest(tensor: Tensor) -> tuple[tuple[int, ...], int]:
     return tuple(tensor.shape), int((rows * weights).sum())
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None) -> Tensor:
+def _attend(q: Tensor, k: Tensor, v: Tensor, rows: Tensor | None) -> Tensor:
+    """One head's. rows: the indices of q's tokens, each of which attends to none after it."""
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
-    return torch.softmax(scores if hidden is None else scores.masked_fill(hidden, -math.inf), dim=-1) @ v
+    if rows is not None:
+        scores = scores.masked_fill(rows[:, None] < torch.arange(k.shape[-2], device=k.device), -math.inf)
+    return torch.softmax(scores, dim=-1) @ v

@@ -20,6 +20,7 @@ START_S = {"cpu": 6.0, "cuda": 14.0}  # interpreter, PyTorch, what runs here, ce
 CASE_S = {"cpu": 0.08, "cuda": 0.2}  # inputs, the lines between engine and worker, rows to disk
 TRACE_S = {"cpu": 0.17, "cuda": 0.2}  # the profiler's start and end
 COMPARE_S = {"cpu": 0.02, "cuda": 0.06}
+LOOKED_AT = {"cpu": 150.0, "cuda": 30.0}  # passes over q, k, v and output: drawn twice, watched, poisoned, compared
 FIRST_S = {"cpu": 0.02, "cuda": 0.12}  # loading or compiling kernels
 CALL_S = {"cpu": 2e-4, "cuda": 1e-4}  # of a call that does nothing
 BELOW_PEAK, PASSES = 1.7, 6.0  # FLOPs take so much longer than a product's; memory is passed over so often
@@ -33,6 +34,7 @@ SAMPLE_S = {"cpu": 2e-4, "cuda": 4e-4}  # the shortest sample; a flush, and what
 ENOUGH = {"cpu": 150, "cuda": 40}  # samples until the median is certain to 1 %, the median over committed runs
 CHECKED = {"latency", "host", "throughput", "flops", "flops_rate", "roofline_fraction", "bytes_moved", "energy"}
 TRACED = {"peak_memory", "kernels"}
+ELEMENT_BYTES = {"float64": 8, "float32": 4}  # else 2
 
 
 class Duration:
@@ -54,7 +56,8 @@ class Duration:
         graph = resolution.case.phase != "forward"
         seconds = CASE_S[self.device] + FIRST_S[self.device] + 1.5 * call
         if compared:
-            seconds += (1 + graph / 3) * call + COMPARE_S[self.device] + self._reference(resolution, again=timed)
+            seconds += (1 + graph / 3) * call + COMPARE_S[self.device] + self._looking(resolution)
+            seconds += self._reference(resolution, again=timed)
         if timed:
             seconds += self._sampling(call) + call
         if self.metrics & TRACED:
@@ -73,6 +76,13 @@ class Duration:
         copy = self.ceilings["copy_gb_per_s"] * 1e9
         work = BELOW_PEAK * resolution.flops / rate + PASSES * resolution.peak_bytes / copy
         return CALL_S[self.device] + work
+
+    def _looking(self, resolution: Resolution) -> float:
+        """What is done to a case's tensors beside calling it."""
+        case = resolution.case
+        elements = 2 * case.b * case.h * (case.n + case.key_tokens) * case.d
+        nbytes = ELEMENT_BYTES.get(case.dtype, 2) * elements
+        return LOOKED_AT[self.device] * nbytes / (self.ceilings["copy_gb_per_s"] * 1e9)
 
     def _sampling(self, call: float) -> float:
         """Warm-up, then samples until they are certain enough or the budget is spent."""

@@ -10,15 +10,17 @@ import making
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import attentions
 from harness.cases.catalogue import resolve
-from harness.measuring import probe
+from harness.measuring import probe, truth
 from harness.measuring.metrics import Settings, error, flops, roofline
 from harness.measuring.outputs import WrongResult
 from harness.measuring.requests import Definition
 from harness.measuring.subject import Subject, work_of
-from harness.measuring.truth import ExactRows, softmax_rows
+from harness.measuring.truth import ExactRows, chosen_rows, softmax_rows
 from harness.store.record import Case, Reading
 
 PROBLEMS = ("causal=true", "kv_heads=2", "kv_tokens=40", "causal=true;kv_heads=1", "kv_heads=2;kv_tokens=100")
@@ -54,6 +56,37 @@ def test_the_exact_rows_are_dense_attention_of_the_problem(options: str) -> None
     found = ExactRows(rows, causal=subject.case.problem.causal)(q, k, v)
     assert torch.allclose(found, dense(subject.case, q, k, v)[:, :, rows], atol=1e-13)
     assert torch.allclose(softmax_rows(subject, rows), found, atol=0)
+
+
+class Largest(TorchDispatchMode):
+    """How many elements the largest tensor has that is made."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        made = [tensor.numel() for tensor in tree_leaves(out) if isinstance(tensor, torch.Tensor)]
+        self.elements = max(self.elements, *made, 0)
+        return out
+
+
+@pytest.mark.parametrize("options", PROBLEMS)
+def test_rows_whose_scores_would_not_fit_come_some_at_a_time(options: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = Subject(replace(FULL, options=options, n=1500, h=2))
+    rows = chosen_rows(subject, 512, 64)
+    keys = subject.case.key_tokens
+    inputs = [t.double().requires_grad_() for t in subject.inputs]
+    exact = ExactRows(rows, causal=subject.case.problem.causal)
+    whole = exact(*inputs)
+    weights = torch.randn(whole.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    gradients = torch.autograd.grad((whole * weights).sum(), inputs)
+    monkeypatch.setattr(truth, "SCORES", 100 * keys)
+    with Largest() as largest:
+        parts = exact(*inputs)
+        again = torch.autograd.grad((parts * weights).sum(), inputs)
+    assert largest.elements <= max(100 * keys, inputs[0].numel())
+    assert torch.allclose(parts, whole, atol=1e-14)
+    assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(gradients, again, strict=True))
 
 
 def measured(case: Case) -> list[Reading]:
