@@ -5,6 +5,7 @@
     python scripts/anchor_cpu_backends.py --backends reference,chunked --blocks 256,1024     # chunked@256, chunked@1024
     python scripts/anchor_cpu_backends.py --dtype bfloat16 --compile --loop --rates    # over flash, of a product's rate
     python scripts/anchor_cpu_backends.py --one-thread                                       # beside other work
+    python scripts/anchor_cpu_backends.py --kept --append    # as harness run keeps freed memory; more rows
 
 All candidates of a case run in one process, in turn, in an order that is shuffled each round; the figure is the median
 over the rounds of each candidate's time divided by the release's time *in the same round*, so that a machine that slows
@@ -13,7 +14,9 @@ is multiplied; `default` is what the bare name `anchor` takes; `loop` is a loop 
 which torch.compile fuses. With --rates exact attention of the same k and v runs among them (`flash`), and a product of
 square matrices (`product`): `ratio_to_flash`, and `share_of_product`, the definition's FLOP/s (6·b·h·n·m·d a forward
 pass, three times that in training) over the product's. With --one-thread times are CPU time of the only thread: two
-threads that wait for each other beside other work measure the waiting.
+threads that wait for each other beside other work measure the waiting. With --kept the process keeps the memory that
+calls free, as one of harness run does (harness/machine/allocator.py); without, each call fetches blocks of 32 MiB and
+more anew, as in a process of one's own.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ import itertools
 import math
 import random
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -33,12 +37,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import attentions
-from attentions.kernels.anchor import chunked
+sys.path[:0] = [str(Path(__file__).parents[1])]
+
+import attentions  # noqa: E402
+from attentions.kernels.anchor import chunked  # noqa: E402
+from harness.machine import allocator  # noqa: E402
 
 COLUMNS: tuple[str, ...] = (
-    "b", "h", "n", "d", "m", "dtype", "phase", "candidate", "backend", "threads", "clock", "rounds", "latency_ms",
-    "ratio_to_released", "ratio_p20", "ratio_p80", "ratio_to_flash", "gflop_per_s", "share_of_product",
+    "b", "h", "n", "d", "m", "dtype", "phase", "candidate", "backend", "threads", "clock", "freed", "rounds",
+    "latency_ms", "ratio_to_released", "ratio_p20", "ratio_p80", "ratio_to_flash", "gflop_per_s", "share_of_product",
 )  # fmt: skip
 SIDE = 2048  # of the square matrices
 LOOP_BYTES = 2**20  # of a block of A in `loop`
@@ -141,6 +148,8 @@ def main() -> None:
     options = _parse()
     if options.one_thread:
         torch.set_num_threads(1)
+    if options.kept:
+        allocator.keep()
     candidates: dict[str, Compute] = {"released": released}
     for name in options.backends.split(","):
         candidates[name] = attentions.spec("anchor").backend(name).compute
@@ -158,9 +167,10 @@ def main() -> None:
         f"{'m':>4} {'n':>7} {'dtype':9} {'phase':8} {'released':>11}  "
         + "  ".join(f"{name:>10}" for name in [*candidates][1:])
     )
-    with Path(options.out).open("w", newline="") as file:
+    with Path(options.out).open("a" if options.append else "w", newline="") as file:
         table = csv.DictWriter(file, COLUMNS)
-        table.writeheader()
+        if not file.tell():
+            table.writeheader()
         axes = (options.m, options.dtype, options.n, options.phase)
         for m, dtype_name, n, phase in itertools.product(*(axis.split(",") for axis in axes)):
             n, m, dtype = int(n), int(m), getattr(torch, dtype_name)
@@ -222,6 +232,7 @@ def _case(
             times[name].append(once(calls[name]))
     of = {"b": b, "h": h, "n": n, "d": d, "m": m, "dtype": str(dtype).removeprefix("torch."), "phase": phase}
     of["clock"] = "cpu" if options.one_thread else "wall"
+    of["freed"] = allocator.freed() if options.kept else "as the platform has it"
     flops = 6e-6 * b * h * n * m * d * (3 if phase == "train" else 1)  # in 10⁶: over ms, GFLOP/s
     return [of | _row(name, times, flops) for name in candidates]
 
@@ -262,6 +273,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--loop", action="store_true", help="a loop over blocks that are compiled too")
     parser.add_argument("--rates", action="store_true", help="exact attention and a product of matrices beside them")
     parser.add_argument("--one-thread", action="store_true", help="CPU time of one thread, for a machine that is busy")
+    parser.add_argument("--kept", action="store_true", help="keep the memory that calls free")
+    parser.add_argument("--append", action="store_true", help="add to the rows of --out")
     parser.add_argument("--rounds", type=int, default=25, help="at most, each candidate once a round")
     parser.add_argument("--seconds", type=float, default=15.0, help="of rounds a case")
     for name, default in (("b", 1), ("h", 6), ("d", 64)):

@@ -202,21 +202,37 @@ def _on_cpu(page: Page, rows: Rows) -> None:
 
 
 def _blocks(page: Page, rows: Rows) -> None:
-    def took(backend: str, *sizes: int) -> list[float]:
+    free, kept = (rows.where(freed=word, n=16384) for word in ("as the platform has it", "kept"))
+    large = rows.where(freed="as the platform has it", n=65536)
+
+    def pairs(of: Rows, *backends: str, figure: str = "ratio_to_released") -> list[float]:
+        """Each backend's in turn: m = 128 forward, training, then h8 d16 m = 64 the same."""
         return [
-            rows.one("ratio_to_released", backend=backend, n=n, phase=phase)
-            for n in sizes for phase in ("forward", "train")
+            of.one(figure, backend=name, m=m, phase=phase)
+            for m in (128, 64) for phase in ("forward", "train") for name in backends
         ]  # fmt: skip
 
-    def pairs(n: int) -> list[float]:
-        return [x for both in zip(took("chunked", n), took("reference", n), strict=True) for x in both]
+    page.say(
+        "each call fetches them anew: {:.2f} against {:.2f} forward and {:.2f} against {:.2f} in training at m = 128, "
+        "{:.2f} against {:.2f} and {:.2f} against {:.2f} at h8 d16 m = 64.",
+        *pairs(free, "chunked", "reference"),
+    )  # fmt: skip
+    ours = (pairs(of, "reference", figure="latency_ms") for of in (kept, free))
+    page.say(
+        "`reference` is: {:.2f} against {:.2f}, {:.2f} against {:.2f}, {:.2f} against {:.2f}, {:.2f} against {:.2f}; and "
+        "it takes {:.2f}, {:.2f}, {:.2f} and {:.2f} of what it takes without.",
+        *pairs(kept, "reference", "chunked"), *(a / b for a, b in zip(*ours, strict=True)),
+    )  # fmt: skip
+    usual = pairs(large, "chunked")
+
+    def beside(size: int) -> list[float]:
+        return [one / other for one, other in zip(pairs(large, f"chunked@{size}"), usual, strict=True)]
 
     page.say(
-        "n = 65536: {:.2f} against {:.2f} forward, {:.2f} against {:.2f} in training (float32), and `chunked` is the "
-        "faster also at n = 16384, where the rule takes `reference`: {:.2f} against {:.2f}, {:.2f} against {:.2f}. "
-        "Blocks of 256 KiB instead of 512 take {:.2f}, {:.2f}, {:.2f} and {:.2f} in these four cases, of 2 MiB {:.2f}, "
-        "{:.2f}, {:.2f} and {:.2f} (",
-        *pairs(65536), *pairs(16384), *took("chunked@256", 16384, 65536), *took("chunked@2048", 16384, 65536),
+        "those of 512 KiB, as they were, take {:.2f}, {:.2f}, {:.2f} and {:.2f} times as long at n = 65536 (m = 128 "
+        "forward and training, h8 d16 m = 64 the same), those of 256 KiB {:.2f}, {:.2f}, {:.2f} and {:.2f}, those of "
+        "8 MiB {:.2f}, {:.2f}, {:.2f} and {:.2f}.",
+        *beside(512), *beside(256), *beside(8192),
     )  # fmt: skip
 
 

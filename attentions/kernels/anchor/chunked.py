@@ -18,8 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-# Of one buffer. Chosen, not measured: two of them are to stay in the private cache of one core, 1 to 2 MiB on servers.
-BLOCK_BYTES = 2**19
+BLOCK_BYTES = 2**21  # of one buffer: docs/performance.md, "The CPU", has what other sizes take
 
 
 def chunked(
