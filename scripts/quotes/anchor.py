@@ -20,6 +20,7 @@ STARTS = (
 )  # fmt: skip
 
 
+FAMILY = "results/cpu/family{}/family.csv"
 CHOSEN = "init=orthogonal logits=cosine self=excluded"
 BEFORE = 10  # seeds by which it was chosen; the others were trained afterwards
 OPTIONS = (
@@ -43,9 +44,17 @@ def quote(page: Page) -> None:
         [[told, *(_of_seeds(page, problem, m, seeds) for problem, m in CONFIRMED)]
          for told, seeds in (("the ten seeds that chose it", slice(BEFORE)), ("the ten others", slice(BEFORE, None)))],
     )  # fmt: skip
-    darcy = page.rows("results/cpu/family/family.csv").where(problem="darcy-1024", attention="anchor", m="32")
-    chosen, sharp = (darcy.one("latency_ms", options=f" {options}") for options in (CHOSEN, "init=sharp"))
-    page.say("a call of the model takes {:.2f} times as long as with `init=sharp` at 1024 points", chosen / sharp)
+    sizes = (("darcy-1024", "32"), ("darcy", "16"), ("recall", "8"))
+    chosen, sharp = (
+        [_latency(page, problem, m=m, attention="anchor", options=f" {options}") for problem, m in sizes]
+        for options in (CHOSEN, "init=sharp")
+    )
+    full = [_latency(page, problem, attention="full") for problem, _ in sizes]
+    page.say(
+        "a call of the model takes {:.2f} times as long as with `init=sharp` at 1024 points, {:.2f} at 256 and {:.2f} "
+        "at 64 tokens on this CPU ({:.2f}, {:.2f} and {:.2f} of the time with `full`),",
+        *(a / b for others in (sharp, full) for a, b in zip(chosen, others, strict=True)),
+    )  # fmt: skip
     shares = page.rows("results/cpu/anchor_sharpness.csv")
     page.table(
         "| attention | start | share, median | range |",
@@ -119,7 +128,7 @@ def _three(values: list[float]) -> tuple[float, float, float]:
 
 def _gain(page: Page, options: str, folder: str, problem: str, m: str) -> str:
     """The gain and half its interval, bold where that excludes zero; empty where it was not trained often enough."""
-    rows = page.rows(f"results/cpu/family{folder}/family.csv")
+    rows = page.rows(FAMILY.format(folder))
     found = rows.where(problem=problem, attention="anchor", options=f" {options}", m=m).rows
     if not found or not found[0]["gain"]:
         return ""
@@ -127,9 +136,13 @@ def _gain(page: Page, options: str, folder: str, problem: str, m: str) -> str:
     return _bold(problem, gain, (high - low) / 2)
 
 
+def _latency(page: Page, problem: str, **wanted: str) -> float:
+    return page.rows(FAMILY.format("")).where(problem=problem).one("latency_ms", **wanted)
+
+
 def _of_seeds(page: Page, problem: str, m: str, seeds: slice) -> str:
     """The gain of CHOSEN by some of its seeds."""
-    rows = page.rows("results/cpu/family/family.csv").where(problem=problem, attention="anchor", m=m)
+    rows = page.rows(FAMILY.format("")).where(problem=problem, attention="anchor", m=m)
     one, sharp = (
         [float(value) for value in rows.only(options=f" {options}")["values"].split()]
         for options in (CHOSEN, "init=sharp")

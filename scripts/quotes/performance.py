@@ -219,8 +219,8 @@ def _blocks(page: Page, rows: Rows) -> None:
     )  # fmt: skip
     ours = (pairs(of, "reference", figure="latency_ms") for of in (kept, free))
     page.say(
-        "`reference` is: {:.2f} against {:.2f}, {:.2f} against {:.2f}, {:.2f} against {:.2f}, {:.2f} against {:.2f}; and "
-        "it takes {:.2f}, {:.2f}, {:.2f} and {:.2f} of what it takes without.",
+        "`reference` is: {:.2f} against {:.2f}, {:.2f} against {:.2f}, {:.2f} against {:.2f}, {:.2f} against {:.2f}; "
+        "and it takes {:.2f}, {:.2f}, {:.2f} and {:.2f} of what it takes without.",
         *pairs(kept, "reference", "chunked"), *(a / b for a, b in zip(*ours, strict=True)),
     )  # fmt: skip
     usual = pairs(large, "chunked")
