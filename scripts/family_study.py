@@ -24,13 +24,10 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
-from itertools import islice, takewhile
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +38,7 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 from family_members import MEMBERS, PROBLEMS, USUAL, Member  # noqa: E402
 from family_table import latency_folder, recalled, summary, table  # noqa: E402
 from recall_study import describe  # noqa: E402
+from studying import as_trained  # noqa: E402
 from vision_study import Quiet  # noqa: E402
 
 import attentions  # noqa: E402
@@ -178,31 +176,15 @@ def study(wanted: Sequence[Model], out: Path, *, jobs: int = 1, minutes: float =
         stamp = describe(store, out)
         todo = [(model, case) for model in wanted if (case := model.case).case_id not in store.done]
         print(f"{len(wanted) - len(todo)} of {len(wanted)} models are there", flush=True)
-        results = _results(todo, jobs=jobs, minutes=minutes)
-        for done, (model, case, readings, seconds) in enumerate(results, 1):
+        results = as_trained(todo, _trained, jobs=jobs, minutes=minutes)
+        for done, ((model, case), (readings, seconds)) in enumerate(results, 1):
             now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
             store.append([Row.of(case, reading, time_utc=now, **stamp) for reading in readings], {})
             print(f"[{done}/{len(todo)}] {seconds:.0f} s  {model.problem}  {readings[0].value:.4f}  {case}", flush=True)
 
 
-def _results(
-    todo: Sequence[tuple[Model, Case]], *, jobs: int, minutes: float
-) -> Iterator[tuple[Model, Case, list[Reading], float]]:
-    """Each model with its readings and seconds, as they are done."""
-    started = time.monotonic()
-    allowed = takewhile(lambda _: time.monotonic() - started < 60 * minutes, todo)
-    if jobs == 1:
-        yield from ((*one, *trained(one[0])) for one in allowed)
-        return
-    running: dict[Future[tuple[list[Reading], float]], tuple[Model, Case]] = {}
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        while True:
-            for one in islice(allowed, jobs - len(running)):
-                running[pool.submit(trained, one[0])] = one
-            if not running:
-                return
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                yield *running.pop(future), *future.result()
+def _trained(one: tuple[Model, Case]) -> tuple[list[Reading], float]:
+    return trained(one[0])
 
 
 def trained(model: Model) -> tuple[list[Reading], float]:

@@ -21,15 +21,14 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from itertools import islice, takewhile
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from studying import as_trained
 
 import attentions
 from harness.errors import Failure, UsageError
@@ -70,6 +69,7 @@ def main() -> None:
     parser.add_argument(
         "--attention", action="append", choices=sorted({x.name for x in MECHANISMS + WIDELY}), help="too"
     )
+    parser.add_argument("--tokens", type=int, action="append", help="only sequences of this length; may be repeated")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=Trial().steps)
     parser.add_argument("--jobs", type=int, default=1, help="models trained at a time, a process each")
@@ -79,6 +79,7 @@ def main() -> None:
     given = parser.parse_args()
     wanted = [trial for part in given.part or USUAL for trial in trials(part, given.seeds, given.steps)]
     wanted = [trial for trial in wanted if not given.attention or trial.attention in given.attention]
+    wanted = [trial for trial in wanted if not given.tokens or trial.load.tokens in given.tokens]
     try:
         if given.plan:
             known = set(read(given.out)["case_id"]) if (given.out / MEASUREMENTS).exists() else set()
@@ -126,6 +127,11 @@ WIDELY = tuple(Mechanism(*each) for each in (
     ("none",), ("full",), ("anchor", {"init": "sharp"}), ("linear",), ("performer",), ("nystrom",), ("linformer",),
     ("agent",),
 ))  # fmt: skip
+ALONE = (  # of the family: the own share excluded, by which a question's token outweighs a few items; cosine; both
+    Mechanism("anchor", {"self": "excluded"}),
+    Mechanism("anchor", {"init": "orthogonal", "logits": "cosine"}),
+    Mechanism("anchor", {"init": "orthogonal", "logits": "cosine", "self": "excluded"}),
+)
 PARTS = {
     "hard": _points("hard", 16),
     "easy": _points("easy", 16),
@@ -135,7 +141,7 @@ PARTS = {
     "queries": [
         point
         for tokens, pairs in ((64, 4), (128, 8), (256, 16), (512, 64))
-        for point in _queries(tokens, pairs, WIDELY)
+        for point in _queries(tokens, pairs, WIDELY + ALONE)
     ],
 }
 USUAL = ("hard", "easy", "anchors", "middle")
@@ -149,31 +155,11 @@ def study(wanted: list[Trial], out: Path, *, jobs: int = 1, threads: int = 1, mi
         stamp = describe(store, out)
         todo = [trial for trial in wanted if case_of(trial).case_id not in store.done]
         print(f"{len(wanted) - len(todo)} of {len(wanted)} models are there", flush=True)
-        results = _results(todo, jobs=jobs, threads=threads, minutes=minutes)
-        for done, (trial, readings, seconds) in enumerate(results, 1):
+        results = as_trained(todo, partial(_train, threads=threads), jobs=jobs, minutes=minutes)
+        for done, (trial, (readings, seconds)) in enumerate(results, 1):
             case, now = case_of(trial), f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
             store.append([Row.of(case, reading, time_utc=now, **stamp) for reading in readings], {})
             print(f"[{done}/{len(todo)}] {seconds:.0f} s  {readings[0].value:.3f}  {case}", flush=True)
-
-
-def _results(
-    todo: list[Trial], *, jobs: int, threads: int, minutes: float
-) -> Iterator[tuple[Trial, list[Reading], float]]:
-    """Each trial with its readings and seconds, as they are done."""
-    started = time.monotonic()
-    allowed = takewhile(lambda _: time.monotonic() - started < 60 * minutes, todo)
-    if jobs == 1:
-        yield from ((trial, *_train(trial, threads)) for trial in allowed)
-        return
-    running: dict[Future[tuple[list[Reading], float]], Trial] = {}
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        while True:
-            for trial in islice(allowed, jobs - len(running)):
-                running[pool.submit(_train, trial, threads)] = trial
-            if not running:
-                return
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                yield running.pop(future), *future.result()
 
 
 def case_of(trial: Trial) -> Case:

@@ -8,10 +8,8 @@ context or a heap in pieces, the engine replaces this process, so that it never 
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -24,7 +22,7 @@ import torch
 import attentions
 from harness.cases import catalogue
 from harness.errors import UsageError
-from harness.machine import allocator, doctor, environment
+from harness.machine import allocator, doctor, environment, parent
 from harness.machine.memory import free_bytes
 from harness.machine.quiet import Gpu
 from harness.measuring import calibrate, probe, requests, wire
@@ -145,7 +143,7 @@ CASES = (requests.Measure, requests.Try, requests.Pair, requests.MeasurePart)  #
 
 def main() -> None:
     """Answer requests until stdin closes, then end the process. Dies with the process that started it."""
-    _die_with_parent()
+    parent.die_with()  # where Linux is not, the closed stdin ends it
     asked = os.fdopen(os.dup(sys.stdin.fileno()), encoding="utf-8")
     told = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(os.open(os.devnull, os.O_RDONLY), sys.stdin.fileno())  # a case that reads or prints meets neither
@@ -193,13 +191,6 @@ def _guarded(operation: Callable[[Any], Found], request: requests.Request[Any]) 
     except Exception as error:
         status, text = classify(error)
         return requests.CaseFailure(status=status, note=text)
-
-
-def _die_with_parent() -> None:
-    """Ask Linux to kill this process when its parent dies; elsewhere the closed stdin ends it."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is the driver's to handle
 
 
 if __name__ == "__main__":
