@@ -55,6 +55,12 @@ def quote(page: Page) -> None:
         "at 64 tokens on this CPU ({:.2f}, {:.2f} and {:.2f} of the time with `full`),",
         *(a / b for others in (sharp, full) for a, b in zip(chosen, others, strict=True)),
     )  # fmt: skip
+    many = page.rows("results/cpu/recall").where(options=option(questions="4", steps="1500"), n="64", metric="top1")
+    page.say(
+        "{:.3f} of the answers against {:.3f} with `init=sharp` and {:.3f} with `full`",
+        _mean(many.all(attention="anchor", m="16", options=option(logits="cosine", self="excluded"))),
+        _mean(many.all(attention="anchor", m="16", options=option(init="sharp"))), _mean(many.all(attention="full")),
+    )  # fmt: skip
     shares = page.rows("results/cpu/anchor_sharpness.csv")
     page.table(
         "| attention | start | share, median | range |",

@@ -18,7 +18,20 @@ MEMBERS = {
 }  # fmt: skip
 
 
+LARGE = (16384, 65536, 1048576)  # points
+BACKENDS = (
+    ("flash", "torch"), ("anchor", "reference"), ("anchor", "chunked"), ("transolver", "reference"),
+    ("flare", "reference"), ("linear", "reference"),
+)  # fmt: skip
+
+
 def quote(page: Page) -> None:
+    points = page.rows("results/cpu/points")
+    page.table(
+        "| forward, ms (peak MiB) | 16k points | 64k | 1M |",
+        [[f"`{attention}:{backend}`", *(_taken(points, attention, backend, n) for n in LARGE)]
+         for attention, backend in BACKENDS],
+    )  # fmt: skip
     short, long = (page.rows(f"results/cpu/family{name}/family.csv") for name in ("", "_long"))
     page.table(
         "| | Darcy | Darcy, 3000 steps | Darcy, 1024 points | Poisson |",
@@ -32,3 +45,12 @@ def _error(rows: Rows, equation: str, attention: str, options: str) -> str:
     """The mean over the seeds, to three digits; empty where it was not trained."""
     found = rows.where(problem=equation, attention=attention, options=options, metric="relative_l2").rows
     return f"{float(found[0]['mean']):.3f}" if found else ""
+
+
+def _taken(rows: Rows, attention: str, backend: str, n: int) -> str:
+    """Latency and peak memory; empty where it was not asked for."""
+    own = rows.where(attention=attention, backend=backend, n=str(n))
+    if not own.rows:
+        return ""
+    peak = own.where(metric="peak_memory").rows
+    return own.cell() + (f" ({float(peak[0]['value']):,.0f})" if peak and peak[0]["status"] == "ok" else "")
