@@ -27,7 +27,6 @@ import itertools
 import math
 import random
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -37,11 +36,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-sys.path[:0] = [str(Path(__file__).parents[1])]
-
-import attentions  # noqa: E402
-from attentions.kernels.anchor import chunked  # noqa: E402
-from harness.machine import allocator  # noqa: E402
+import attentions
+from attentions.kernels.anchor import chunked
+from harness.machine import allocator
 
 COLUMNS: tuple[str, ...] = (
     "b", "h", "n", "d", "m", "dtype", "phase", "candidate", "backend", "threads", "clock", "freed", "rounds",

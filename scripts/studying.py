@@ -5,18 +5,14 @@ for trial, result in as_trained(todo, train, jobs=2, minutes=30): ...
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from itertools import islice, takewhile
 from multiprocessing import get_context
-from pathlib import Path
 from typing import TypeVar
 
-sys.path[:0] = [str(Path(__file__).parents[1])]
-
-from harness.machine import parent  # noqa: E402
+from harness.machine import parent
 
 Todo, Result = TypeVar("Todo"), TypeVar("Result")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import mean
 
-from quotes import Page, option
+from quotes import Page, Row, Rows, option
 
 PAGE = "results/cpu/recall/README.md"
 LOADS = (("24", "12"), ("48", "28"), ("96", "56"))
@@ -17,9 +17,7 @@ def quote(page: Page) -> None:
     body = []
     for shapes, items in LOADS:
         load = top1.where(options=option(shapes=shapes, items=items))
-        keys = {(_name(row["attention"], row["options"]), int(row["m"] or 0)) for row in load}
-        for name, m in sorted(keys):
-            own = [row for row in load if (_name(row["attention"], row["options"]), int(row["m"] or 0)) == (name, m)]
+        for (name, m), own in sorted(_models(load).items()):
             values = [float(row["value"]) for row in own]
             flops = rows.all(metric="flops", case_id=tuple(row["case_id"] for row in own))[0]
             body.append([
@@ -28,14 +26,20 @@ def quote(page: Page) -> None:
             ])  # fmt: skip
     page.table("| shapes | items | attention | m | seeds | top1, mean | lowest | highest | MFLOP |", body)
     many = page.rows("results/cpu/recall").where(options=option(questions="4", steps="1500"), n="64", metric="top1")
-    found: dict[tuple[str, str], list[float]] = {}
-    for row in many:
-        found.setdefault((_name(row["attention"], row["options"]), row["m"]), []).append(float(row["value"]))
+    answered = {model: [float(row["value"]) for row in own] for model, own in _models(many).items()}
     page.table(
         "| attention | m | seeds | top1, mean | lowest | highest |",
-        [[name, m, str(len(values)), *(f"{of(values):.3f}" for of in (mean, min, max))]
-         for (name, m), values in sorted(found.items(), key=lambda one: -mean(one[1]))],
+        [[name, str(m or ""), str(len(values)), *(f"{of(values):.3f}" for of in (mean, min, max))]
+         for (name, m), values in sorted(answered.items(), key=lambda one: -mean(one[1]))],
     )  # fmt: skip
+
+
+def _models(rows: Rows) -> dict[tuple[str, int], list[Row]]:
+    """The rows of each model's seeds, by its name and m; 0 where it has none."""
+    found: dict[tuple[str, int], list[Row]] = {}
+    for row in rows:
+        found.setdefault((_name(row["attention"], row["options"]), int(row["m"] or 0)), []).append(row)
+    return found
 
 
 def _name(attention: str, options: str) -> str:
