@@ -106,16 +106,22 @@ def blocks_apart(out: Float[Tensor, "b g c rs e"], q: Float[Tensor, "b h n d"]) 
     return out.flatten(2, 3)[..., : q.shape[-2], :]
 
 
-def depthwise(v: Float[Tensor, "b h n d"], weight: Float[Tensor, "h 1 kernel 1"]) -> Float[Tensor, "b h n d"]:
-    """Each head's filter over its tokens, centred, zeros beyond the ends."""
-    h, d, padding = v.shape[1], v.shape[3], (weight.shape[-2] // 2, 0)
-    weight = weight.to(v.dtype)
-    if v.device.type != "cpu":
+def depthwise(
+    v: Float[Tensor, "b h n d"], weight: Float[Tensor, "h 1 kernel across"], *, columns: int = 1
+) -> Float[Tensor, "b h n d"]:
+    """Each head's filter over its tokens, or over the grid of `columns` that they are row by row; centred, zeros beyond
+    the ends.
+    """
+    b, h, n, d = v.shape
+    padding, weight = (weight.shape[-2] // 2, weight.shape[-1] // 2), weight.to(v.dtype)
+    if v.device.type != "cpu" and columns == 1:
         return F.conv2d(v, weight, padding=padding, groups=h)
-    if v.dtype in UNCONVOLVED:  # such CPUs convolve by a matrix of all shifts, `kernel` times as large as a head
-        parts = (depthwise(part.float(), weight.float()).to(v.dtype) for part in v.split(max(1, d // PARTS), dim=-1))
-        return torch.cat(list(parts), dim=-1)
-    if h == 1:  # with one channel and a filter longer than the input, oneDNN's weight gradient writes out of bounds
-        return F.conv2d(v.transpose(1, 3), weight.expand(d, -1, -1, -1), padding=padding, groups=d).transpose(1, 3)
-    # In any other order oneDNN would copy v to blocks of 16 heads, whatever h is.
-    return F.conv2d(v.contiguous(memory_format=torch.channels_last), weight, padding=padding, groups=h)
+    if v.device.type == "cpu" and v.dtype in UNCONVOLVED:  # it would convolve by a matrix of all shifts
+        parts = v.split(max(1, d // PARTS), dim=-1)
+        near = (depthwise(part.float(), weight.float(), columns=columns).to(v.dtype) for part in parts)
+        return torch.cat(list(near), dim=-1)
+    # A channel for each head and dimension, innermost in memory: oneDNN's quickest order by far, and with one channel
+    # and a filter longer than the input its weight gradient writes out of bounds.
+    image = v.transpose(1, 2).reshape(b, n // columns, columns, h * d).permute(0, 3, 1, 2)
+    near = F.conv2d(image, weight.repeat_interleave(d, dim=0), padding=padding, groups=h * d)
+    return near.permute(0, 2, 3, 1).reshape(b, n, h, d).transpose(1, 2)

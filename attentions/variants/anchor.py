@@ -29,7 +29,8 @@ Further options, each off by default and started where it changes nothing (`self
     tempered=head      k over exp(s_h); tempered=token: over exp(s_h + w · k_i), as in Transolver++ (arXiv 2502.02414)
     self=excluded      O_i = (Σ_{j≠i} S_ij v_j) / (1 − S_ii),  S = B Δ⁻¹ Aᵀ,  S_ii = Σ_a B_ia A_ia / Δ_a
     self=learned       O + r_h v
-    local=3            O + a convolution of v over that many tokens, a filter for each head
+    local=3            O + a convolution of v over that many tokens, a filter for each head; columns=14: over 3 × 3 of
+                       the grid of so many columns that the tokens are row by row, after n mod 14 others (class tokens)
     gate=true          O ∘ 2σ(k W)
 
 Anchors for the way back are an idea of LinearNO (Hu et al. 2025, arXiv 2511.06294). docs/anchor.md: what each costs.
@@ -69,17 +70,17 @@ class Anchor(nn.Module):
     random √d·cos has variance 1 whatever d is.
 
     Other options have `scatter`, of the anchors' shape; `bias` and `scatter_bias` (m,), per_head (h, m); `temper` (h,)
-    and `temper_weight` (d,); `own` (h,); `local` (h, 1, kernel, 1); `gate` (d, d).
+    and `temper_weight` (d,); `own` (h,); `local` (h, 1, kernel, 1), over a grid (h, 1, kernel, kernel); `gate` (d, d).
     """
 
     def __init__(
         self, size: Size, compute: Compute, *, init: str, scale: float, logits: str, temperature: float,
-        scatter: str, tempered: str, bias: bool, per_head: bool, local: int, gate: bool, own: str,
+        scatter: str, tempered: str, bias: bool, per_head: bool, local: int, columns: int, gate: bool, own: str,
     ) -> None:  # fmt: skip
         super().__init__()
         h, m, d = size.heads, size.anchors or 0, size.head_dim
         heads, separate = (h,) if per_head else (), scatter == "separate"
-        self.compute = compute
+        self.compute, self.columns = compute, columns
         self.anchors = nn.Parameter(torch.empty(*heads, m, d))
         initialise(self.anchors, init=init, scale=scale)
         self.sharpness = None
@@ -91,7 +92,7 @@ class Anchor(nn.Module):
         self.temper = _zeros(h) if tempered != "none" else None
         self.temper_weight = _zeros(d) if tempered == "token" else None
         self.own = _zeros(h) if own == "learned" else None
-        self.local = _zeros(h, 1, local, 1) if local else None
+        self.local = _zeros(h, 1, local, local if columns else 1) if local else None
         self.gate = _zeros(d, d) if gate else None
         self.excluded = own == "excluded"
         self.plain = not self.excluded and len(list(self.parameters())) == 1
@@ -107,8 +108,8 @@ class Anchor(nn.Module):
         out = self.compute(self._keys(k), v, self._directions(self.anchors), *further, **words)
         if self.own is not None:
             out = torch.addcmul(out, self.own.to(v.dtype).view(-1, 1, 1), v)
-        if self.local is not None:
-            out = out + depthwise(v, self.local)
+        if self.local is not None and v.shape[-2] >= self.columns:  # fewer tokens are not a row of the grid
+            out = out + self._near(v, self.local)
         if self.gate is not None:
             out = 2 * (out * torch.sigmoid(k @ self.gate.to(k.dtype)))
         return out
@@ -122,6 +123,14 @@ class Anchor(nn.Module):
         if self.sharpness is not None:
             return sharpened(k, self.sharpness)
         return k if self.temper is None else tempered(k, self.temper, self.temper_weight)
+
+    def _near(self, v: Tensor, weight: Tensor) -> Tensor:
+        """The convolution of `local`; zero for the tokens before the grid."""
+        if not self.columns:
+            return depthwise(v, weight)
+        first = v.shape[-2] % self.columns
+        near = depthwise(v[..., first:, :], weight, columns=self.columns)
+        return F.pad(near, (0, 0, first, 0)) if first else near
 
     def _directions(self, anchors: Tensor) -> Tensor:
         """Anchors as the formula takes them."""
@@ -251,6 +260,10 @@ def _executed(work: Work) -> int:
 def _check(size: Size, chosen: Mapping[str, Any]) -> str | None:
     if chosen["local"] and chosen["local"] % 2 == 0:
         return f"option local={chosen['local']} is not valid; it takes an odd number, or 0 for none"
+    if chosen["columns"] and not chosen["local"]:
+        return f"option columns={chosen['columns']} is the grid of local; set local too, or leave it out"
+    if chosen["columns"] > size.tokens:
+        return f"option columns={chosen['columns']} is not valid; a row of the grid has at most tokens={size.tokens}"
     if chosen["logits"] == "cosine" and chosen["tempered"] != "none":
         return "logits=cosine has a temperature of each head already; leave tempered out, or take logits=dot"
     if size.causal and chosen["local"]:
@@ -299,6 +312,7 @@ SPEC = Spec(
         Option("per_head", False, "anchors of each head's own"),
         Option("self", "kept", "a token's own share: kept, excluded, or v times a learned scalar", choices=options.OWN),
         Option("local", 0, "tokens that an added convolution of v spans; odd, 0 for none", minimum=0),
+        Option("columns", 0, "of the grid that local spans in both directions; 0: along the tokens", minimum=0),
         Option("gate", False, "the output times a learned gate"),
     ),
     module=build,

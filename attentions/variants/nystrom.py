@@ -87,8 +87,7 @@ def pseudo_inverse(a: Float[Tensor, "b h m m"], iterations: int) -> Float[Tensor
 
 def cost(work: Work) -> Cost:
     """Forward holds one softmax's scores and weights; backward both softmaxes' weights, two gradients of that size and
-    the pseudo-inverse's steps, which are in at least float32. With one head a CPU's convolution holds up to two more
-    tensors of v's size.
+    the pseudo-inverse's steps, which are in at least float32.
     """
     m, kernel, steps = work.m or 0, work.options["residual_kernel"], work.options["iterations"]
     tensor, heads = work.tokens * work.d, work.b * work.h
@@ -116,7 +115,7 @@ def _peak(work: Work, *, m: int, kernel: int, steps: int) -> int:
         inner = max(larger + max(larger, tensor), (3 * tensor if kernel else 0) + repeated)
         return inner + small * (m + 3 * work.d)
     inverse = small * (m * (6 * steps + 2) + 4 * work.d)
-    kept = 1 + (kernel > 0) * (2 if work.itemsize < 4 else 1)  # the convolution's input; float16's as float32 on a CPU
+    kept = 1 + 2 * (kernel > 0)  # the convolution's input, which is a copy on a CPU, and its gradient
     outer = 3 * weights + gathered + kept * tensor + inverse
     inner = max(weights, gathered) + weights + gathered + tensor + 2 * keys + inverse
     return max(outer, inner, 3 * gathered + 2 * tensor + keys, 4 * tensor + 2 * keys, 2 * tensor + 4 * keys)

@@ -30,6 +30,8 @@ OPTIONS = [
     ("anchor", {"self": "excluded"}),
     ("anchor", {"self": "learned"}),
     ("anchor", {"local": 3}),
+    ("anchor", {"local": 3, "columns": 16}),
+    ("anchor", {"local": 3, "columns": 21}),
     ("anchor", {"gate": True}),
     ("anchor", {"scatter": "separate", "bias": True, "self": "excluded"}),
     ("anchor", {"tempered": "token", "self": "learned", "local": 3, "gate": True}),

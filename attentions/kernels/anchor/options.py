@@ -50,7 +50,7 @@ def parameters(work: Work) -> int:
         + h * (tempered != "none")
         + d * (tempered == "token")
         + h * (chosen.get("self") == "learned")
-        + h * chosen.get("local", 0)
+        + h * _taps(work)
         + d * d * bool(chosen.get("gate"))
     )
 
@@ -64,8 +64,19 @@ def products(work: Work) -> int:
 def products_around(work: Work) -> int:
     """FLOPs of a forward pass that options around add: a temperature of each token, the convolution, the gate."""
     chosen, elements = work.options, work.tokens * work.d
-    token = chosen.get("tempered") == "token"
-    return 2 * elements * (token + chosen.get("local", 0) + work.d * bool(chosen.get("gate")))
+    token, on_grid = chosen.get("tempered") == "token", elements // work.n * (work.n - _before_the_grid(work))
+    return 2 * elements * (token + work.d * bool(chosen.get("gate"))) + 2 * on_grid * _taps(work)
+
+
+def _before_the_grid(work: Work) -> int:
+    """Tokens that stand before those of the grid."""
+    columns = work.options.get("columns", 0)
+    return work.n % columns if columns else 0
+
+
+def _taps(work: Work) -> int:
+    """Tokens that one token of the convolution sums."""
+    return work.options.get("local", 0) ** (2 if work.options.get("columns") else 1)
 
 
 def peak(work: Work, plain: int) -> int:
@@ -111,6 +122,8 @@ def peak_around(work: Work, inner: int) -> int:
     weights = work.tokens * (work.m or 0) * work.itemsize
     if local or gate:
         held = max(held, weights + (3 + changed + local + 3 * gate) * tensor)
+    if local and not _before_the_grid(work):  # the convolution's gradient waits, in another order, for the attention's
+        held = max(held, 3 * weights + (4 + changed) * tensor)
     if learned:
         held = max(held, 3 * (weights + tensor))
     return held + 3 * token * lengths

@@ -24,6 +24,8 @@ EACH: list[dict[str, Any]] = [
     {"self": "learned"},
     {"local": 3},
     {"local": 5},
+    {"local": 3, "columns": 5},
+    {"local": 5, "columns": 6},
     {"gate": True},
 ]
 TOGETHER: list[dict[str, Any]] = [
@@ -84,10 +86,24 @@ def _one(core: Any, k: torch.Tensor, v: torch.Tensor, head: int, options: dict[s
     out = s @ v
     if options.get("self") == "learned":
         out = out + core.own[head] * v
-    if width := options.get("local", 0):
+    if columns := options.get("columns", 0):
+        out = out + _over_a_grid(v, core.local[head, 0], columns)
+    elif width := options.get("local", 0):
         padded = torch.nn.functional.pad(v, (0, 0, width // 2, width // 2))
         out = out + sum(core.local[head, 0, tap, 0] * padded[tap : tap + n] for tap in range(width))
     return out * 2 * torch.sigmoid(k @ core.gate) if options.get("gate") else out
+
+
+def _over_a_grid(v: torch.Tensor, weight: torch.Tensor, columns: int) -> torch.Tensor:
+    """Token by token: what lies around it on the grid, which ends with the last token."""
+    near, first, reach = torch.zeros_like(v), len(v) % columns, len(weight) // 2
+    places = {divmod(token, columns): first + token for token in range(len(v) - first)}
+    for (row, column), token in places.items():
+        for down in range(-reach, reach + 1):
+            for right in range(-reach, reach + 1):
+                if (other := places.get((row + down, column + right))) is not None:
+                    near[token] = near[token] + weight[down + reach, right + reach] * v[other]
+    return near
 
 
 @every
@@ -151,8 +167,16 @@ def test_parameters() -> None:
     assert shapes(tempered="token", local=3) == {
         "anchors": (M, D), "temper": (H,), "temper_weight": (D,), "local": (H, 1, 3, 1),
     }  # fmt: skip
+    assert shapes(local=3, columns=5) == {"anchors": (M, D), "local": (H, 1, 3, 3)}
     assert shapes(gate=True, self="learned") == {"anchors": (M, D), "own": (H,), "gate": (D, D)}
     assert shapes(self="excluded") == {"anchors": (M, D)}
+
+
+def test_tokens_that_are_not_a_row_of_the_grid_have_no_neighbours() -> None:
+    k, v, _ = (x[:, :, :4] for x in tensors())
+    core, plain = build(local=3, columns=5), build(moved=False)
+    plain.load_state_dict({"anchors": core.anchors})
+    torch.testing.assert_close(core(k, k, v), plain(k, k, v))
 
 
 def test_heads_of_their_own_start_each_as_shared_ones_do() -> None:
@@ -295,6 +319,8 @@ def test_a_layer_takes_the_option_self_and_is_its_core_between_projections() -> 
     ("options", "message"),
     [
         ({"local": 4}, "option local=4 is not valid; it takes an odd number"),
+        ({"columns": 4}, "option columns=4 is the grid of local; set local too, or leave it out"),
+        ({"local": 3, "columns": 21}, "option columns=21 is not valid; a row of the grid has at most tokens=20"),
         ({"logits": "cosine", "tempered": "head"}, "logits=cosine has a temperature of each head already"),
         ({"self": "none"}, "option self='none' is not valid; it takes one of kept, excluded, learned"),
         ({"scatter": "own"}, "it takes one of shared, separate"),
