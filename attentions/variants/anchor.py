@@ -21,6 +21,9 @@ output's energy. The default, `init="sharp"`, differs in the initial anchors alo
 learns in the same steps what the published start does not; docs/anchor.md has the tables. `scale` multiplies the
 initial anchors; `logits="cosine"` starts sharp whatever the sizes of k, U and d are.
 
+S is symmetric, so its columns sum to one as its rows do: no token is heard more than another, by all tokens together.
+Softmax attention has no such bound, and with `importance` S has none: docs/anchor.md has what that is worth.
+
 Further options, each off by default and started where it changes nothing (`self=excluded` has no parameter):
 
     scatter=separate   O = B (Δ⁻¹ (Aᵀ v)), B as A of anchors of its own, which start as a copy of U
@@ -29,6 +32,7 @@ Further options, each off by default and started where it changes nothing (`self
     tempered=head      k over exp(s_h); tempered=token: over exp(s_h + w · k_i), as in Transolver++ (arXiv 2502.02414)
     self=excluded      O_i = (Σ_{j≠i} S_ij v_j) / (1 − S_ii),  S = B Δ⁻¹ Aᵀ,  S_ii = Σ_a B_ia A_ia / Δ_a
     self=learned       O + r_h v
+    importance=true    S = B Δ⁻¹ Aᵀ G,  G = diag(exp(w_h · k_j)),  Δ = diag(Aᵀ G 1)
     local=3            O + a convolution of v over that many tokens, a filter for each head; columns=14: over 3 × 3 of
                        the grid of so many columns that the tokens are row by row, after n mod 14 others (class tokens)
     gate=true          O ∘ 2σ(k W)
@@ -70,12 +74,14 @@ class Anchor(nn.Module):
     random √d·cos has variance 1 whatever d is.
 
     Other options have `scatter`, of the anchors' shape; `bias` and `scatter_bias` (m,), per_head (h, m); `temper` (h,)
-    and `temper_weight` (d,); `own` (h,); `local` (h, 1, kernel, 1), over a grid (h, 1, kernel, kernel); `gate` (d, d).
+    and `temper_weight` (d,); `own` (h,); `importance` (h, d); `local` (h, 1, kernel, 1), with columns (h, 1, kernel,
+    kernel); `gate` (d, d).
     """
 
     def __init__(
         self, size: Size, compute: Compute, *, init: str, scale: float, logits: str, temperature: float,
         scatter: str, tempered: str, bias: bool, per_head: bool, local: int, columns: int, gate: bool, own: str,
+        importance: bool,
     ) -> None:  # fmt: skip
         super().__init__()
         h, m, d = size.heads, size.anchors or 0, size.head_dim
@@ -94,6 +100,7 @@ class Anchor(nn.Module):
         self.own = _zeros(h) if own == "learned" else None
         self.local = _zeros(h, 1, local, local if columns else 1) if local else None
         self.gate = _zeros(d, d) if gate else None
+        self.importance = _zeros(h, d) if importance else None
         self.excluded = own == "excluded"
         self.plain = not self.excluded and len(list(self.parameters())) == 1
 
@@ -102,7 +109,7 @@ class Anchor(nn.Module):
         if self.plain:
             return self.compute(k, v, self.anchors)
         scatter = None if self.scatter is None else self._directions(self.scatter)
-        inside = (scatter, self.bias, self.scatter_bias)
+        inside = (scatter, self.bias, self.scatter_bias, self._importance(k))
         further = inside if any(x is not None for x in inside) else ()
         words = {"excluded": True} if self.excluded else {}
         out = self.compute(self._keys(k), v, self._directions(self.anchors), *further, **words)
@@ -123,6 +130,10 @@ class Anchor(nn.Module):
         if self.sharpness is not None:
             return sharpened(k, self.sharpness)
         return k if self.temper is None else tempered(k, self.temper, self.temper_weight)
+
+    def _importance(self, k: Tensor) -> Tensor | None:
+        """(b, h, n), or None where all tokens count the same."""
+        return None if self.importance is None else (k @ self.importance.to(k.dtype).unsqueeze(-1)).squeeze(-1)
 
     def _near(self, v: Tensor, weight: Tensor) -> Tensor:
         """The convolution of `local`; zero for the tokens before the grid."""
@@ -183,32 +194,55 @@ def reference(
     scatter: Float[Tensor, "*heads m d"] | None = None,
     bias: Float[Tensor, "*heads m"] | None = None,
     scatter_bias: Float[Tensor, "*heads m"] | None = None,
+    importance: Float[Tensor, "b h n"] | None = None,
     *,
     causal: bool = False,
     excluded: bool = False,
 ) -> Float[Tensor, "b h n d"]:
     """O = B (Δ⁻¹ (Aᵀ v)), right to left, B = A without `scatter`; an anchor of zero degree contributes zero, to the
-    output and to every gradient.
+    output and to every gradient. importance: the logarithm of how many times each token counts in Aᵀ v and Δ.
 
-    Cost: 6·b·h·n·m·d FLOPs, 2·b·h·n·m elements; `scatter` adds 2·b·h·n·m·d, `excluded` 2·b·h·n·m.
+    Cost: 6·b·h·n·m·d FLOPs, 2·b·h·n·m elements; `scatter` adds 2·b·h·n·m·d, `excluded` and importance 2·b·h·n·m each.
     Source: Shan et al. 2025, arXiv 2505.16463; the release builds Δ⁻¹ as a matrix for every head, here it scales rows.
     """
     a = assignment(k, anchors, bias)
     back = a if scatter is None else assignment(k, scatter, scatter_bias)
     if causal:
         return running_shares(a, back, v)
-    wide = torch.promote_types(a.dtype, torch.float32)
+    given, values = a, v
+    if excluded:  # what is left without the own share may be small
+        wide = torch.promote_types(a.dtype, torch.float32)
+        given, values = a.to(wide), v.to(wide)
+        back = given if scatter is None else back.to(wide)
+    times = None if importance is None else counted(importance)
+    sums, degree = gathered(given, values, times)
+    degree = degree.where(degree > 0, 1)  # an anchor of zero degree has zero sums
     if excluded:
-        gathered, values = a.to(wide), v.to(wide)
-        degree = gathered.sum(dim=-2).unsqueeze(-1)
-        inverse = inverse_of(degree.where(degree > 0, 1))  # an anchor of zero degree has no weight to multiply
-        means = inverse * (gathered.transpose(-2, -1) @ values)
-        given = gathered if scatter is None else back.to(wide)
-        return without_own(gathered, given, inverse, means, values).to(v.dtype)
-    degree = a.sum(dim=-2, dtype=wide).unsqueeze(-1)
+        inverse = inverse_of(degree)
+        return without_own(given, back, inverse, inverse * sums, values, times).to(v.dtype)
     # By the degree itself: a gradient through its inverse has the inverse's square in it, which overflows below 1e-19,
-    # and through a masked 1 / 0 it is no number. An anchor of zero degree has zero sums.
-    return back @ ((a.transpose(-2, -1) @ v) / degree.where(degree > 0, 1)).to(a.dtype)
+    # and through a masked 1 / 0 it is no number.
+    return back @ (sums / degree).to(a.dtype)
+
+
+def counted(
+    importance: Float[Tensor, "b h n"], most: Float[Tensor, "b h 1"] | None = None
+) -> Float[Tensor, "b h n 1"]:  # fmt: skip
+    """How many times each token counts, in at least float32; once for the most important of its head, since a common
+    factor changes nothing. most: the importance of that one, where it is not among these.
+    """
+    logs = importance.to(torch.promote_types(importance.dtype, torch.float32))
+    return torch.exp(logs - (logs.detach().amax(dim=-1, keepdim=True) if most is None else most)).unsqueeze(-1)
+
+
+def gathered(
+    a: Float[Tensor, "b h n m"], v: Float[Tensor, "b h n d"], times: Float[Tensor, "b h n 1"] | None
+) -> tuple[Float[Tensor, "b h m d"], Float[Tensor, "b h m 1"]]:
+    """Aᵀ G v, and Aᵀ G 1 in at least float32, with G = diag(times)."""
+    wide = torch.promote_types(a.dtype, torch.float32)
+    if times is None:
+        return a.transpose(-2, -1) @ v, a.sum(dim=-2, dtype=wide).unsqueeze(-1)
+    return a.transpose(-2, -1) @ (v * times.to(v.dtype)), a.to(wide).transpose(-2, -1) @ times.to(wide)
 
 
 def without_own(
@@ -217,6 +251,7 @@ def without_own(
     inverse: Float[Tensor, "b h m 1"],
     means: Float[Tensor, "b h m d"],
     v: Float[Tensor, "b h n d"],
+    times: Float[Tensor, "b h n 1"] | None = None,
 ) -> Float[Tensor, "b h n d"]:
     """(Σ_{j≠i} S_ij v_j) / Σ_{j≠i} S_ij from what is summed over all tokens; all in float32 at least.
 
@@ -224,6 +259,8 @@ def without_own(
     that: its output goes to zero with the weight, and rounding stays rounding. One token alone gets zero.
     """
     share = (a * back) @ inverse
+    if times is not None:
+        share = share * times
     others = (back.sum(dim=-1, keepdim=True) - share).clamp_min(LEAST_OTHERS)
     return torch.addcmul(back @ means, share, v, value=-1) / others
 
@@ -239,7 +276,8 @@ def cost(work: Work) -> Cost:
     if work.phase == "forward":
         peak = weights * narrow + max(weights * wide, tensor)
     else:
-        peak = max(4 * weights * narrow + 2 * tensor, weights * narrow + 3 * tensor)
+        a = weights * narrow
+        peak = max(4 * a + tensor if narrow < 4 else 0, 3 * a + 2 * tensor, a + 3 * tensor)
     inside = options.products(work) + 6 * weights * work.d
     return Cost(
         flops=matmuls(work, inside + options.products_around(work)),
@@ -268,6 +306,8 @@ def _check(size: Size, chosen: Mapping[str, Any]) -> str | None:
         return "logits=cosine has a temperature of each head already; leave tempered out, or take logits=dot"
     if size.causal and chosen["local"]:
         return f"option local={chosen['local']} has no causal form: its convolution is centred; leave one of them out"
+    if size.causal and chosen["importance"]:
+        return "option importance=true has no causal form; leave one of them out"
     if size.causal and chosen["self"] == "excluded":
         return "option self=excluded has no causal form; leave one of them out, or take self=learned"
     return None
@@ -311,6 +351,7 @@ SPEC = Spec(
         Option("bias", False, "a learned bias of each anchor's logit"),
         Option("per_head", False, "anchors of each head's own"),
         Option("self", "kept", "a token's own share: kept, excluded, or v times a learned scalar", choices=options.OWN),
+        Option("importance", False, "a token counts exp(w·k) times in the anchors' means, w learned for each head"),
         Option("local", 0, "tokens that an added convolution of v spans; odd, 0 for none", minimum=0),
         Option("columns", 0, "of the grid that local spans in both directions; 0: along the tokens", minimum=0),
         Option("gate", False, "the output times a learned gate"),

@@ -46,7 +46,7 @@ def test_every_member_can_be_built_and_floor_and_full_are_among_them() -> None:
             mechanism = member.on(problem)
             attentions.spec(mechanism.attention).parse_options(mechanism.options)
     assert {"none", "full", "anchor", "transolver", "flare"} <= {member.attention for member in module.MEMBERS}
-    labels = [(member.attention, *member.options.items()) for member in module.MEMBERS]
+    labels = [(member.attention, member.grid, *member.options.items()) for member in module.MEMBERS]
     assert len(set(labels)) == len(labels)
 
 

@@ -43,23 +43,27 @@ def rank(work: Work, dtype: torch.dtype, device: torch.device) -> tuple[str, ...
 
 def two_softmax(
     k: Float[Tensor, "b h n d"], v: Float[Tensor, "b h n d"], anchors: Float[Tensor, "*heads m d"],
-    scatter: Float[Tensor, "*heads m d"] | None = None, *further: Tensor | None, **words: Any,
+    scatter: Float[Tensor, "*heads m d"] | None = None, bias: Tensor | None = None, scatter_bias: Tensor | None = None,
+    importance: Float[Tensor, "b h n"] | None = None, **words: Any,
 ) -> Float[Tensor, "b h n d"]:  # fmt: skip
     """O through two calls of scaled_dot_product_attention.
 
     Step one is softmax attention of the anchors over the tokens with the per-key bias −lse_i, where lse_i is token
-    i's log-sum-exp over the anchors: its weights are A_ij / Σ_i A_ij. Step two is softmax attention of the tokens over
-    the anchors. Cost: 10·b·h·n·m·d FLOPs, since the logits are formed three times.
+    i's log-sum-exp over the anchors: its weights are A_ij / Σ_i A_ij. Importance adds to the bias. Step two is softmax
+    attention of the tokens over the anchors. Cost: 10·b·h·n·m·d FLOPs, since the logits are formed three times.
     """
-    if words or any(x is not None for x in further):
+    if words or bias is not None or scatter_bias is not None:
         raise _refusal("sdpa", "bias=true, self=excluded")
     b, h, _, d = k.shape
     u = anchors.to(k.dtype).expand(b, h, -1, d)
     logits = k @ u.transpose(-2, -1) / math.sqrt(d)
-    bias = -torch.logsumexp(logits.to(torch.promote_types(k.dtype, torch.float32)), dim=-1).to(k.dtype)
-    means = F.scaled_dot_product_attention(u, k, v, attn_mask=bias.unsqueeze(-2).expand(b, h, u.shape[-2], -1))
+    offset = -torch.logsumexp(logits.to(torch.promote_types(k.dtype, torch.float32)), dim=-1)
+    if importance is not None:
+        offset = offset + importance - importance.detach().amax(dim=-1, keepdim=True)
+    offset = offset.to(k.dtype)
+    means = F.scaled_dot_product_attention(u, k, v, attn_mask=offset.unsqueeze(-2).expand(b, h, u.shape[-2], -1))
     if scatter is not None:  # read by other anchors, one of zero degree, whose means are those of its largest logits
-        most = (logits.detach() + bias.detach().unsqueeze(-1)).amax(dim=-2).unsqueeze(-1)
+        most = (logits.detach() + offset.detach().unsqueeze(-1)).amax(dim=-2).unsqueeze(-1)
         means = means * (most.exp() > 0)
     return F.scaled_dot_product_attention(k, u if scatter is None else scatter.to(k.dtype).expand_as(u), means)
 
@@ -89,7 +93,7 @@ def _plain(name: str, function: Callable[..., Tensor], *, per_head: bool = False
     def compute(k: Tensor, v: Tensor, anchors: Tensor, *further: Tensor | None, **words: Any) -> Tensor:
         if further or words or (anchors.dim() != 2 and not per_head):
             heads = "" if per_head else "per_head=true, "
-            raise _refusal(name, f"scatter=separate, bias=true, {heads}self=excluded")
+            raise _refusal(name, f"scatter=separate, bias=true, {heads}self=excluded, importance=true")
         return function(k, v, anchors)
 
     return compute
@@ -135,6 +139,8 @@ def _kernels(name: str, summary: str, schedule: str | None, *, automatic: bool) 
     def limits(work: Work, dtype: torch.dtype, device: torch.device) -> str | None:
         choices = _module("choices")
         size = {"n": work.n, "d": work.d, "m": work.m or 0, "dtype": dtype}
+        if schedule is None and inside(work)["importance=true"]:
+            return "does not take importance=true; anchor:reference does"
         if schedule is None and _apart(work):
             return _never_both(work) or _module("plan_staged").limits(**size)
         reason = untaken(work, "per_head=true") or choices.limits(**size)
@@ -226,7 +232,7 @@ KERNELS = (
 )
 SDPA = Backend(
     "sdpa", two_softmax, "two calls of scaled_dot_product_attention",
-    limits=lambda work, dtype, device: untaken(work, "scatter=separate", "per_head=true"),
+    limits=lambda work, dtype, device: untaken(work, "scatter=separate", "per_head=true", "importance=true"),
     # A bias with a gradient: on a CPU PyTorch keeps the gather's weights, on a GPU it computes their scores again.
     flops=lambda work: matmuls(
         work, 10 * work.tokens * (work.m or 0) * work.d, backward=2.4 if work.device == "cuda" else 2.2

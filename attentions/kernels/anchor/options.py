@@ -1,11 +1,14 @@
 """What the options of anchor attention add: to its cost, and to what a backend has to know.
 
-Inside the attention, so that a backend takes them or refuses the case: `scatter`, `bias`, `per_head`, `self=excluded`.
+Inside the attention, so that a backend takes them or refuses the case: `scatter`, `bias`, `per_head`, `self=excluded`,
+`importance`.
 Around it, so that every backend has them: `logits=cosine` and `tempered` change k before; `self=learned`, `local` and
 `gate` change the output after.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from jaxtyping import Float
 from torch import Tensor
@@ -30,6 +33,7 @@ def inside(work: Work) -> dict[str, bool]:
         "bias=true": bool(chosen.get("bias")),
         "per_head=true": bool(chosen.get("per_head")),
         "self=excluded": chosen.get("self") == "excluded",
+        "importance=true": bool(chosen.get("importance")),
     }
 
 
@@ -52,19 +56,22 @@ def parameters(work: Work) -> int:
         + h * (chosen.get("self") == "learned")
         + h * _taps(work)
         + d * d * bool(chosen.get("gate"))
+        + h * d * bool(chosen.get("importance"))
     )
 
 
 def products(work: Work) -> int:
-    """FLOPs of a forward pass of the reference that options inside add: the way back's logits, and own shares."""
+    """FLOPs of a forward pass of the reference that options inside add: the way back's logits, own shares, degrees by
+    products."""
     asked, weights = inside(work), work.tokens * (work.m or 0)
-    return 2 * weights * (work.d * asked["scatter=separate"] + asked["self=excluded"])
+    return 2 * weights * (work.d * asked["scatter=separate"] + asked["self=excluded"] + asked["importance=true"])
 
 
 def products_around(work: Work) -> int:
-    """FLOPs of a forward pass that options around add: a temperature of each token, the convolution, the gate."""
+    """FLOPs of a forward pass that options around add: what is learned of each token, the convolution, the gate."""
     chosen, elements = work.options, work.tokens * work.d
-    token, on_grid = chosen.get("tempered") == "token", elements // work.n * (work.n - _before_the_grid(work))
+    token = (chosen.get("tempered") == "token") + bool(chosen.get("importance"))
+    on_grid = elements // work.n * (work.n - _before_the_grid(work))
     return 2 * elements * (token + work.d * bool(chosen.get("gate"))) + 2 * on_grid * _taps(work)
 
 
@@ -83,23 +90,38 @@ def peak(work: Work, plain: int) -> int:
     """Bytes of the reference with the options inside; plain: without them.
 
     Separate anchors hold a second A. An excluded own share takes everything from A on in at least float32, A itself,
-    its square and its gradients among it.
+    its square and its gradients among it. Importance holds v as often as it counts, and what each token counts.
     """
     asked, narrow, forward = inside(work), work.itemsize < 4, work.phase == "forward"
     weights, tensor = work.tokens * (work.m or 0) * work.itemsize, work.tokens * work.d * work.itemsize
     factor = 4 // work.itemsize if narrow else 1
     a, v = weights * factor, tensor * factor  # in at least float32
     second = weights if asked["scatter=separate"] else 0
+    if asked["importance=true"]:
+        return _counted_peak(work, peak(replace(work, options={**work.options, "importance": False}), plain))
     if not asked["self=excluded"]:
         if not second or forward:
             return plain + second
-        return max(plain + (2 if narrow else 1) * second, 5 * tensor)
+        return max(5 * weights + 2 * tensor, 5 * tensor)
     if second and narrow:
         second += a
     shares = work.tokens * max(work.itemsize, 4)
     if forward:
         return max(2 * a, a + 2 * v) + (weights + v if narrow else 0) + second + 2 * shares
     return max(5 * a + 2 * v, 2 * a + 6 * v) + (weights + tensor if narrow else 0) + second + 4 * shares
+
+
+def _counted_peak(work: Work, without: int) -> int:
+    """Bytes of the reference with `importance`; without: those it has without."""
+    asked, narrow = inside(work), work.itemsize < 4
+    weights, tensor = work.tokens * (work.m or 0) * work.itemsize, work.tokens * work.d * work.itemsize
+    times, second = 3 * work.tokens * max(work.itemsize, 4), asked["scatter=separate"]
+    if work.phase == "forward":
+        return without + times
+    if asked["self=excluded"]:
+        return without + times + tensor * (4 // work.itemsize if narrow else 1)
+    products = (6 + second) * weights + 2 * tensor if narrow else (4 + 2 * second) * weights + 3 * tensor
+    return max(without, products, 5 * tensor + second * weights) + times
 
 
 def peak_around(work: Work, inner: int) -> int:
@@ -116,14 +138,14 @@ def peak_around(work: Work, inner: int) -> int:
     if work.phase == "forward":
         after = (3 if local or gate else 2 if learned else 0) * tensor
         return max(inner + changed * tensor + token * lengths, after)
-    held = inner + (changed + gate) * tensor
+    held = inner + (changed + gate + (learned and bool(chosen.get("importance")))) * tensor
     if changed:
         held = max(held, (7 if cosine and work.itemsize < wide else 5) * tensor)
     weights = work.tokens * (work.m or 0) * work.itemsize
     if local or gate:
         held = max(held, weights + (3 + changed + local + 3 * gate) * tensor)
-    if local and not _before_the_grid(work):  # the convolution's gradient waits, in another order, for the attention's
-        held = max(held, 3 * weights + (4 + changed) * tensor)
+    if local:  # its gradient of v waits for the attention's, in another order if no token stands before the grid
+        held = max(held, 3 * weights + (4 - (_before_the_grid(work) > 0) + changed) * tensor)
     if learned:
         held = max(held, 3 * (weights + tensor))
     return held + 3 * token * lengths

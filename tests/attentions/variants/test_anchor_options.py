@@ -27,12 +27,16 @@ EACH: list[dict[str, Any]] = [
     {"local": 3, "columns": 5},
     {"local": 5, "columns": 6},
     {"gate": True},
+    {"importance": True},
 ]
 TOGETHER: list[dict[str, Any]] = [
     {"scatter": "separate", "bias": True, "per_head": True, "self": "excluded"},
     {"scatter": "separate", "logits": "cosine", "per_head": True},
     {"tempered": "token", "bias": True, "self": "learned", "local": 3, "gate": True},
     {"self": "excluded", "local": 3, "gate": True, "logits": "cosine"},
+    {"self": "excluded", "importance": True, "logits": "cosine"},
+    {"importance": True, "scatter": "separate", "bias": True, "per_head": True},
+    {"importance": True, "scatter": "separate", "self": "excluded", "tempered": "head"},
 ]
 every = pytest.mark.parametrize("options", EACH + TOGETHER, ids=str)
 
@@ -79,6 +83,7 @@ def _one(core: Any, k: torch.Tensor, v: torch.Tensor, head: int, options: dict[s
     a = back = assigned(weight["anchors"], weight.get("bias"))
     if options.get("scatter") == "separate":
         back = assigned(weight["scatter"], weight.get("scatter_bias"))
+    a = a * torch.exp(k @ core.importance[head]).unsqueeze(-1) if options.get("importance") else a
     s = back @ torch.diag(1 / a.sum(dim=0)) @ a.T
     if options.get("self") == "excluded":
         s = s * (1 - torch.eye(n, dtype=s.dtype))
