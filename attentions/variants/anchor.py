@@ -57,7 +57,7 @@ from attentions.eager import depthwise, softmax
 from attentions.kernels.anchor import options
 from attentions.kernels.anchor.backends import CHUNKED, KERNELS, SDPA, compiled, rank
 from attentions.kernels.anchor.keys import sharpened, tempered
-from attentions.kernels.anchor.options import LEAST_OTHERS, inverse_of
+from attentions.kernels.anchor.options import LEAST_OTHERS, counted, inverse_of
 from attentions.running import products_flops, running_shares, shares_peak
 
 INITIALISATIONS = ("paper", "orthogonal", "sharp")
@@ -223,16 +223,6 @@ def reference(
     # By the degree itself: a gradient through its inverse has the inverse's square in it, which overflows below 1e-19,
     # and through a masked 1 / 0 it is no number.
     return back @ (sums / degree).to(a.dtype)
-
-
-def counted(
-    importance: Float[Tensor, "b h n"], most: Float[Tensor, "b h 1"] | None = None
-) -> Float[Tensor, "b h n 1"]:  # fmt: skip
-    """How many times each token counts, in at least float32; once for the most important of its head, since a common
-    factor changes nothing. most: the importance of that one, where it is not among these.
-    """
-    logs = importance.to(torch.promote_types(importance.dtype, torch.float32))
-    return torch.exp(logs - (logs.detach().amax(dim=-1, keepdim=True) if most is None else most)).unsqueeze(-1)
 
 
 def gathered(

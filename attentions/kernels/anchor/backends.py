@@ -139,8 +139,6 @@ def _kernels(name: str, summary: str, schedule: str | None, *, automatic: bool) 
     def limits(work: Work, dtype: torch.dtype, device: torch.device) -> str | None:
         choices = _module("choices")
         size = {"n": work.n, "d": work.d, "m": work.m or 0, "dtype": dtype}
-        if schedule is None and inside(work)["importance=true"]:
-            return "does not take importance=true; anchor:reference does"
         if schedule is None and _apart(work):
             return _never_both(work) or _module("plan_staged").limits(**size)
         reason = untaken(work, "per_head=true") or choices.limits(**size)

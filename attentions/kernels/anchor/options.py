@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -23,6 +24,16 @@ OWN = ("kept", "excluded", "learned")
 def inverse_of(degree: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """1 / degree, by way of float64: its gradient has the square in it, which overflows float32 below 1e-19."""
     return degree.double().reciprocal().to(degree.dtype)
+
+
+def counted(
+    importance: Float[Tensor, "b h n"], most: Float[Tensor, "b h 1"] | None = None
+) -> Float[Tensor, "b h n 1"]:  # fmt: skip
+    """How many times each token counts, in at least float32; once for the most important of its head, since a common
+    factor changes nothing. most: the importance of that one, where it is not among these.
+    """
+    logs = importance.to(torch.promote_types(importance.dtype, torch.float32))
+    return torch.exp(logs - (logs.detach().amax(dim=-1, keepdim=True) if most is None else most)).unsqueeze(-1)
 
 
 def inside(work: Work) -> dict[str, bool]:

@@ -27,19 +27,22 @@ def limits(*, n: int, d: int, m: int, dtype: torch.dtype) -> str | None:
 
 
 def plan_gather(
-    k: Tensor, x: Tensor, anchors: Tensor, *, biased: bool, degree: bool, phase: str, precision: str = "ieee",
-    device: Device | None = None,
+    k: Tensor, x: Tensor, anchors: Tensor, *, biased: bool, degree: bool, phase: str, counted: bool = False,
+    precision: str = "ieee", device: Device | None = None,
 ) -> tuple[Plan, int]:  # fmt: skip
-    """The launch for partial Aᵀ x, and Aᵀ 1 if `degree`; returns also how many splits of a head there are."""
+    """The launch for partial Aᵀ G x, and Aᵀ G 1 if `degree`; returns also how many splits of a head there are."""
     make, choice = _begin(k, anchors, phase, precision, device)
     tile = choice.tiles["gather"]
     span, splits = span_of(make.n, choice.splits, tile.tokens)
     arguments = _of_all(make, k, anchors) | {
         "x": Memory("x", x.dtype), "partial": Memory("partial", torch.float32), "splits": splits, "span": span,
+        "times": Memory("times", torch.float32),
         "partial_degree": Memory("partial_degree", torch.float32), "x_strides": for_kernel(strides_of(x)),
     }  # fmt: skip
-    make.launch(stages.stage_gather_kernel, tile, make.parts * splits, arguments, BIASED=biased, DEGREE=degree)
-    return make.plan(("k", "x", "anchors", "offsets", "partial", "partial_degree"), choice), splits
+    make.launch(
+        stages.stage_gather_kernel, tile, make.parts * splits, arguments, BIASED=biased, COUNTED=counted, DEGREE=degree
+    )
+    return make.plan(("k", "x", "anchors", "offsets", "times", "partial", "partial_degree"), choice), splits
 
 
 def plan_scatter(
@@ -60,10 +63,10 @@ def plan_scatter(
 
 
 def plan_gradients(
-    k: Tensor, x: Tensor, anchors: Tensor, *, biased: bool, gathered: bool, share: bool, precision: str = "ieee",
-    device: Device | None = None,
+    k: Tensor, x: Tensor, anchors: Tensor, *, biased: bool, gathered: bool, share: bool, counted: bool = False,
+    precision: str = "ieee", device: Device | None = None,
 ) -> tuple[Plan, int]:  # fmt: skip
-    """The launch for dK, dU and dc, of a gather with dX; returns also how many chunks of a head there are."""
+    """The launch for dK, dU and dc, of a gather with dX and dg; returns also how many chunks of a head there are."""
     make, choice = _begin(k, anchors, "backward", precision, device)
     tile = choice.tiles["differentiate"]
     wide, narrow = max(make.kind.d_pad, make.kind.m_pad), min(make.kind.d_pad, make.kind.m_pad)
@@ -71,7 +74,7 @@ def plan_gradients(
         few = make.kind.d_pad == 32 or wide == 64
         tile = tile._replace(tokens=min(tile.tokens, 16 if few else 32))
     span, chunks = span_of(make.n, choice.chunks, tile.tokens)
-    floats = ("y", "e", "inverse", "grad_share", "grad_partial", "grad_offsets", "grad_inverse")
+    floats = ("times", "y", "e", "inverse", "grad_share", "grad_partial", "grad_offsets", "grad_times", "grad_inverse")
     arguments = _of_all(make, k, anchors) | {name: Memory(name, torch.float32) for name in floats} | {
         "x": Memory("x", x.dtype), "grad_k": Memory("grad_k", k.dtype), "grad_x": Memory("grad_x", k.dtype),
         "root": make.root, "chunks": chunks, "span": span, "x_strides": for_kernel(strides_of(x)),
@@ -79,7 +82,7 @@ def plan_gradients(
     }  # fmt: skip
     make.launch(
         stages.stage_gradient_kernel, tile, make.parts * chunks, arguments,
-        BIASED=biased, GATHERED=gathered, SHARE=share,
+        BIASED=biased, COUNTED=counted, GATHERED=gathered, SHARE=share,
     )  # fmt: skip
     return make.plan(("k", "x", "anchors", "offsets", *floats, "grad_k", "grad_x"), choice), chunks
 

@@ -1,13 +1,13 @@
 """Gather and scatter as two operators with gradients, shapes and FLOP counts; what lies between them is PyTorch's.
 
-    sums, degree = gather(k, v, anchors, bias)                     # Aᵀ v (b, h, m, d), Aᵀ 1 (b, h, m), float32
+    sums, degree = gather(k, v, anchors, bias, times)              # Aᵀ G v (b, h, m, d), Aᵀ G 1 (b, h, m), float32
     out, share = scatter(k, means, anchors, bias, inverse)         # A W (b, h, n, d), Σ_a A_ia² r_a (b, h, n)
 
-    A = softmax_j(k_i · u_j / √d + c_j)
+    A = softmax_j(k_i · u_j / √d + c_j),  G = diag(times)
 
 anchors are (m, d), or (h, m, d) with each head's own; biases (m) or (h, m), or None. Forward executes 8·b·h·n·m·d FLOPs
 and backward 22, where the fused passes of operators.py take 16 backward; nothing of size n × m is stored. `attend` is
-anchor attention with other anchors on the way back, biases and the own share excluded.
+anchor attention with other anchors on the way back, biases, importance and the own share excluded.
 
 Untuned, launched by Triton's own launcher, in one program a tile that holds all anchors: see plan_staged.limits.
 """
@@ -25,7 +25,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from attentions.kernels.anchor import choices, passes, plan
 from attentions.kernels.anchor.operators import autocast, default_precision
-from attentions.kernels.anchor.options import LEAST_OTHERS, inverse_of
+from attentions.kernels.anchor.options import LEAST_OTHERS, counted, inverse_of
 from attentions.kernels.anchor.plan import strides_like
 from attentions.kernels.anchor.plan_staged import limits, plan_gather, plan_gradients, plan_scatter
 
@@ -39,6 +39,7 @@ def attend(
     back: Float[Tensor, "*heads m d"] | None = None,
     bias: Float[Tensor, "*heads m"] | None = None,
     back_bias: Float[Tensor, "*heads m"] | None = None,
+    importance: Float[Tensor, "b h n"] | None = None,
     *,
     excluded: bool = False,
 ) -> Float[Tensor, "b h n d"]:
@@ -50,12 +51,14 @@ def attend(
         raise ValueError(
             "anchor:triton takes self=excluded with the gather's anchors alone; anchor:reference with others"
         )
-    sums, degree = gather(k, v, anchors, bias)
+    times = None if importance is None else counted(importance).squeeze(-1)
+    sums, degree = gather(k, v, anchors, bias, times)
     alive = degree > SMALLEST_DEGREE
     divisor = degree.where(alive, 1)
     means = torch.where(alive.unsqueeze(-1), sums / divisor.unsqueeze(-1), 0)  # not by its inverse: see the reference
     if excluded:
         out, share = scatter(k, means, anchors, bias, torch.where(alive, inverse_of(divisor), 0))
+        share = share if times is None else share * times
         own, others = share.unsqueeze(-1), (1 - share).clamp_min(LEAST_OTHERS).unsqueeze(-1)
         return (torch.addcmul(out, own, v.to(out.dtype), value=-1) / others).to(autocast(v).dtype)
     given = (anchors, bias) if back is None else (back, back_bias)
@@ -64,11 +67,12 @@ def attend(
 
 def gather(
     k: Float[Tensor, "b h n d"], v: Float[Tensor, "b h n d"], anchors: Float[Tensor, "*heads m d"],
-    bias: Float[Tensor, "*heads m"] | None,
+    bias: Float[Tensor, "*heads m"] | None, times: Float[Tensor, "b h n"] | None = None,
 ) -> tuple[Float[Tensor, "b h m d"], Float[Tensor, "b h m"]]:  # fmt: skip
-    """Aᵀ v and Aᵀ 1. Under autocast k and v are cast to its dtype, here and in `scatter`."""
+    """Aᵀ G v and Aᵀ G 1. Under autocast k and v are cast to its dtype, here and in `scatter`."""
     k, v = autocast(k), autocast(v)
-    return torch.ops.attentions.anchor_gather(k, v, anchors, _offsets(k, bias), default_precision(k))
+    g = k.new_empty(0, dtype=torch.float32) if times is None else times.to(torch.float32).contiguous()
+    return torch.ops.attentions.anchor_gather(k, v, anchors, _offsets(k, bias), g, default_precision(k))
 
 
 def scatter(
@@ -89,14 +93,18 @@ def _offsets(k: Tensor, bias: Tensor | None) -> Tensor:
 
 
 @torch.library.custom_op("attentions::anchor_gather", mutates_args=())
-def _gather(k: Tensor, v: Tensor, anchors: Tensor, offsets: Tensor, precision: str) -> tuple[Tensor, Tensor]:
+def _gather(
+    k: Tensor, v: Tensor, anchors: Tensor, offsets: Tensor, times: Tensor, precision: str
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     _check(k, v, anchors)
     k, v, anchors = passes.readable(k), passes.readable(v), passes.readable(anchors.contiguous())
-    return _gathered(k, v, anchors, offsets, precision, degree=True, phase="forward")
+    return _gathered(k, v, anchors, offsets, precision, times=times, degree=True, phase="forward")
 
 
 @_gather.register_fake
-def _(k: Tensor, v: Tensor, anchors: Tensor, offsets: Tensor, precision: str) -> tuple[Tensor, Tensor]:
+def _(
+    k: Tensor, v: Tensor, anchors: Tensor, offsets: Tensor, times: Tensor, precision: str
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     b, h, _, d = k.shape
     m = anchors.shape[-2]
     return k.new_empty((b, h, m, d), dtype=torch.float32), k.new_empty((b, h, m), dtype=torch.float32)
@@ -104,21 +112,23 @@ def _(k: Tensor, v: Tensor, anchors: Tensor, offsets: Tensor, precision: str) ->
 
 @torch.library.custom_op("attentions::anchor_gather_backward", mutates_args=())
 def _gather_backward(
-    grad_sums: Tensor, grad_degree: Tensor, k: Tensor, v: Tensor, anchors: Tensor, offsets: Tensor, precision: str
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    grad_sums: Tensor, grad_degree: Tensor, k: Tensor, v: Tensor, anchors: Tensor, offsets: Tensor, times: Tensor,
+    precision: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     grads = _gradients(
-        k, v, anchors, offsets, precision, y=grad_sums.contiguous(), e=grad_degree.contiguous(), inverse=None,
-        grad_share=None,
+        k, v, anchors, offsets, precision, times=times, y=grad_sums.contiguous(), e=grad_degree.contiguous(),
+        inverse=None, grad_share=None,
     )  # fmt: skip
-    return grads["k"], grads["x"], grads["anchors"], grads["offsets"]
+    return grads["k"], grads["x"], grads["anchors"], grads["offsets"], grads["times"]
 
 
 @_gather_backward.register_fake
 def _(
-    grad_sums: Tensor, grad_degree: Tensor, k: Tensor, v: Tensor, anchors: Tensor, offsets: Tensor, precision: str
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    new = (plan.output_like(passes.inner(k)), plan.output_like(passes.inner(v)))
-    return (*new, anchors.new_empty(anchors.shape), offsets.new_empty(offsets.shape))
+    grad_sums: Tensor, grad_degree: Tensor, k: Tensor, v: Tensor, anchors: Tensor, offsets: Tensor, times: Tensor,
+    precision: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    new = (plan.output_like(passes.inner(k)), plan.output_like(passes.inner(v)), anchors.new_empty(anchors.shape))
+    return (*new, offsets.new_empty(offsets.shape), times.new_empty(times.shape))
 
 
 @torch.library.custom_op("attentions::anchor_scatter", mutates_args=())
@@ -150,13 +160,13 @@ def _scatter_backward(
     g: Tensor, grad_share: Tensor, k: Tensor, means: Tensor, inverse: Tensor, anchors: Tensor, offsets: Tensor,
     precision: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    sharing, g = inverse.dim() == 3, passes.readable(g.to(k.dtype))
+    sharing, g, none = inverse.dim() == 3, passes.readable(g.to(k.dtype)), offsets.new_empty(0)
     grads = _gradients(
-        k, g, anchors, offsets, precision, y=means.contiguous(), e=None,
+        k, g, anchors, offsets, precision, times=none, y=means.contiguous(), e=None,
         inverse=inverse.contiguous() if sharing else None, grad_share=grad_share.contiguous() if sharing else None,
     )  # fmt: skip
     k, anchors = passes.readable(k), passes.readable(anchors.contiguous())
-    grad_means, _ = _gathered(k, g, anchors, offsets, precision, degree=False, phase="backward")
+    grad_means, _ = _gathered(k, g, anchors, offsets, precision, times=none, degree=False, phase="backward")
     return grads["k"], grad_means, grads["inverse"], grads["anchors"], grads["offsets"]
 
 
@@ -170,43 +180,48 @@ def _(
 
 
 def _gathered(
-    k: Tensor, x: Tensor, anchors: Tensor, offsets: Tensor, precision: str, *, degree: bool, phase: str
+    k: Tensor, x: Tensor, anchors: Tensor, offsets: Tensor, precision: str, *, times: Tensor, degree: bool, phase: str
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     (b, h, _, d), m = k.shape, anchors.shape[-2]
     planned, splits = plan_gather(
-        k, x, anchors, biased=offsets.numel() > 0, degree=degree, phase=phase, precision=precision
+        k, x, anchors, biased=offsets.numel() > 0, counted=times.dim() == 3, degree=degree, phase=phase,
+        precision=precision,
     )  # fmt: skip
     partial = _floats(k, b, h, splits, m, d)
-    counted = _floats(k, b, h, splits, m) if degree else partial
-    given = {"k": k, "x": x, "anchors": anchors, "offsets": offsets, "partial": partial, "partial_degree": counted}
+    counts = _floats(k, b, h, splits, m) if degree else partial
+    given = {
+        "k": k, "x": x, "anchors": anchors, "offsets": offsets, "times": times, "partial": partial,
+        "partial_degree": counts,
+    }  # fmt: skip
     planned.run(_whole(given, instead=partial))
-    return partial.sum(2), counted.sum(2) if degree else counted
+    return partial.sum(2), counts.sum(2) if degree else counts
 
 
 def _gradients(
     k: Tensor, x: Tensor, anchors: Tensor, offsets: Tensor, precision: str, *,
-    y: Tensor, e: Tensor | None, inverse: Tensor | None, grad_share: Tensor | None,
+    times: Tensor, y: Tensor, e: Tensor | None, inverse: Tensor | None, grad_share: Tensor | None,
 ) -> dict[str, Tensor]:  # fmt: skip
-    """Of k, anchors, offsets; of x where there is `e`, of inverse where there is one."""
+    """Of k, anchors, offsets, times; of x where there is `e`, of inverse where there is one."""
     k, x, matrix = passes.readable(k), passes.readable(x), passes.readable(anchors.contiguous())
-    biased, sharing = offsets.numel() > 0, inverse is not None
+    biased, sharing, counting = offsets.numel() > 0, inverse is not None, times.dim() == 3
     planned, chunks = plan_gradients(
-        k, x, matrix, biased=biased, gathered=e is not None, share=sharing, precision=precision
+        k, x, matrix, biased=biased, counted=counting, gathered=e is not None, share=sharing, precision=precision
     )  # fmt: skip
     (b, h, _, d), m = k.shape, anchors.shape[-2]
     grad_k, partial = _output(k, k.dtype), _floats(k, b, h, chunks, m, d)
     grad_x = _output(x, k.dtype) if e is not None else grad_k
+    grad_times = _floats(k, *k.shape[:3]) if counting else times.new_empty(0)
     vectors = {"grad_offsets": biased, "grad_inverse": sharing}
     vector = {name: _floats(k, b, h, chunks, m) if there else partial for name, there in vectors.items()}
     given = {
-        "k": k, "x": x, "anchors": matrix, "offsets": offsets, "y": y, "e": y if e is None else e,
+        "k": k, "x": x, "anchors": matrix, "offsets": offsets, "times": times, "y": y, "e": y if e is None else e,
         "inverse": y if inverse is None else inverse, "grad_share": y if grad_share is None else grad_share,
-        "grad_k": grad_k, "grad_x": grad_x, "grad_partial": partial, **vector,
+        "grad_k": grad_k, "grad_x": grad_x, "grad_times": grad_times, "grad_partial": partial, **vector,
     }  # fmt: skip
     planned.run(_whole(given, instead=y))
     over = (0, 2) if anchors.dim() == 3 else (0, 1, 2)  # images and chunks; heads too where they share
     return {
-        "k": grad_k, "x": grad_x, "anchors": partial.sum(over).to(anchors.dtype),
+        "k": grad_k, "x": grad_x, "times": grad_times, "anchors": partial.sum(over).to(anchors.dtype),
         "offsets": vector["grad_offsets"].sum(over) if biased else offsets.new_empty(0),
         "inverse": vector["grad_inverse"].sum(2) if sharing else y.new_empty(0),
     }  # fmt: skip

@@ -1,10 +1,10 @@
 """Gather and scatter as launches of their own, for what the fused passes do not know: a bias of each anchor's logit,
-other anchors on the way back, and what stands between the two.
+tokens that count more than others, other anchors on the way back, and what stands between the two.
 
     A = softmax_j((k_i · u_j + c_j) / √d)
-    gather:  M = Aᵀ X,  δ = Aᵀ 1
+    gather:  M = Aᵀ G X,  δ = Aᵀ G 1              G = diag(g): how many times each token counts, or 1
     scatter: O = A W,  s_i = Σ_a A_ia² r_a        s: a token's own share of A Δ⁻¹ Aᵀ, with r = 1/δ
-    backward of both, from dA = X Yᵀ + 1 eᵀ:  gather X = V, Y = dM, e = dδ;  scatter X = G, Y = W, e = 0
+    backward of both, from dA = G (X Yᵀ + 1 eᵀ):  gather X = V, Y = dM, e = dδ;  scatter X = dO, Y = W, e = 0
 
 All anchors of a token are in one tile. Sums over splits, images and heads are left to PyTorch.
 """
@@ -51,10 +51,11 @@ def weights(
 
 @triton.jit
 def stage_gather_kernel(
-    k, x, anchors, offsets, partial, partial_degree, scale, n, m: tl.constexpr, heads, splits, span, k_strides,
+    k, x, anchors, offsets, times, partial, partial_degree, scale, n, m: tl.constexpr, heads, splits, span, k_strides,
     x_strides,
     BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr, EVEN: tl.constexpr,
-    PADDED: tl.constexpr, PRECISION: tl.constexpr, PER_HEAD: tl.constexpr, BIASED: tl.constexpr, DEGREE: tl.constexpr,
+    PADDED: tl.constexpr, PRECISION: tl.constexpr, PER_HEAD: tl.constexpr, BIASED: tl.constexpr, COUNTED: tl.constexpr,
+    DEGREE: tl.constexpr,
 ):  # fmt: skip
     """Partial M and δ of one (head, split of `span` tokens)."""
     part = tl.program_id(0)
@@ -71,6 +72,8 @@ def stage_gather_kernel(
         tile_k = load_tokens(head_k, start, n, k_strides, BLOCK_N, D, D_PAD, EVEN)
         tile_x = load_tokens(head_x, start, n, x_strides, BLOCK_N, D, D_PAD, EVEN)
         a = weights(tile_k, ut, offset, scale, start, n, m, PADDED, BIASED, PRECISION, MASKED=not EVEN)
+        if COUNTED:
+            a = a * load_vector(times + head.to(tl.int64) * n, start, n, BLOCK_N, 0.0)[:, None]
         narrow = a.to(tile_x.dtype)
         total = add_dot(tl.trans(narrow), tile_x, total, PRECISION)
         if DEGREE:  # of A as it is rounded: then a constant x is gathered exactly
@@ -116,14 +119,16 @@ def stage_scatter_kernel(
 
 @triton.jit
 def stage_gradient_kernel(
-    k, x, anchors, offsets, y, e, inverse, grad_share, grad_k, grad_x, grad_partial, grad_offsets, grad_inverse,
-    scale, root, n, m: tl.constexpr, heads, chunks, span, k_strides, x_strides, grad_k_strides, grad_x_strides,
+    k, x, anchors, offsets, times, y, e, inverse, grad_share, grad_k, grad_x, grad_partial, grad_offsets, grad_times,
+    grad_inverse, scale, root, n, m: tl.constexpr, heads, chunks, span, k_strides, x_strides, grad_k_strides,
+    grad_x_strides,
     BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr, EVEN: tl.constexpr,
     PADDED: tl.constexpr, PRECISION: tl.constexpr, PER_HEAD: tl.constexpr, BIASED: tl.constexpr,
-    GATHERED: tl.constexpr, SHARE: tl.constexpr,
+    COUNTED: tl.constexpr, GATHERED: tl.constexpr, SHARE: tl.constexpr,
 ):  # fmt: skip
-    """dK and partial dU and dc of one (head, chunk); of the gather (GATHERED) with e and dX = A Y, of the scatter
-    where SHARE with what s gives: dA_ia = 2 A_ia r_a ds_i, and partial dr_a = Σ_i A_ia² ds_i."""
+    """dK and partial dU and dc of one (head, chunk); of the gather (GATHERED) with e and dX = G A Y, where COUNTED with
+    dg_i = Σ_a A_ia (X Yᵀ + 1 eᵀ)_ia; of the scatter where SHARE with what s gives: dA_ia = 2 A_ia r_a ds_i, and partial
+    dr_a = Σ_i A_ia² ds_i."""
     part = tl.program_id(0)
     head = part // chunks
     low = (part % chunks) * span
@@ -158,7 +163,14 @@ def stage_gradient_kernel(
             ds = load_vector(grad_share + head.to(tl.int64) * n, start, n, BLOCK_N, 0.0)
             da = da + 2.0 * a * r[None, :] * ds[:, None]
             dr += tl.sum(a * a * ds[:, None], 0)
-        dl = a * (da - tl.sum(a * da, 1)[:, None])
+        each = tl.sum(a * da, 1)
+        if COUNTED:
+            tokens = start + tl.arange(0, BLOCK_N)
+            tl.store(grad_times + head.to(tl.int64) * n + tokens, each, mask=tokens < n)
+            counted = load_vector(times + head.to(tl.int64) * n, start, n, BLOCK_N, 0.0)
+            da = da * counted[:, None]
+            each = each * counted
+        dl = a * (da - each[:, None])
         narrow = dl.to(dtype)
         du = add_dot(tl.trans(narrow), tile_k, du, PRECISION)
         dk = dot(narrow, u, PRECISION) * root
@@ -166,7 +178,10 @@ def stage_gradient_kernel(
         if BIASED:
             dc += tl.sum(dl, 0)
         if GATHERED:
-            dx = dot(a.to(dtype), factor, PRECISION)
+            given = a
+            if COUNTED:
+                given = a * counted[:, None]
+            dx = dot(given.to(dtype), factor, PRECISION)
             store_tokens(head_grad_x, dx, start, n, grad_x_strides, BLOCK_N, D, D_PAD, EVEN)
     of_part = part.to(tl.int64) * m
     store_matrix(grad_partial + of_part * D, du * root, 0, m, BLOCK_M, D, D_PAD)

@@ -12,10 +12,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attentions.base import Work
-from attentions.kernels.anchor.options import inverse_of
+from attentions.kernels.anchor.options import counted, inverse_of
 from attentions.parallel.cost import Volume, both_ways, wide
 from attentions.parallel.ranks import Ranks
-from attentions.variants.anchor import assignment, counted, gathered, without_own
+from attentions.variants.anchor import assignment, gathered, without_own
 
 
 def refuses(core: nn.Module) -> str | None:

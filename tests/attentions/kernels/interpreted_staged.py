@@ -33,6 +33,9 @@ OPTIONS: list[dict[str, Any]] = [
     {"scatter": "separate", "bias": True, "per_head": True},
     {"self": "excluded", "bias": True, "per_head": True},
     {"self": "excluded", "logits": "cosine", "gate": True},
+    {"importance": True},
+    {"importance": True, "scatter": "separate", "bias": True, "per_head": True},
+    {"importance": True, "self": "excluded", "logits": "cosine"},
 ]
 
 
@@ -111,6 +114,7 @@ def test_splits_and_other_layouts_agree_with_float64(cut: Any, splits: int, chun
     size = (2, 2, 650, 32, 20, torch.float16)
     check("anchor:triton", size, tokens_first=True, bias=True, scatter="separate", per_head=True)
     check("anchor:triton", size, tokens_first=True, self="excluded", bias=True)
+    check("anchor:triton", size, tokens_first=True, importance=True)
 
 
 def test_without_options_it_is_the_fused_attention() -> None:
@@ -156,7 +160,9 @@ def test_an_anchor_of_zero_or_almost_zero_degree_is_as_in_the_reference() -> Non
         assert gap < 1e4 or (both[0][3][0] == 0).all()
 
 
-@pytest.mark.parametrize("options", [{}, {"per_head": True}, {"bias": True}, {"self": "excluded"}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"per_head": True}, {"bias": True}, {"self": "excluded"}, {"importance": True}], ids=str
+)
 def test_an_empty_batch_is_an_empty_result(options: dict[str, Any]) -> None:
     core = attentions.build("anchor:split" if "per_head" in options else "anchor:triton", heads=2, head_dim=32,
                             tokens=2000, anchors=5, **options)  # fmt: skip
@@ -174,8 +180,10 @@ def test_operators_are_registered_correctly() -> None:
     anchors, means = torch.randn(5, 32).requires_grad_(), torch.randn(1, 2, 5, 32).requires_grad_()
     offsets, none = torch.randn(5).requires_grad_(), torch.empty(0)
     inverse = torch.rand(1, 2, 5).requires_grad_()
+    times = torch.rand(1, 2, 20).requires_grad_()
+    for offset, g in ((offsets, none), (none, times), (offsets, times)):
+        torch.library.opcheck(torch.ops.attentions.anchor_gather.default, (k, v, anchors, offset, g, "ieee"))
     for offset in (offsets, none):
-        torch.library.opcheck(torch.ops.attentions.anchor_gather.default, (k, v, anchors, offset, "ieee"))
         for r in (inverse, none):
             torch.library.opcheck(
                 torch.ops.attentions.anchor_scatter.default, (k, means, r, anchors, offset, "ieee")
@@ -183,7 +191,14 @@ def test_operators_are_registered_correctly() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "options"), [("anchor", {"bias": True}), ("anchor", {"self": "excluded"}), ("transolver", {})], ids=str
+    ("name", "options"),
+    [
+        ("anchor", {"bias": True}),
+        ("anchor", {"self": "excluded"}),
+        ("anchor", {"importance": True}),
+        ("transolver", {}),
+    ],
+    ids=str,
 )
 def test_flops_are_counted(name: str, options: dict[str, Any]) -> None:
     core = attentions.build(f"{name}:triton", heads=2, head_dim=32, tokens=20, anchors=5, **options)

@@ -30,10 +30,10 @@ def launches(n: int, d: int, m: int, dtype: torch.dtype, device: devices.Device)
     k = torch.empty(8, 12, n, d, dtype=dtype, device="meta")
     anchors = torch.empty(12, m, d, device="meta")
     plans = [
-        plan_gather(k, k, anchors, biased=True, degree=True, phase="forward", device=device)[0],
+        plan_gather(k, k, anchors, biased=True, counted=True, degree=True, phase="forward", device=device)[0],
         plan_gather(k, k, anchors, biased=True, degree=False, phase="backward", device=device)[0],
         plan_scatter(k, anchors, out=FP32, biased=True, share=True, device=device),
-        plan_gradients(k, k, anchors, biased=True, gathered=True, share=False, device=device)[0],
+        plan_gradients(k, k, anchors, biased=True, counted=True, gathered=True, share=False, device=device)[0],
         plan_gradients(k, k, anchors, biased=True, gathered=False, share=True, device=device)[0],
     ]
     return [launch for plan in plans for launch in plan.launches]

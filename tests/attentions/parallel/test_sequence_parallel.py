@@ -25,6 +25,8 @@ VARIANTS: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...] = (
     ("anchor", (("logits", "cosine"),)),
     ("anchor", (("scatter", "separate"), ("bias", True), ("self", "excluded"))),
     ("anchor", (("per_head", True), ("self", "learned"))),
+    ("anchor", (("importance", True),)),
+    ("anchor", (("importance", True), ("logits", "cosine"), ("self", "excluded"))),
     ("transolver", ()),
     ("transolver", (("mixing", False),)),
     ("flare", ()),
@@ -135,12 +137,16 @@ def test_bytes_sent_are_those_of_the_model(group: tuple[int, dict[str, Any]], at
 
 def test_anchor_sends_the_same_whatever_n_is_in_one_float32_buffer(group: tuple[int, dict[str, Any]]) -> None:
     ranks, results = group
-    size = rank_checks.B * rank_checks.H * rank_checks.M * (rank_checks.D + 1) * 4
+    """And, forward with importance, each head's largest of it before."""
+    heads = rank_checks.B * rank_checks.H
+    size = heads * rank_checks.M * (rank_checks.D + 1) * 4
     for phase, calls in (("forward", 1), ("backward", 1), ("train", 2)):
         for problem, of in sending(ranks):
             if problem.variant == "anchor" and of == phase:
+                before = ("importance", True) in problem.options and phase != "backward"
+                sent = (calls * size + before * heads * 4, {"allreduce": calls + before})
                 for result in told(results[repr((problem, phase))]):
-                    assert (result["payload"], result["calls"]) == (calls * size, {"allreduce": calls})
+                    assert (result["payload"], result["calls"]) == sent
 
 
 def test_the_ring_sends_in_proportion_to_n(group: tuple[int, dict[str, Any]]) -> None:

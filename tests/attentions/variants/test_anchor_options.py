@@ -202,6 +202,37 @@ def test_excluded_weights_are_those_of_the_others_and_sum_to_one() -> None:
     assert (changed > 1e-3).sum() == N - 1
 
 
+def test_no_token_is_heard_more_than_another_but_by_importance() -> None:
+    """The columns of S: what all tokens together take from one. As many tokens as v has dimensions, one for each."""
+    k = tensors()[0][:, :, :D]
+    heard = torch.eye(D, dtype=k.dtype).expand(B, H, D, D)
+
+    def columns(core: Any) -> torch.Tensor:
+        given = (k, heard, core.anchors, *([None] * 3), core._importance(k))
+        return attentions.spec("anchor").backend("reference").compute(*given).sum(dim=-2)
+
+    torch.testing.assert_close(columns(build()), torch.ones(B, H, D, dtype=k.dtype))
+    assert columns(build(importance=True)).amax() > 1.5
+    core = build(moved=False, importance=True)
+    with torch.no_grad():
+        core.importance.fill_(60.0)
+    most = (k.sum(dim=-1) == k.sum(dim=-1).amax(dim=-1, keepdim=True)).to(k.dtype)
+    torch.testing.assert_close(columns(core), D * most)
+
+
+@pytest.mark.parametrize("backend", ["reference", "sdpa"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_importance_beyond_every_exponent_is_a_choice_of_one_token(dtype: torch.dtype, backend: str) -> None:
+    k, v, upstream = (x.detach().to(dtype).requires_grad_() for x in tensors())
+    core = build(f"anchor:{backend}", moved=False, importance=True).to(dtype)
+    with torch.no_grad():
+        core.importance.fill_(2000.0)
+    out = core(k, k, v)
+    chosen = k.float().sum(dim=-1).argmax(dim=-1)
+    torch.testing.assert_close(out, v.gather(2, chosen[..., None, None].expand(B, H, N, D)), rtol=2e-2, atol=2e-2)
+    assert all(torch.isfinite(x).all() for x in torch.autograd.grad(out, (k, v, *core.parameters()), upstream))
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_a_token_alone_with_its_anchors_gets_what_others_give_it(n: int, dtype: torch.dtype) -> None:
@@ -286,7 +317,9 @@ def test_what_backends_refuse() -> None:
         work = attentions.Work(b=1, h=2, n=64, d=d, m=16, options=definition.parse_options(options))
         return definition.backend(backend).limits(work, torch.float32, torch.device("cuda"))
 
-    inside: list[dict[str, Any]] = [{"scatter": "separate"}, {"bias": True}, {"self": "excluded"}]
+    inside: list[dict[str, Any]] = [
+        {"scatter": "separate"}, {"bias": True}, {"self": "excluded"}, {"importance": True},
+    ]  # fmt: skip
     for options in inside:
         name, value = next(iter(options.items()))
         said = f"does not take {name}={str(value).lower()}; anchor:reference does"
@@ -324,6 +357,7 @@ def test_a_layer_takes_the_option_self_and_is_its_core_between_projections() -> 
     ("options", "message"),
     [
         ({"local": 4}, "option local=4 is not valid; it takes an odd number"),
+        ({"importance": True, "causal": True}, "option importance=true has no causal form"),
         ({"columns": 4}, "option columns=4 is the grid of local; set local too, or leave it out"),
         ({"local": 3, "columns": 21}, "option columns=21 is not valid; a row of the grid has at most tokens=20"),
         ({"logits": "cosine", "tempered": "head"}, "logits=cosine has a temperature of each head already"),
