@@ -127,17 +127,20 @@ WIDELY = tuple(Mechanism(*each) for each in (
     ("none",), ("full",), ("anchor", {"init": "sharp"}), ("linear",), ("performer",), ("nystrom",), ("linformer",),
     ("agent",),
 ))  # fmt: skip
+BOTH = {"init": "orthogonal", "logits": "cosine", "self": "excluded"}
+COUNTED = Mechanism("anchor", {**BOTH, "importance": True})
 ALONE = (  # of the family: the own share excluded, by which a question's token outweighs a few items; cosine; both
     Mechanism("anchor", {"self": "excluded"}),
     Mechanism("anchor", {"init": "orthogonal", "logits": "cosine"}),
-    Mechanism("anchor", {"init": "orthogonal", "logits": "cosine", "self": "excluded"}),
+    Mechanism("anchor", BOTH),
+    COUNTED,
 )
 PARTS = {
     "hard": _points("hard", 16),
     "easy": _points("easy", 16),
     "anchors": _points("hard", 4, 8, 32),
     "middle": _points("middle", 16),
-    "capacity": [point for tokens in (64, 128, 256, 512) for point in _capacity(tokens, WIDELY)],
+    "capacity": [point for tokens in (64, 128, 256, 512) for point in _capacity(tokens, (*WIDELY, COUNTED))],
     "queries": [
         point
         for tokens, pairs in ((64, 4), (128, 8), (256, 16), (512, 64))
