@@ -33,7 +33,18 @@ from harness.store.record import canonical_options  # noqa: E402
 from harness.vision import recall  # noqa: E402
 
 MECHANISMS = (Mechanism("full"), Mechanism("anchor", {"init": "sharp"}), Mechanism("anchor", BOTH), COUNTED)
-COLUMNS = ("attention", "options", "m", "seed", "top1", "layer", "head", "question_heard", "most_heard", "item_taken")
+COLUMNS: tuple[str, ...] = (
+    "attention",
+    "options",
+    "m",
+    "seed",
+    "top1",
+    "layer",
+    "head",
+    "question_heard",
+    "most_heard",
+    "item_taken",
+)
 SAMPLES = 256
 
 
@@ -47,7 +58,7 @@ def main() -> None:
     rows = [row for mechanism in MECHANISMS for seed in range(given.seeds) for row in lines(mechanism, seed)]
     given.out.parent.mkdir(parents=True, exist_ok=True)
     with given.out.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(file, list(COLUMNS), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 

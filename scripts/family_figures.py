@@ -47,18 +47,17 @@ def main() -> None:
 
 
 def problems(lines: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The lines of each problem and m by name, best first, those that have no m in all."""
+    """The lines of each problem and m with members enough, by name, best first; what has no m is in all."""
     numbers = {name: pd.to_numeric(lines[name], errors="coerce") for name in ("m", "latency_ms")}
     lines = lines.assign(label=lines["attention"] + lines["options"], **numbers)
     found = {}
     for problem, own in lines.groupby("problem", sort=False):
-        sizes = sorted(own["m"].dropna().unique())
+        sizes = [m for m in sorted(own["m"].dropna().unique()) if (own["m"] == m).sum() >= FEWEST]
         for m in sizes:
             members = own[own["m"].isna() | (own["m"] == m)]
-            if (members["m"] == m).sum() >= FEWEST:
-                order = [-merit(metric, mean) for metric, mean in zip(members["metric"], members["mean"], strict=True)]
-                name = f"{problem}-{m:.0f}" if len(sizes) > 1 else str(problem)
-                found[name] = members.assign(order=order).sort_values("order")
+            order = [-merit(metric, mean) for metric, mean in zip(members["metric"], members["mean"], strict=True)]
+            name = f"{problem}-{m:.0f}" if len(sizes) > 1 else str(problem)
+            found[name] = members.assign(order=order).sort_values("order")
     return found
 
 

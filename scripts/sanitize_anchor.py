@@ -17,6 +17,8 @@ sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
 
+import attentions  # noqa: E402
+from attentions.kernels.anchor import plan_staged  # noqa: E402
 from attentions.kernels.anchor.choices import SCHEDULES  # noqa: E402
 from attentions.kernels.anchor.operators import anchor_attention, anchor_attention_fused  # noqa: E402
 
@@ -32,8 +34,15 @@ SHAPES = (
 )
 
 
+# What gather and scatter of their own take.
+OPTIONS: tuple[dict[str, object], ...] = (
+    {"scatter": "separate", "bias": True, "per_head": True, "importance": True},
+    {"self": "excluded", "bias": True, "importance": True},
+)
+
+
 def main() -> None:
-    """Run every shape with both schedules, apart and fused, and one that does not lie on 16 bytes."""
+    """Run every shape with both schedules, apart and fused, one that does not lie on 16 bytes, and with options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
     device = parser.parse_args().device
@@ -51,6 +60,12 @@ def main() -> None:
             odd = torch.randn(1 + b * h * n * d).to(dtype).to(device)[1:].view(b, h, n, d)
             anchor_attention(odd, odd, anchors, schedule=schedule)
             print(f"b={b} h={h} n={n} d={d} m={m} {dtype} {schedule}", flush=True)
+        for options in OPTIONS if plan_staged.limits(n=n, d=d, m=m, dtype=dtype) is None else ():
+            core = attentions.build("anchor:triton", heads=h, head_dim=d, tokens=n, anchors=m, **options).to(device)
+            k, v, g = (torch.randn(b, h, n, d).to(dtype).to(device) for _ in range(3))
+            out = core(k.requires_grad_(), k, v.requires_grad_())
+            torch.autograd.grad(out, (k, v, *core.parameters()), g)
+            print(f"b={b} h={h} n={n} d={d} m={m} {dtype} {' '.join(map(str, options))}", flush=True)
 
 
 if __name__ == "__main__":

@@ -22,11 +22,13 @@ STARTS = (
 
 FAMILY = "results/cpu/family{}/family.csv"
 CHOSEN = "init=orthogonal logits=cosine self=excluded"
-BEFORE = 10  # seeds by which it was chosen; the others were trained afterwards
+COUNTED = "importance=true init=orthogonal logits=cosine self=excluded"
+CHOICES = {CHOSEN: (10, "ten", "ten"), COUNTED: (3, "three", "seven")}  # seeds that chose it; the others confirm it
 OPTIONS = (
     "scatter=separate", "bias=true", "per_head=true", "tempered=head", "tempered=token", "self=excluded",
     "self=learned", "local=3", "gate=true", "local=3 self=excluded",
-    "init=orthogonal logits=cosine", CHOSEN,
+    "init=orthogonal logits=cosine", CHOSEN, "importance=true", "importance=true self=excluded",
+    "importance=true init=orthogonal logits=cosine", COUNTED,
 )  # fmt: skip
 GAINS = (("", "recall", "8"), ("", "digits", "16"), ("", "darcy", "16"), ("_long", "darcy", "16"),
          ("", "poisson", "16"))  # fmt: skip
@@ -41,9 +43,15 @@ def quote(page: Page) -> None:
     )
     page.table(
         "| `init=orthogonal logits=cosine self=excluded` | recall | digits | Darcy | Poisson |",
-        [[told, *(_of_seeds(page, problem, m, seeds) for problem, m in CONFIRMED)]
-         for told, seeds in (("the ten seeds that chose it", slice(BEFORE)), ("the ten others", slice(BEFORE, None)))],
+        [[told, *(_of_seeds(page, CHOSEN, problem, m, seeds) for problem, m in CONFIRMED)]
+         for told, seeds in _choice(CHOSEN)],
     )  # fmt: skip
+    page.table(
+        "| the same with `importance=true` | recall | digits | Darcy | Poisson |",
+        [[told, *(_of_seeds(page, COUNTED, problem, m, seeds) for problem, m in CONFIRMED)]
+         for told, seeds in _choice(COUNTED)],
+    )  # fmt: skip
+    _heard(page)
     sizes = (("darcy-1024", "32"), ("darcy", "16"), ("recall", "8"))
     chosen, sharp = (
         [_latency(page, problem, m=m, attention="anchor", options=f" {options}") for problem, m in sizes]
@@ -146,15 +154,37 @@ def _latency(page: Page, problem: str, **wanted: str) -> float:
     return page.rows(FAMILY.format("")).where(problem=problem).one("latency_ms", **wanted)
 
 
-def _of_seeds(page: Page, problem: str, m: str, seeds: slice) -> str:
-    """The gain of CHOSEN by some of its seeds."""
+def _heard(page: Page) -> None:
+    """Who is heard in trained recall models: means over the heads and the seeds."""
+    rows = page.rows("results/cpu/anchor_hearing.csv")
+    body = []
+    for name, attention, options in (
+        ("`full`", "full", ""), ("`init=sharp`", "anchor", "init=sharp"),
+        (f"`{CHOSEN}`", "anchor", ";".join(CHOSEN.split())),
+        ("the same with `importance=true`", "anchor", ";".join(COUNTED.split())),
+    ):  # fmt: skip
+        own = rows.where(attention=attention, options=options)
+        means = [_mean(own.all(column, layer=layer))
+                 for column, layer in (("question_heard", 1), ("item_taken", 1), ("item_taken", 2))]  # fmt: skip
+        body.append([name, f"{_mean(own.all('top1')):.3f}", *(f"{mean:.2f}" for mean in means)])
+    page.table("| m = 8 | recall | question heard, layer 1 | item taken, layer 1 | layer 2 |", body)
+
+
+def _choice(options: str) -> list[tuple[str, slice]]:
+    """The two lines of what some seeds chose and others confirmed."""
+    before, chose, others = CHOICES[options]
+    return [(f"the {chose} seeds that chose it", slice(before)), (f"the {others} others", slice(before, None))]
+
+
+def _of_seeds(page: Page, options: str, problem: str, m: str, seeds: slice) -> str:
+    """The gain of a member by some of its seeds, which `init=sharp` has too."""
     rows = page.rows(FAMILY.format("")).where(problem=problem, attention="anchor", m=m)
     one, sharp = (
-        [float(value) for value in rows.only(options=f" {options}")["values"].split()]
-        for options in (CHOSEN, "init=sharp")
+        [float(value) for value in rows.only(options=f" {name}")["values"].split()] for name in (options, "init=sharp")
     )
     sign = -1 if problem in LESS else 1
-    return _bold(problem, *interval([sign * (x - y) for x, y in zip(one, sharp, strict=True)][seeds]))
+    gains = [sign * (x - y) for x, y in zip(one, sharp[: len(one)], strict=True)]
+    return _bold(problem, *interval(gains[seeds]))
 
 
 def _bold(problem: str, gain: float, half: float) -> str:

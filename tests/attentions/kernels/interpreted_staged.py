@@ -1,9 +1,12 @@
-"""Values of gather and scatter apart under Triton's interpreter; run by test_staged.py in a process of its own."""
+"""Values of gather and scatter apart under Triton's interpreter; run by test_staged.py in a process of its own.
+
+`check` is also what test_staged.py does on a GPU.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -62,8 +65,9 @@ def cut(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def used(
-    name: str, size: tuple[Any, ...], precision: torch.dtype, *, tokens_first: bool = False, **options: Any
-) -> dict[str, Tensor]:
+    name: str, size: tuple[Any, ...], precision: torch.dtype, *, tokens_first: bool = False, device: str = "cpu",
+    **options: Any,
+) -> dict[str, Tensor]:  # fmt: skip
     """The output and every gradient of a core; parameters and inputs are rounded to the size's dtype first."""
     b, h, n, d, m, dtype = size
     torch.manual_seed(0)
@@ -72,10 +76,10 @@ def used(
     with torch.no_grad():
         for parameter in core.parameters():
             parameter.mul_(0.5).add_(0.2 * torch.randn(parameter.shape, generator=source))
-    core = core.to(dtype).to(precision)
+    core = core.to(device, dtype).to(precision)
 
     def draw() -> Tensor:
-        drawn = torch.randn(b, h, n, d, generator=source).to(dtype).to(precision)
+        drawn = torch.randn(b, h, n, d, generator=source).to(device, dtype).to(precision)
         return drawn.transpose(1, 2).contiguous().transpose(1, 2) if tokens_first else drawn
 
     k, v, g = draw().requires_grad_(), draw().requires_grad_(), draw()
@@ -86,13 +90,13 @@ def used(
     return {"out": out.detach(), "g": g, **dict(zip(wanted, grads, strict=True))}
 
 
-def check(name: str, size: tuple[Any, ...], **options: Any) -> None:
+def check(name: str, size: tuple[Any, ...], agreement: Mapping[torch.dtype, float] = AGREEMENT, **options: Any) -> None:
     dtype, variant = size[-1], attentions.split(name)[0]
     found = used(name, size, dtype, **options)
     plain, exact = (used(f"{variant}:reference", size, x, **options) for x in (dtype, torch.float64))
     for what, right in exact.items():
         assert found[what].shape == right.shape
-        allowed = AGREEMENT[dtype] * max(distance(plain[what], right, exact["g"]), torch.finfo(dtype).eps)
+        allowed = agreement[dtype] * max(distance(plain[what], right, exact["g"]), torch.finfo(dtype).eps)
         assert distance(found[what], right, exact["g"]) <= allowed, what
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from interpreted_staged import AGREEMENT, OPTIONS, SIZES, check
 
 from attentions.kernels.anchor import devices
 from attentions.kernels.anchor.plan import Launch
@@ -61,6 +62,17 @@ def test_what_the_stages_take() -> None:
     assert "m × d that one tile holds, not m=64 d=64 in float32" in said(64, 64, FP32)
     assert "m=512 d=128 in bfloat16; anchor:reference takes any" in said(128, 512, BF16)
     assert "takes float16, bfloat16 and float32, not float64" in said(64, 64, torch.float64)
+
+
+ON_DEVICE = [*SIZES, (4, 12, 4096, 64, 64, BF16), (1, 3, 20_001, 64, 30, torch.float16)]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("size", ON_DEVICE, ids=str)
+def test_options_agree_with_float64_on_a_device(size: Any, options: dict[str, Any]) -> None:
+    check("anchor:triton", size, dict.fromkeys(AGREEMENT, 4.0), device="cuda", **options)
 
 
 @not_interpreted
