@@ -49,11 +49,14 @@ class Mechanism:
     options: dict[str, Any] = field(default_factory=dict)
 
 
+BOTH = {"init": "orthogonal", "logits": "cosine", "self": "excluded"}
+COUNTED = Mechanism("anchor", {**BOTH, "importance": True})
 MECHANISMS = (
     Mechanism("none"),
     Mechanism("anchor", {"init": "paper"}),
     Mechanism("anchor", {"init": "sharp"}),
     Mechanism("anchor", {"init": "orthogonal", "logits": "cosine"}),
+    COUNTED,
     Mechanism("full"),
     Mechanism("nystrom"),
     Mechanism("linformer"),
@@ -127,8 +130,6 @@ WIDELY = tuple(Mechanism(*each) for each in (
     ("none",), ("full",), ("anchor", {"init": "sharp"}), ("linear",), ("performer",), ("nystrom",), ("linformer",),
     ("agent",),
 ))  # fmt: skip
-BOTH = {"init": "orthogonal", "logits": "cosine", "self": "excluded"}
-COUNTED = Mechanism("anchor", {**BOTH, "importance": True})
 ALONE = (  # of the family: the own share excluded, by which a question's token outweighs a few items; cosine; both
     Mechanism("anchor", {"self": "excluded"}),
     Mechanism("anchor", {"init": "orthogonal", "logits": "cosine"}),
