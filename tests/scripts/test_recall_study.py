@@ -142,7 +142,7 @@ def test_capacity_is_read_from_the_shapes_of_the_rows(study: Any, measured: Path
         capacity.loaded(frame[frame["items"] == 0])
 
 
-def test_what_is_not_there_is_said(figures: Any, measured: Path) -> None:
+def test_what_is_not_there_is_said(study: Any, figures: Any, measured: Path) -> None:
     assert len(figures.models(measured, 1500)) == len(study.MECHANISMS)
     with pytest.raises(ValueError, match=r"--steps 7 is not in .*; it holds 500, 1500"):
         figures.models(measured, 7)
