@@ -56,7 +56,7 @@ from attentions.base import Backend, Compute, Cost, Exponents, Option, Size, Spe
 from attentions.eager import depthwise, softmax
 from attentions.kernels.anchor import options
 from attentions.kernels.anchor.backends import CHUNKED, KERNELS, SDPA, compiled, rank
-from attentions.kernels.anchor.keys import sharpened, tempered
+from attentions.kernels.anchor.keys import importances, sharpened, tempered
 from attentions.kernels.anchor.options import LEAST_OTHERS, counted, inverse_of
 from attentions.running import products_flops, running_shares, shares_peak
 
@@ -109,7 +109,8 @@ class Anchor(nn.Module):
         if self.plain:
             return self.compute(k, v, self.anchors)
         scatter = None if self.scatter is None else self._directions(self.scatter)
-        inside = (scatter, self.bias, self.scatter_bias, self._importance(k))
+        logs = None if self.importance is None else importances(k, self.importance)
+        inside = (scatter, self.bias, self.scatter_bias, logs)
         further = inside if any(x is not None for x in inside) else ()
         words = {"excluded": True} if self.excluded else {}
         out = self.compute(self._keys(k), v, self._directions(self.anchors), *further, **words)
@@ -130,10 +131,6 @@ class Anchor(nn.Module):
         if self.sharpness is not None:
             return sharpened(k, self.sharpness)
         return k if self.temper is None else tempered(k, self.temper, self.temper_weight)
-
-    def _importance(self, k: Tensor) -> Tensor | None:
-        """(b, h, n), or None where all tokens count the same."""
-        return None if self.importance is None else (k @ self.importance.to(k.dtype).unsqueeze(-1)).squeeze(-1)
 
     def _near(self, v: Tensor, weight: Tensor) -> Tensor:
         """The convolution of `local`; zero for the tokens before the grid."""

@@ -33,6 +33,12 @@ OPTIONS = (
 GAINS = (("", "recall", "8"), ("", "digits", "16"), ("", "darcy", "16"), ("_long", "darcy", "16"),
          ("", "poisson", "16"))  # fmt: skip
 LESS = ("darcy", "poisson")  # where less is better
+FLOWS = (("", "darcy", "16"), ("", "darcy", "64"), ("", "darcy-1024", "32"), ("", "darcy-1024", "64"),
+         ("_long", "darcy", "16"), ("_long", "darcy", "64"))  # fmt: skip
+FLOWING = {
+    "`full`": ("full", ""), "`init=sharp`": ("anchor", " init=sharp"), f"`{CHOSEN}`": ("anchor", f" {CHOSEN}"),
+    "the same with `importance=true`": ("anchor", f" {COUNTED}"), "`none`, the floor": ("none", ""),
+}  # fmt: skip
 CONFIRMED = (("recall", "8"), ("digits", "16"), ("darcy", "16"), ("poisson", "16"))
 
 
@@ -52,6 +58,10 @@ def quote(page: Page) -> None:
          for told, seeds in _choice(COUNTED)],
     )  # fmt: skip
     _heard(page)
+    page.table(
+        "| points, m | 256, 16 | 256, 64 | 1024, 32 | 1024, 64 | 256, 16, 3000 steps | 256, 64, 3000 steps |",
+        [[name, *(_error(page, *where, *member) for where in FLOWS)] for name, member in FLOWING.items()],
+    )
     sizes = (("darcy-1024", "32"), ("darcy", "16"), ("recall", "8"))
     chosen, sharp = (
         [_latency(page, problem, m=m, attention="anchor", options=f" {options}") for problem, m in sizes]
@@ -152,6 +162,13 @@ def _gain(page: Page, options: str, folder: str, problem: str, m: str) -> str:
 
 def _latency(page: Page, problem: str, **wanted: str) -> float:
     return page.rows(FAMILY.format("")).where(problem=problem).one("latency_ms", **wanted)
+
+
+def _error(page: Page, folder: str, problem: str, m: str, attention: str, options: str) -> str:
+    """The mean over the seeds; of what has no m the same at each."""
+    rows = page.rows(FAMILY.format(folder)).where(problem=problem, attention=attention, options=options)
+    found = rows.where(m=(m, "")).rows
+    return f"{float(found[0]['mean']):.3f}" if found else ""
 
 
 def _heard(page: Page) -> None:

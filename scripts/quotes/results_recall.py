@@ -8,7 +8,7 @@ from quotes import Page, Row, Rows, option
 
 PAGE = "results/cpu/recall/README.md"
 LOADS = (("24", "12"), ("48", "28"), ("96", "56"))
-OWN = ("init", "logits", "self")
+OWN = ("init", "logits", "self", "importance")
 
 
 def quote(page: Page) -> None:

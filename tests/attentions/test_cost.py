@@ -125,6 +125,18 @@ def test_peak_follows_the_options(name: str, options: dict[str, Any], phase: str
     assert measure_peak(run) == pytest.approx(implementation.spec.cost(*size, phase, **options).peak, rel=0.1)
 
 
+@pytest.mark.parametrize("size", [(1, 2, 2048, 32, 32), (2, 3, 1024, 32, 8), (1, 2, 2048, 16, 128)], ids=str)
+@pytest.mark.parametrize("options", [{"importance": True}, {"self": "excluded"}, {"self": "learned"}], ids=str)
+def test_peak_of_what_is_taken_in_float32_in_half_precision(
+    options: dict[str, Any], size: tuple[int, ...], measure_peak: Any, make: Any
+) -> None:
+    implementation = make("anchor:reference")
+    run = calls(implementation, size, torch.bfloat16, **options)["train"]
+    run()
+    predicted = implementation.spec.cost(*size, "train", itemsize=2, **options).peak
+    assert measure_peak(run) == pytest.approx(predicted, rel=0.1)
+
+
 @phases
 def test_growth_is_as_declared(variant: Any, phase: str) -> None:
     definition, (n, m, d) = variant.spec, (2**26, 2**9, 4)

@@ -119,7 +119,7 @@ def peak(work: Work, plain: int) -> int:
     shares = work.tokens * max(work.itemsize, 4)
     if forward:
         return max(2 * a, a + 2 * v) + (weights + v if narrow else 0) + second + 2 * shares
-    return max(5 * a + 2 * v, 2 * a + 6 * v) + (weights + tensor if narrow else 0) + second + 4 * shares
+    return max(5 * a + 2 * v, 2 * a + (6 + narrow) * v) + (weights + tensor if narrow else 0) + second + 4 * shares
 
 
 def _counted_peak(work: Work, without: int) -> int:
@@ -129,10 +129,11 @@ def _counted_peak(work: Work, without: int) -> int:
     times, second = 3 * work.tokens * max(work.itemsize, 4), asked["scatter=separate"]
     if work.phase == "forward":
         return without + times
+    copy = tensor * 4 // work.itemsize if narrow else 0  # of k, whose product with w is taken in float32
     if asked["self=excluded"]:
-        return without + times + tensor * (4 // work.itemsize if narrow else 1)
+        return without + times + (2 * copy or tensor)
     products = (6 + second) * weights + 2 * tensor if narrow else (4 + 2 * second) * weights + 3 * tensor
-    return max(without, products, 5 * tensor + second * weights) + times
+    return max(without, products, 5 * tensor + second * weights) + times + copy
 
 
 def peak_around(work: Work, inner: int) -> int:
@@ -142,7 +143,7 @@ def peak_around(work: Work, inner: int) -> int:
     them; a narrow type has one of them in float32 and its copy where the length of k is taken.
     """
     chosen, wide = work.options, max(work.itemsize, 4)
-    tensor, lengths = work.tokens * work.d * work.itemsize, work.tokens * wide
+    tensor, lengths, narrow = work.tokens * work.d * work.itemsize, work.tokens * wide, work.itemsize < wide
     cosine, tempered = chosen.get("logits") == "cosine", chosen.get("tempered", "none")
     changed, token = cosine or tempered != "none", cosine or tempered == "token"
     learned, local, gate = chosen.get("self") == "learned", chosen.get("local", 0) > 0, bool(chosen.get("gate"))
@@ -151,12 +152,12 @@ def peak_around(work: Work, inner: int) -> int:
         return max(inner + changed * tensor + token * lengths, after)
     held = inner + (changed + gate + (learned and bool(chosen.get("importance")))) * tensor
     if changed:
-        held = max(held, (7 if cosine and work.itemsize < wide else 5) * tensor)
+        held = max(held, (7 if cosine and narrow else 5) * tensor)
     weights = work.tokens * (work.m or 0) * work.itemsize
     if local or gate:
         held = max(held, weights + (3 + changed + local + 3 * gate) * tensor)
     if local:  # its gradient of v waits for the attention's, in another order if no token stands before the grid
         held = max(held, 3 * weights + (4 - (_before_the_grid(work) > 0) + changed) * tensor)
     if learned:
-        held = max(held, 3 * (weights + tensor))
+        held = max(held, 3 * (weights + tensor), weights + 5 * tensor if narrow else 0)
     return held + 3 * token * lengths

@@ -11,6 +11,7 @@ from torch.func import functional_call
 
 import attentions
 from attentions import parallel
+from attentions.kernels.anchor.keys import importances
 from attentions.kernels.anchor.options import LEAST_OTHERS
 
 B, H, N, D, M = 2, 3, 20, 8, 5
@@ -208,7 +209,8 @@ def test_no_token_is_heard_more_than_another_but_by_importance() -> None:
     heard = torch.eye(D, dtype=k.dtype).expand(B, H, D, D)
 
     def columns(core: Any) -> torch.Tensor:
-        given = (k, heard, core.anchors, *([None] * 3), core._importance(k))
+        logs = None if core.importance is None else importances(k, core.importance)
+        given = (k, heard, core.anchors, *([None] * 3), logs)
         return attentions.spec("anchor").backend("reference").compute(*given).sum(dim=-2)
 
     torch.testing.assert_close(columns(build()), torch.ones(B, H, D, dtype=k.dtype))
@@ -218,6 +220,15 @@ def test_no_token_is_heard_more_than_another_but_by_importance() -> None:
         core.importance.fill_(60.0)
     most = (k.sum(dim=-1) == k.sum(dim=-1).amax(dim=-1, keepdim=True)).to(k.dtype)
     torch.testing.assert_close(columns(core), D * most)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_importance_is_not_rounded_to_a_narrow_type(autocast: bool) -> None:
+    """It is an exponent: 8 in bfloat16 is 8 ± 0.03, a count 3 % off."""
+    k, weight = tensors()[0].detach().bfloat16(), 3 * torch.ones(H, D, dtype=torch.bfloat16)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        found = importances(k, weight)
+    torch.testing.assert_close(found.double(), 3 * k.double().sum(dim=-1), rtol=1e-6, atol=1e-5)
 
 
 @pytest.mark.parametrize("backend", ["reference", "sdpa"])
