@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vision_study import STUDIES
@@ -18,7 +18,7 @@ from harness.vision.task import Mechanism
 @dataclass(frozen=True, kw_only=True)
 class Problem:
     """What is learnt: the task with its options, m, the recipe; theme and part of the generated scenes it reads;
-    columns of the grid that its tokens are, 0 for none."""
+    columns of the grid that its tokens are, 0 for none; again: another of these with another m."""
 
     task: str
     anchors: int
@@ -27,6 +27,7 @@ class Problem:
     theme: str = ""
     part: str = ""
     columns: int = 0
+    again: bool = False
 
 
 def _recall(anchors: int) -> Problem:
@@ -54,9 +55,10 @@ def _of_vision(name: str) -> Problem:
 PROBLEMS = {
     "recall-8": _recall(8), "darcy": _operator("darcy"), "poisson": _operator("poisson"),
     "recall-4": _recall(4), "recall-16": _recall(16), "digits": _of_vision("digits"),
-    "legend": _of_vision("legend-segmentation"), "darcy-64": _operator("darcy", anchors=64),
+    "legend": _of_vision("legend-segmentation"), "darcy-64": replace(_operator("darcy", anchors=64), again=True),
     "darcy-1024": _operator("darcy", points=1024, anchors=32),
-    "darcy-1024-64": _operator("darcy", points=1024, anchors=64),
+    "darcy-1024-64": replace(_operator("darcy", points=1024, anchors=64), again=True),
+    "darcy-1024-256": replace(_operator("darcy", points=1024, anchors=256), again=True),
 }  # fmt: skip
 USUAL = [name for name in PROBLEMS if name != "legend" and not name.startswith("darcy-")]
 

@@ -10,7 +10,7 @@
 Problems: recall at the hard load (56 of 96 shapes among 64 tokens, by the loop of harness/vision/recall.py) with m = 8,
 4 and 16; Darcy flow and Poisson's equation (harness train operator) at 256 points; scikit-learn's digits; if asked for,
 segmentation with a legend (the recipes of scripts/vision_study.py), Darcy flow at 256 points with m = 64 and at 1024
-with m = 32 and 64. Their order is the order of training: problem by problem, seed by seed, so that what there is at any
+with m = 32, 64 and 256. Their order is the order of training: problem by problem, seed by seed, so that what there is at any
 moment compares all members at as many seeds. Recall models that results/cpu/recall holds are the same models and are
 not trained again.
 
@@ -163,7 +163,7 @@ def _stands(member: Member, name: str, seed: int, held: set[Any]) -> bool:
     bottleneck = attentions.spec(member.attention).bottleneck
     if (member.attention == "flash" and seed) or (member.grid and not PROBLEMS[name].columns):
         return False
-    if name in ("darcy-64", "darcy-1024-64") and not bottleneck:
+    if PROBLEMS[name].again and not bottleneck:
         return False
     if PROBLEMS[name].task != "recall":
         return True
