@@ -10,9 +10,9 @@
 Problems: recall at the hard load (56 of 96 shapes among 64 tokens, by the loop of harness/vision/recall.py) with m = 8,
 4 and 16; Darcy flow and Poisson's equation (harness train operator) at 256 points; scikit-learn's digits; if asked for,
 segmentation with a legend (the recipes of scripts/vision_study.py), Darcy flow at 256 points with m = 64 and at 1024
-with m = 32, 64 and 256. Their order is the order of training: problem by problem, seed by seed, so that what there is at any
-moment compares all members at as many seeds. Recall models that results/cpu/recall holds are the same models and are
-not trained again.
+with m = 32, 64 and 256. Their order is the order of training: problem by problem, seed by seed, so that what there is
+at any moment compares all members at as many seeds. Recall models that results/cpu/recall holds are the same models and
+are not trained again.
 
 Rows in the columns of measurements.csv are appended and synced a model at a time; family.csv has a line a problem and
 member. Training is on one thread and deterministic, so a busy machine changes how long it takes and not what comes out.
