@@ -43,8 +43,6 @@ Anchors for the way back are an idea of LinearNO (Hu et al. 2025, arXiv 2511.062
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -55,7 +53,7 @@ from torch import Tensor, nn
 from attentions.base import Backend, Compute, Cost, Exponents, Option, Size, Spec, Work, matmuls, traffic
 from attentions.eager import depthwise, softmax
 from attentions.kernels.anchor import options
-from attentions.kernels.anchor.backends import CHUNKED, KERNELS, SDPA, compiled, rank
+from attentions.kernels.anchor.backends import CHUNKED, KERNELS, SDPA, compiled, rank, with_options
 from attentions.kernels.anchor.keys import importances, sharpened, tempered
 from attentions.kernels.anchor.options import LEAST_OTHERS, counted, inverse_of
 from attentions.running import products_flops, running_shares, shares_peak
@@ -229,7 +227,8 @@ def gathered(
     wide = torch.promote_types(a.dtype, torch.float32)
     if times is None:
         return a.transpose(-2, -1) @ v, a.sum(dim=-2, dtype=wide).unsqueeze(-1)
-    return a.transpose(-2, -1) @ (v * times.to(v.dtype)), a.to(wide).transpose(-2, -1) @ times.to(wide)
+    times = times.to(v.dtype)  # rounded for both: then a constant v is gathered exactly
+    return a.transpose(-2, -1) @ (v * times), a.to(wide).transpose(-2, -1) @ times.to(wide)
 
 
 def without_own(
@@ -282,45 +281,6 @@ def _executed(work: Work) -> int:
     return matmuls(work, logits + products_flops(work, m=m, e=work.d))
 
 
-def _check(size: Size, chosen: Mapping[str, Any]) -> str | None:
-    if chosen["local"] and chosen["local"] % 2 == 0:
-        return f"option local={chosen['local']} is not valid; it takes an odd number, or 0 for none"
-    if chosen["columns"] and not chosen["local"]:
-        return f"option columns={chosen['columns']} is the grid of local; set local too, or leave it out"
-    if chosen["columns"] > size.tokens:
-        return f"option columns={chosen['columns']} is not valid; a row of the grid has at most tokens={size.tokens}"
-    if chosen["logits"] == "cosine" and chosen["tempered"] != "none":
-        return "logits=cosine has a temperature of each head already; leave tempered out, or take logits=dot"
-    if size.causal and chosen["local"]:
-        return f"option local={chosen['local']} has no causal form: its convolution is centred; leave one of them out"
-    if size.causal and chosen["importance"]:
-        return "option importance=true has no causal form; leave one of them out"
-    if size.causal and chosen["self"] == "excluded":
-        return "option self=excluded has no causal form; leave one of them out, or take self=learned"
-    return None
-
-
-def _around(backend: Backend) -> Backend:
-    """A backend whose FLOPs and peak count what options do around it."""
-    flops, peak = backend.flops, backend.peak
-    return replace(
-        backend,
-        flops=flops and (lambda work: flops(work) + matmuls(work, options.products_around(work))),
-        peak=peak and (lambda work: options.peak_around(work, peak(work))),
-    )
-
-
-def _never_causal(backend: Backend) -> Backend:
-    """A backend that refuses what the reference alone computes."""
-
-    def refused(work: Work, dtype: torch.dtype, device: torch.device) -> str | None:
-        if work.causal:
-            return f"has no causal form; {SPEC.name}:reference has"
-        return backend.limits(work, dtype, device)
-
-    return replace(backend, limits=refused)
-
-
 SPEC = Spec(
     name="anchor",
     title="Anchor attention (AnchorFormer)",
@@ -345,10 +305,10 @@ SPEC = Spec(
     ),
     module=build,
     rank=rank,
-    check=_check,
+    check=options.check,
     backends=(
-        *map(_never_causal, map(_around, KERNELS)), Backend("reference", reference, REFERENCE, flops=_executed),
-        *map(_never_causal, map(_around, (compiled(reference), SDPA, CHUNKED))),
+        *map(with_options, KERNELS), Backend("reference", reference, REFERENCE, flops=_executed),
+        *map(with_options, (compiled(reference), SDPA, CHUNKED)),
     ),
     problems=("causal",),
     refuses={

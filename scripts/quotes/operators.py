@@ -11,6 +11,7 @@ MEMBERS = {
     "`anchor self=excluded local=3`": ("anchor", " local=3 self=excluded"),
     "`anchor init=orthogonal logits=cosine`": ("anchor", " init=orthogonal logits=cosine"),
     "the same with `self=excluded`": ("anchor", " init=orthogonal logits=cosine self=excluded"),
+    "and with `importance=true`": ("anchor", " importance=true init=orthogonal logits=cosine self=excluded"),
     "`transolver mixing=false`": ("transolver", " mixing=false"), "`transolver`": ("transolver", ""),
     "`flare`": ("flare", ""), "`nystrom`": ("nystrom", ""), "`performer`": ("performer", ""),
     "`linear`": ("linear", ""), "`window`": ("window", " reach=16"), "`linformer`": ("linformer", ""),
@@ -35,15 +36,15 @@ def quote(page: Page) -> None:
     short, long = (page.rows(f"results/cpu/family{name}/family.csv") for name in ("", "_long"))
     page.table(
         "| | Darcy | Darcy, 3000 steps | Darcy, 1024 points | Poisson |",
-        [[name, _error(short, "darcy", *member), _error(long, "darcy", *member), _error(short, "darcy-1024", *member),
-          _error(short, "poisson", *member)]
+        [[name, _error(short, "darcy", "16", *member), _error(long, "darcy", "16", *member),
+          _error(short, "darcy-1024", "32", *member), _error(short, "poisson", "16", *member)]
          for name, member in MEMBERS.items()],
     )  # fmt: skip
 
 
-def _error(rows: Rows, equation: str, attention: str, options: str) -> str:
+def _error(rows: Rows, equation: str, m: str, attention: str, options: str) -> str:
     """The mean over the seeds, to three digits; empty where it was not trained."""
-    found = rows.where(problem=equation, attention=attention, options=options, metric="relative_l2").rows
+    found = rows.where(problem=equation, m=(m, ""), attention=attention, options=options, metric="relative_l2").rows
     return f"{float(found[0]['mean']):.3f}" if found else ""
 
 

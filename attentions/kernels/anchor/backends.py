@@ -10,6 +10,7 @@ import importlib.util
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from attentions.base import Backend, Unavailable, Work, matmuls
 from attentions.kernels.anchor.chunked import BLOCK_BYTES, chunked
-from attentions.kernels.anchor.options import inside, untaken
+from attentions.kernels.anchor.options import inside, peak_around, products_around, untaken
 
 OUTGROWN = 24 * 2**20  # elements of A, from which `chunked` is quicker on a CPU with 32 MiB of last-level cache
 
@@ -221,6 +222,21 @@ def _no_triton(device: torch.device) -> str | None:
 
 def _module(name: str) -> ModuleType:
     return importlib.import_module(f"attentions.kernels.anchor.{name}")
+
+
+def with_options(backend: Backend) -> Backend:
+    """A backend of the variant: it counts what options do around it, and refuses what the reference alone computes."""
+    flops, peak = backend.flops, backend.peak
+
+    def limits(work: Work, dtype: torch.dtype, device: torch.device) -> str | None:
+        return "has no causal form; anchor:reference has" if work.causal else backend.limits(work, dtype, device)
+
+    return replace(
+        backend,
+        limits=limits,
+        flops=flops and (lambda work: flops(work) + matmuls(work, products_around(work))),
+        peak=peak and (lambda work: peak_around(work, peak(work))),
+    )
 
 
 KERNELS = (

@@ -8,13 +8,15 @@ Around it, so that every backend has them: `logits=cosine` and `tempered` change
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from attentions.base import Work
+from attentions.base import Size, Work
 
 LEAST_OTHERS = 2.0**-10  # of a token's weight on others, what self=excluded divides by: below it rounding would speak
 TEMPERED = ("none", "head", "token")
@@ -34,6 +36,25 @@ def counted(
     """
     logs = importance.to(torch.promote_types(importance.dtype, torch.float32))
     return torch.exp(logs - (logs.detach().amax(dim=-1, keepdim=True) if most is None else most)).unsqueeze(-1)
+
+
+def check(size: Size, chosen: Mapping[str, Any]) -> str | None:
+    """Why a core of that size cannot have these options, or None."""
+    if chosen["local"] and chosen["local"] % 2 == 0:
+        return f"option local={chosen['local']} is not valid; it takes an odd number, or 0 for none"
+    if chosen["columns"] and not chosen["local"]:
+        return f"option columns={chosen['columns']} is the grid of local; set local too, or leave it out"
+    if chosen["columns"] > size.tokens:
+        return f"option columns={chosen['columns']} is not valid; a row of the grid has at most tokens={size.tokens}"
+    if chosen["logits"] == "cosine" and chosen["tempered"] != "none":
+        return "logits=cosine has a temperature of each head already; leave tempered out, or take logits=dot"
+    if size.causal and chosen["local"]:
+        return f"option local={chosen['local']} has no causal form: its convolution is centred; leave one of them out"
+    if size.causal and chosen["importance"]:
+        return "option importance=true has no causal form; leave one of them out"
+    if size.causal and chosen["self"] == "excluded":
+        return "option self=excluded has no causal form; leave one of them out, or take self=learned"
+    return None
 
 
 def inside(work: Work) -> dict[str, bool]:
