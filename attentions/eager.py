@@ -123,5 +123,6 @@ def depthwise(
     # A channel for each head and dimension, innermost in memory: oneDNN's quickest order by far, and with one channel
     # and a filter longer than the input its weight gradient writes out of bounds.
     image = v.transpose(1, 2).reshape(b, n // columns, columns, h * d).permute(0, 3, 1, 2)
-    near = F.conv2d(image, weight.repeat_interleave(d, dim=0), padding=padding, groups=h * d)
+    filters = weight.unsqueeze(1).expand(-1, d, -1, -1, -1).flatten(0, 1)
+    near = F.conv2d(image, filters, padding=padding, groups=h * d)
     return near.permute(0, 2, 3, 1).reshape(b, n, h, d).transpose(1, 2)

@@ -65,7 +65,7 @@ def quote(page: Page) -> None:
     sizes = (("darcy-1024", "32"), ("darcy", "16"), ("recall", "8"))
     chosen, sharp = (
         [_latency(page, problem, m=m, attention="anchor", options=f" {options}") for problem, m in sizes]
-        for options in (CHOSEN, "init=sharp")
+        for options in (COUNTED, "init=sharp")
     )
     full = [_latency(page, problem, attention="full") for problem, _ in sizes]
     page.say(
