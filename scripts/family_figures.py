@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from harness.store.record import LESS_IS_BETTER, merit
 NAMES = {"top1": "top-1 on held-out samples", "relative_l2": "relative L2 error", "miou": "mean IoU"}
 FLOOR, EXACT = "none", "full"
 FEWEST = 4  # members, for a figure
+LETTERS = 46  # of a name, before it goes on below
 
 
 def main() -> None:
@@ -89,12 +91,12 @@ def drawn(lines: pd.DataFrame) -> Any:
         for mean in lines.loc[lines["label"] == label, "mean"]:
             accuracy.axvline(mean, color="#888888", linewidth=0.9, linestyle=dash, zorder=0)
     names = ["attention removed" if label == FLOOR else label for label in lines["label"]]
-    accuracy.set_yticks(range(len(lines)), names)
+    accuracy.set_yticks(range(len(lines)), [textwrap.fill(name, LETTERS) for name in names], linespacing=0.9)
     for tick, label in zip(accuracy.get_yticklabels(), lines["label"], strict=True):
         tick.set_fontweight("bold" if label in front(lines) else "normal")
     less = ", less is better" if first["metric"] in LESS_IS_BETTER else ""
     accuracy.set(xlabel=NAMES[first["metric"]] + less, ylim=(len(lines) - 0.4, -0.6))
-    time.set(xlabel="latency of one sample, ms", xlim=(0, None))
+    time.set(xlabel="ms a sample", xlim=(0, None))
     for axes in (accuracy, time):
         axes.grid(visible=False, axis="y")
     least, most = lines["seeds"].min(), lines["seeds"].max()
