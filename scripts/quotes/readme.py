@@ -28,6 +28,12 @@ def quote(page: Page) -> None:
         "{}, {} and {} times; at n = 1k cuDNN's is {} times as fast as it",
         *map(times, [*forward, *train]), times(1 / _faster(gpu, "forward", 1024)),
     )  # fmt: skip
+    recall = page.rows("results/cpu/family/family.csv").where(problem="recall")
+    page.say(
+        "exact attention looks up {:.2f}, eight anchors {:.2f}, and {:.2f} where tokens may count more than others",
+        recall.one("mean", attention="full"), recall.one("mean", options=" init=sharp", m=8),
+        recall.one("mean", options=" importance=true init=orthogonal logits=cosine self=excluded", m=8),
+    )  # fmt: skip
     cpu = page.rows("results/cpu/sweep").where(phase="forward", dtype="float32")
     words = {"timeout": "over 60 s a case"}
     page.table(
