@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from recall_figures import look_of, write
+from recall_figures import look_of, wrapped, write
 
 from harness.figures._sheet import Page
 from harness.figures._style import RC
@@ -28,7 +27,6 @@ from harness.store.record import LESS_IS_BETTER, merit
 NAMES = {"top1": "top-1 on held-out samples", "relative_l2": "relative L2 error", "miou": "mean IoU"}
 FLOOR, EXACT = "none", "full"
 FEWEST = 4  # members, for a figure
-LETTERS = 46  # of a name, before it goes on below
 
 
 def main() -> None:
@@ -91,7 +89,7 @@ def drawn(lines: pd.DataFrame) -> Any:
         for mean in lines.loc[lines["label"] == label, "mean"]:
             accuracy.axvline(mean, color="#888888", linewidth=0.9, linestyle=dash, zorder=0)
     names = ["attention removed" if label == FLOOR else label for label in lines["label"]]
-    accuracy.set_yticks(range(len(lines)), [textwrap.fill(name, LETTERS) for name in names], linespacing=0.9)
+    accuracy.set_yticks(range(len(lines)), [wrapped(name) for name in names], linespacing=0.9)
     for tick, label in zip(accuracy.get_yticklabels(), lines["label"], strict=True):
         tick.set_fontweight("bold" if label in front(lines) else "normal")
     less = ", less is better" if first["metric"] in LESS_IS_BETTER else ""

@@ -23,7 +23,7 @@ from matplotlib.ticker import LogLocator
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
-from recall_figures import FLOOR, look_of, models, write  # noqa: E402
+from recall_figures import FLOOR, look_of, models, wrapped, write  # noqa: E402
 
 from harness.errors import UsageError  # noqa: E402
 from harness.figures._sheet import Page  # noqa: E402
@@ -119,7 +119,9 @@ def draw(frame: pd.DataFrame) -> Any:
         axes.set_ylabel("top-1 on held-out samples")
     told = [axes.get_legend_handles_labels() for axes in grid.flat]
     entries = {name: handle for handles, names in told for handle, name in zip(handles, names, strict=True)}
-    figure.legend(entries.values(), entries.keys(), loc="outside lower center", frameon=False, fontsize=8.5, ncols=4)
+    figure.legend(
+        entries.values(), map(wrapped, entries), loc="outside lower center", frameon=False, fontsize=8.5, ncols=4
+    )
     return figure
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ TASK_KEYS = ("task", "shapes", "items", "colours", "steps", "questions")
 SAME_M = 16  # of the figure over the load
 FLOOR = "none"
 TICKS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 25, 30, 40, 50)  # MFLOP
+COLUMNS, LETTERS = 3, 36  # of a legend, and of a label before it goes on below
 LARGEST_MARK, SMALLEST_MARK = 9.5, 4.5  # what lies below is larger, so that equal marks all show
 
 
@@ -168,7 +170,7 @@ def at_the_easiest(frame: pd.DataFrame) -> Any:
     axes.axvline(1 / easy["colours"].iloc[0], color=FAINT, linewidth=0.8, linestyle=":")
     axes.set(xlim=(0, 1.3), ylim=(len(names) - 0.4, -0.6), xlabel="top-1 on held-out samples")
     axes.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1])
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), [wrapped(name) for name in names], linespacing=0.9)
     axes.grid(visible=False, axis="y")
     return _finish(figure, easy)
 
@@ -179,6 +181,11 @@ def _axes(frame: pd.DataFrame, across: str) -> tuple[Any, Any]:
     axes.set(xlabel=across, ylabel="top-1 on held-out samples", ylim=(0, 1.05))
     axes.axhline(1 / frame["colours"].iloc[0], color=FAINT, linewidth=0.8, linestyle=":", label="chance")
     return figure, axes
+
+
+def wrapped(label: str) -> str:
+    """A label on as many lines as a column of the legend needs."""
+    return textwrap.fill(label, LETTERS)
 
 
 def look_of(frame: pd.DataFrame, label: str) -> Look:
@@ -224,11 +231,13 @@ def _finish(figure: Any, frame: pd.DataFrame, *, load: bool = True) -> Any:
     figure.text(0.06 / WIDTH, 0.05 / figure.get_figheight(), caption, fontsize=8, color="#555555", va="bottom")
     handles, labels = figure.axes[0].get_legend_handles_labels()
     if handles:
+        labels, each = [wrapped(label) for label in labels], -(-len(handles) // COLUMNS)
+        tall = max(sum(label.count("\n") + 1 for label in labels[at : at + each]) for at in range(0, len(labels), each))
         figure.legend(
-            handles, labels, loc="lower center", ncols=3, bbox_to_anchor=(0.5, below), handlelength=2.2,
+            handles, labels, loc="lower center", ncols=COLUMNS, bbox_to_anchor=(0.5, below), handlelength=2.2,
             columnspacing=1.4, fontsize=8.5,
         )  # fmt: skip
-        below += (0.21 * -(-len(handles) // 3) + 0.1) / figure.get_figheight()
+        below += (0.21 * tall + 0.1) / figure.get_figheight()
     figure.get_layout_engine().set(rect=(0, below, 1, 1 - below))
     return figure
 

@@ -7,7 +7,8 @@ from family_table import interval
 from quotes import Page, Rows, option, spread
 
 PAGE = "docs/anchor.md"
-PAPER, SHARP, COSINE = option(init="paper"), option(init="sharp"), option(init="orthogonal", logits="cosine")
+PAPER, SHARP = option(init="paper"), option(init="sharp")
+COSINE = option(init="orthogonal", logits="cosine", self="", importance="")
 LEARNT = {
     "none (floor)": ("none", str), "full": ("full", str), "linformer": ("linformer", str), "nystrom": ("nystrom", str),
     "anchor `init=paper`": ("anchor", PAPER), "anchor `init=sharp`": ("anchor", SHARP),
@@ -76,7 +77,7 @@ def quote(page: Page) -> None:
     many = page.rows("results/cpu/recall").where(options=option(questions="4", steps="1500"), n="64", metric="top1")
     page.say(
         "{:.3f} of the answers against {:.3f} with `init=sharp` and {:.3f} with `full`",
-        _mean(many.all(attention="anchor", m="16", options=option(logits="cosine", self="excluded"))),
+        _mean(many.all(attention="anchor", m="16", options=option(logits="cosine", self="excluded", importance=""))),
         _mean(many.all(attention="anchor", m="16", options=option(init="sharp"))), _mean(many.all(attention="full")),
     )  # fmt: skip
     shares = page.rows("results/cpu/anchor_sharpness.csv")
