@@ -216,7 +216,7 @@ def test_bare_name_takes_the_best_that_runs(variant: Any) -> None:
         ({"heads": 0}, "heads must be a whole number of at least 1, not 0"),
         ({"head_dim": -4}, "head_dim must be a whole number of at least 1, not -4"),
         ({"tokens": True}, "tokens must be a whole number"),
-        ({"colour": "red"}, "unknown option of .* 'colour'; valid: "),
+        ({"flavour": "red"}, "unknown option of .* 'flavour'; valid: "),
     ],
 )
 def test_bad_sizes_and_options(variant: Any, wrong: dict[str, Any], message: str) -> None:
