@@ -34,18 +34,9 @@ from harness.vision import recall  # noqa: E402
 
 MECHANISMS = (Mechanism("full"), Mechanism("anchor", {"init": "sharp"}), Mechanism("anchor", BOTH), COUNTED)
 COLUMNS: tuple[str, ...] = (
-    "attention",
-    "options",
-    "m",
-    "seed",
-    "top1",
-    "layer",
-    "head",
-    "question_heard",
-    "most_heard",
-    "item_taken",
-)
-SAMPLES = 256
+    "attention", "options", "m", "seed", "top1", "layer", "head", "question_heard", "most_heard", "item_taken",
+)  # fmt: skip
+ANCHORS, SAMPLES = 8, 256
 
 
 def main() -> None:
@@ -66,18 +57,16 @@ def main() -> None:
 def lines(mechanism: Mechanism, seed: int) -> list[dict[str, Any]]:
     """Of one trained model."""
     trial = recall.Trial(
-        load=LOADS["hard"], attention=mechanism.name, options=mechanism.options, anchors=8, seed=seed, steps=500
+        load=LOADS["hard"], attention=mechanism.name, options=mechanism.options, anchors=ANCHORS, seed=seed, steps=500
     )
-    torch.manual_seed(seed)
-    model = recall.RecallModel(trial.load, attention=trial.attention, anchors=trial.anchors, options=trial.options)
-    recall.train(model, trial)
+    model = recall.trained(trial)
     right, _ = recall.evaluate(model, trial.load)
     batch = recall.draw(trial.load, SAMPLES, torch.Generator().manual_seed(recall.EVALUATION_SEED))
     shape, is_item = batch.symbols[..., 0], torch.arange(trial.load.tokens) > 0
     place = ((shape == shape[:, :1]) & is_item).int().argmax(dim=-1)
     named = {
         "attention": mechanism.name, "options": canonical_options(mechanism.options),
-        "m": 8 if mechanism.name == "anchor" else "", "seed": seed, "top1": right / recall.EVALUATED,
+        "m": ANCHORS if mechanism.name == "anchor" else "", "seed": seed, "top1": right / recall.EVALUATED,
     }  # fmt: skip
     print(*named.values())
     found = []

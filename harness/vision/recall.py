@@ -178,12 +178,7 @@ def run(trial: Trial, *, device: str | torch.device = "cpu") -> Iterator[Reading
     loss: their mean cross-entropy in nats; params; flops: of one sample's forward pass, counted by dispatch.
     Deterministic on one CPU thread. Raises FloatingPointError when the loss stops being finite.
     """
-    torch.manual_seed(trial.seed)
-    model = RecallModel(
-        trial.load, attention=trial.attention, anchors=trial.anchors, options=trial.options,
-        width=trial.width, heads=trial.heads, depth=trial.depth,
-    ).to(device)  # fmt: skip
-    train(model, trial, device=device)
+    model = trained(trial, device=device)
     right, loss = evaluate(model, trial.load, samples=trial.evaluated, device=device)
     asked = trial.evaluated * trial.load.questions
     low, high = proportion_interval(right, asked)
@@ -191,6 +186,17 @@ def run(trial: Trial, *, device: str | torch.device = "cpu") -> Iterator[Reading
     yield Reading(metric="loss", value=loss, samples=asked)
     yield Reading(metric="params", value=sum(p.numel() for p in model.parameters()), samples=1)
     yield Reading(metric="flops", value=forward_flops(model, trial.load, device=device), samples=1)
+
+
+def trained(trial: Trial, *, device: str | torch.device = "cpu") -> RecallModel:
+    """The model of a trial after its training. Raises as `run` does."""
+    torch.manual_seed(trial.seed)
+    model = RecallModel(
+        trial.load, attention=trial.attention, anchors=trial.anchors, options=trial.options,
+        width=trial.width, heads=trial.heads, depth=trial.depth,
+    ).to(device)  # fmt: skip
+    train(model, trial, device=device)
+    return model
 
 
 def forward_flops(model: nn.Module, load: Load, *, device: str | torch.device = "cpu") -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from family_table import interval
 
 from quotes import Page, Rows, option, spread
+from quotes.operators import error
 
 PAGE = "docs/anchor.md"
 PAPER, SHARP = option(init="paper"), option(init="sharp")
@@ -24,6 +25,7 @@ STARTS = (
 FAMILY = "results/cpu/family{}/family.csv"
 CHOSEN = "init=orthogonal logits=cosine self=excluded"
 COUNTED = "importance=true init=orthogonal logits=cosine self=excluded"
+NAMES = {CHOSEN: f"`{CHOSEN}`", COUNTED: "the same with `importance=true`"}
 CHOICES = {CHOSEN: (10, "ten", "ten"), COUNTED: (3, "three", "seven")}  # seeds that chose it; the others confirm it
 OPTIONS = (
     "scatter=separate", "bias=true", "per_head=true", "tempered=head", "tempered=token", "self=excluded",
@@ -37,8 +39,8 @@ LESS = ("darcy", "poisson")  # where less is better
 FLOWS = (("", "darcy", "16"), ("", "darcy", "64"), ("", "darcy-1024", "32"), ("", "darcy-1024", "64"),
          ("_long", "darcy", "16"), ("_long", "darcy", "64"))  # fmt: skip
 FLOWING = {
-    "`full`": ("full", ""), "`init=sharp`": ("anchor", " init=sharp"), f"`{CHOSEN}`": ("anchor", f" {CHOSEN}"),
-    "the same with `importance=true`": ("anchor", f" {COUNTED}"), "`none`, the floor": ("none", ""),
+    "`full`": ("full", ""), "`init=sharp`": ("anchor", " init=sharp"), NAMES[CHOSEN]: ("anchor", f" {CHOSEN}"),
+    NAMES[COUNTED]: ("anchor", f" {COUNTED}"), "`none`, the floor": ("none", ""),
 }  # fmt: skip
 CONFIRMED = (("recall", "8"), ("digits", "16"), ("darcy", "16"), ("poisson", "16"))
 
@@ -48,20 +50,19 @@ def quote(page: Page) -> None:
         "| | recall | digits | Darcy | Darcy, 3000 steps | Poisson |",
         [[f"`{name}`", *(_gain(page, name, *where) for where in GAINS)] for name in OPTIONS],
     )
-    page.table(
-        "| `init=orthogonal logits=cosine self=excluded` | recall | digits | Darcy | Poisson |",
-        [[told, *(_of_seeds(page, CHOSEN, problem, m, seeds) for problem, m in CONFIRMED)]
-         for told, seeds in _choice(CHOSEN)],
-    )  # fmt: skip
-    page.table(
-        "| the same with `importance=true` | recall | digits | Darcy | Poisson |",
-        [[told, *(_of_seeds(page, COUNTED, problem, m, seeds) for problem, m in CONFIRMED)]
-         for told, seeds in _choice(COUNTED)],
-    )  # fmt: skip
+    for options in CHOICES:
+        page.table(
+            f"| {NAMES[options]} | recall | digits | Darcy | Poisson |",
+            [[told, *(_of_seeds(page, options, problem, m, seeds) for problem, m in CONFIRMED)]
+             for told, seeds in _choice(options)],
+        )  # fmt: skip
     _heard(page)
     page.table(
         "| points, m | 256, 16 | 256, 64 | 1024, 32 | 1024, 64 | 256, 16, 3000 steps | 256, 64, 3000 steps |",
-        [[name, *(_error(page, *where, *member) for where in FLOWS)] for name, member in FLOWING.items()],
+        [
+            [name, *(error(page.rows(FAMILY.format(folder)), problem, m, *member) for folder, problem, m in FLOWS)]
+            for name, member in FLOWING.items()
+        ],
     )
     sizes = (("darcy-1024", "32"), ("darcy", "16"), ("recall", "8"))
     chosen, sharp = (
@@ -165,21 +166,13 @@ def _latency(page: Page, problem: str, **wanted: str) -> float:
     return page.rows(FAMILY.format("")).where(problem=problem).one("latency_ms", **wanted)
 
 
-def _error(page: Page, folder: str, problem: str, m: str, attention: str, options: str) -> str:
-    """The mean over the seeds; of what has no m the same at each."""
-    rows = page.rows(FAMILY.format(folder)).where(problem=problem, attention=attention, options=options)
-    found = rows.where(m=(m, "")).rows
-    return f"{float(found[0]['mean']):.3f}" if found else ""
-
-
 def _heard(page: Page) -> None:
     """Who is heard in trained recall models: means over the heads and the seeds."""
     rows = page.rows("results/cpu/anchor_hearing.csv")
     body = []
     for name, attention, options in (
         ("`full`", "full", ""), ("`init=sharp`", "anchor", "init=sharp"),
-        (f"`{CHOSEN}`", "anchor", ";".join(CHOSEN.split())),
-        ("the same with `importance=true`", "anchor", ";".join(COUNTED.split())),
+        *((name, "anchor", ";".join(chosen.split())) for chosen, name in NAMES.items()),
     ):  # fmt: skip
         own = rows.where(attention=attention, options=options)
         means = [_mean(own.all(column, layer=layer))

@@ -36,13 +36,13 @@ def quote(page: Page) -> None:
     short, long = (page.rows(f"results/cpu/family{name}/family.csv") for name in ("", "_long"))
     page.table(
         "| | Darcy | Darcy, 3000 steps | Darcy, 1024 points | Poisson |",
-        [[name, _error(short, "darcy", "16", *member), _error(long, "darcy", "16", *member),
-          _error(short, "darcy-1024", "32", *member), _error(short, "poisson", "16", *member)]
+        [[name, error(short, "darcy", "16", *member), error(long, "darcy", "16", *member),
+          error(short, "darcy-1024", "32", *member), error(short, "poisson", "16", *member)]
          for name, member in MEMBERS.items()],
     )  # fmt: skip
 
 
-def _error(rows: Rows, equation: str, m: str, attention: str, options: str) -> str:
+def error(rows: Rows, equation: str, m: str, attention: str, options: str) -> str:
     """The mean over the seeds, to three digits; empty where it was not trained."""
     found = rows.where(problem=equation, m=(m, ""), attention=attention, options=options, metric="relative_l2").rows
     return f"{float(found[0]['mean']):.3f}" if found else ""

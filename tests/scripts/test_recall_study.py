@@ -45,7 +45,7 @@ def test_every_model_is_one_case_and_the_floor_is_at_every_load(study: Any) -> N
     assert {case.m for case in cases if case.attention == "anchor"} == {4, 8, 16, 32}
     floors = {(trial.load, trial.seed) for trial in every if trial.attention == "none"}
     assert floors == {(load, seed) for load in study.LOADS.values() for seed in range(3)}
-    assert [trial.seed for trial in study.trials("hard", 3, 500)] == sorted(len(study.MECHANISMS) * [0, 1, 2])
+    assert [trial.seed for trial in study.trials("hard", 3, 500)] == sorted(9 * [0, 1, 2])
     for part in ("capacity", "queries"):
         found = list(study.trials(part, 1, 500))
         assert len({study.case_of(trial).case_id for trial in found}) == len(found)
@@ -142,8 +142,8 @@ def test_capacity_is_read_from_the_shapes_of_the_rows(study: Any, measured: Path
         capacity.loaded(frame[frame["items"] == 0])
 
 
-def test_what_is_not_there_is_said(study: Any, figures: Any, measured: Path) -> None:
-    assert len(figures.models(measured, 1500)) == len(study.MECHANISMS)
+def test_what_is_not_there_is_said(figures: Any, measured: Path) -> None:
+    assert len(figures.models(measured, 1500)) == 9
     with pytest.raises(ValueError, match=r"--steps 7 is not in .*; it holds 500, 1500"):
         figures.models(measured, 7)
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from attentions.base import Backend, Unavailable, Work, matmuls
 from attentions.kernels.anchor.chunked import BLOCK_BYTES, chunked
-from attentions.kernels.anchor.options import inside, peak_around, products_around, untaken
+from attentions.kernels.anchor.options import inside, peak_around, products_around, relative, untaken
 
 OUTGROWN = 24 * 2**20  # elements of A, from which `chunked` is quicker on a CPU with 32 MiB of last-level cache
 
@@ -60,7 +60,7 @@ def two_softmax(
     logits = k @ u.transpose(-2, -1) / math.sqrt(d)
     offset = -torch.logsumexp(logits.to(torch.promote_types(k.dtype, torch.float32)), dim=-1)
     if importance is not None:
-        offset = offset + importance - importance.detach().amax(dim=-1, keepdim=True)
+        offset = offset + relative(importance)
     offset = offset.to(k.dtype)
     means = F.scaled_dot_product_attention(u, k, v, attn_mask=offset.unsqueeze(-2).expand(b, h, u.shape[-2], -1))
     if scatter is not None:  # read by other anchors, one of zero degree, whose means are those of its largest logits

@@ -9,7 +9,6 @@ Around it, so that every backend has them: `logits=cosine` and `tempered` change
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -31,11 +30,16 @@ def inverse_of(degree: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 def counted(
     importance: Float[Tensor, "b h n"], most: Float[Tensor, "b h 1"] | None = None
 ) -> Float[Tensor, "b h n 1"]:  # fmt: skip
-    """How many times each token counts, in at least float32; once for the most important of its head, since a common
-    factor changes nothing. most: the importance of that one, where it is not among these.
+    """How many times each token counts, in at least float32; once for the most important of its head. most: the
+    importance of that one, where it is not among these.
     """
     logs = importance.to(torch.promote_types(importance.dtype, torch.float32))
-    return torch.exp(logs - (logs.detach().amax(dim=-1, keepdim=True) if most is None else most)).unsqueeze(-1)
+    return relative(logs, most).exp().unsqueeze(-1)
+
+
+def relative(importance: Float[Tensor, "b h n"], most: Float[Tensor, "b h 1"] | None = None) -> Float[Tensor, "b h n"]:
+    """Importance less the largest of its head: a factor common to all counts changes nothing."""
+    return importance - (importance.detach().amax(dim=-1, keepdim=True) if most is None else most)
 
 
 def check(size: Size, chosen: Mapping[str, Any]) -> str | None:
@@ -119,18 +123,20 @@ def _taps(work: Work) -> int:
 
 
 def peak(work: Work, plain: int) -> int:
-    """Bytes of the reference with the options inside; plain: without them.
+    """Bytes of the reference with the options inside; plain: without them."""
+    without = _uncounted_peak(work, plain)
+    return _counted_peak(work, without) if inside(work)["importance=true"] else without
 
-    Separate anchors hold a second A. An excluded own share takes everything from A on in at least float32, A itself,
-    its square and its gradients among it. Importance holds v as often as it counts, and what each token counts.
+
+def _uncounted_peak(work: Work, plain: int) -> int:
+    """Separate anchors hold a second A. An excluded own share takes everything from A on in at least float32, A itself,
+    its square and its gradients among it.
     """
     asked, narrow, forward = inside(work), work.itemsize < 4, work.phase == "forward"
     weights, tensor = work.tokens * (work.m or 0) * work.itemsize, work.tokens * work.d * work.itemsize
     factor = 4 // work.itemsize if narrow else 1
     a, v = weights * factor, tensor * factor  # in at least float32
     second = weights if asked["scatter=separate"] else 0
-    if asked["importance=true"]:
-        return _counted_peak(work, peak(replace(work, options={**work.options, "importance": False}), plain))
     if not asked["self=excluded"]:
         if not second or forward:
             return plain + second
@@ -144,7 +150,7 @@ def peak(work: Work, plain: int) -> int:
 
 
 def _counted_peak(work: Work, without: int) -> int:
-    """Bytes of the reference with `importance`; without: those it has without."""
+    """Importance holds v as often as it counts, and what each token counts; without: the bytes it has without."""
     asked, narrow = inside(work), work.itemsize < 4
     weights, tensor = work.tokens * (work.m or 0) * work.itemsize, work.tokens * work.d * work.itemsize
     times, second = 3 * work.tokens * max(work.itemsize, 4), asked["scatter=separate"]

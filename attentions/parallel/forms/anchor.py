@@ -43,7 +43,7 @@ def attend(
     if excluded:
         given, values = a.to(precision), v.to(precision)
         back = given if scatter is None else back.to(precision)
-    times = None if importance is None else counted(importance, _most(importance.to(precision), ranks))
+    times = None if importance is None else counted(importance, _most(importance, ranks))
     sums, degree = gathered(given, values, times)
     sums, degree = ranks.total(torch.cat([sums.to(degree.dtype), degree], dim=-1)).split([v.shape[-1], 1], dim=-1)
     degree = degree.where(degree > 0, 1)  # an anchor of zero degree has zero sums
