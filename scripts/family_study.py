@@ -46,7 +46,7 @@ import attentions  # noqa: E402
 from harness.errors import Failure, UsageError  # noqa: E402
 from harness.measuring.metrics import Settings, flops, latency  # noqa: E402
 from harness.measuring.trained import Inference  # noqa: E402
-from harness.store.record import Case, Reading, Row  # noqa: E402
+from harness.store.record import Case, Reading, Row, alike  # noqa: E402
 from harness.store.runs import MEASUREMENTS, Store, read  # noqa: E402
 from harness.vision import recall, tasks  # noqa: E402
 from harness.vision.data import identity, scenes  # noqa: E402
@@ -137,7 +137,7 @@ def models(given: argparse.Namespace) -> list[Model]:
     chosen = [member for member in MEMBERS if not given.member or member.attention in given.member]
     for text in given.set:
         key, _, value = text.partition("=")
-        chosen = [member for member in chosen if str(member.options.get(key)) == value]
+        chosen = [member for member in chosen if key in member.options and alike(str(member.options[key]), value)]
     if not chosen:
         raise UsageError(f"no member has {' and '.join(given.set)}")
     for name in given.problem:

@@ -81,6 +81,17 @@ def test_it_trains_what_is_missing_and_writes_the_table(
     assert "| darcy-16 (relative_l2) | linformer | 2 | 2 |" in capsys.readouterr().out
 
 
+def test_members_are_chosen_by_any_spelling_of_an_option(
+    study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--out", str(tmp_path / "f"), "--beside", str(tmp_path / "no"), "--problem", "recall-8", "--seeds", "1"]
+    for spelling in ("true", "True", "yes"):
+        called(study, monkeypatch, *words, "--set", f"importance={spelling}", "--plan")
+        assert capsys.readouterr().out.count("importance=true;") == 4
+    with pytest.raises(SystemExit, match="no member has importance=maybe"):
+        called(study, monkeypatch, *words, "--set", "importance=maybe", "--plan")
+
+
 def test_models_of_the_recall_study_are_not_trained_again(
     study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
