@@ -137,6 +137,26 @@ def test_peak_of_what_is_taken_in_float32_in_half_precision(
     assert measure_peak(run) == pytest.approx(predicted, rel=0.1)
 
 
+@pytest.mark.parametrize("size", [(1, 4, 2048, 32, 32), (1, 8, 32768, 16, 64), (1, 2, 16384, 64, 256)], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {}, {"importance": True}, {"self": "excluded"}, {"bias": True, "per_head": True},
+        {"importance": True, "self": "excluded", "logits": "cosine"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_blocks_of_tokens_cost_what_is_declared(
+    options: dict[str, Any], size: tuple[int, ...], measure_peak: Any, count_flops: Any, make: Any
+) -> None:
+    implementation = make("anchor:chunked")
+    for phase, run in calls(implementation, size, torch.float32, **options).items():
+        declared = implementation.spec.cost(*size, phase, backend="chunked", **options)
+        assert count_flops(run) == declared.flops
+        if phase != "backward":  # its graph is gone
+            assert measure_peak(run) == pytest.approx(declared.peak, rel=0.1)
+
+
 @phases
 def test_growth_is_as_declared(variant: Any, phase: str) -> None:
     definition, (n, m, d) = variant.spec, (2**26, 2**9, 4)

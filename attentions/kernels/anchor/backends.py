@@ -88,13 +88,12 @@ def compiled(reference: Callable[..., Tensor]) -> Backend:
     )
 
 
-def _plain(name: str, function: Callable[..., Tensor], *, per_head: bool = False) -> Callable[..., Tensor]:
+def _plain(name: str, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """A function of (k, v, anchors) as a core calls it; a core with other options in it is refused, never ignored."""
 
     def compute(k: Tensor, v: Tensor, anchors: Tensor, *further: Tensor | None, **words: Any) -> Tensor:
-        if further or words or (anchors.dim() != 2 and not per_head):
-            heads = "" if per_head else "per_head=true, "
-            raise _refusal(name, f"scatter=separate, bias=true, {heads}self=excluded, importance=true")
+        if further or words:
+            raise _refusal(name, "scatter=separate, bias=true, self=excluded, importance=true")
         return function(k, v, anchors)
 
     return compute
@@ -110,11 +109,42 @@ def _no_compiler(device: torch.device) -> str | None:
     return None
 
 
+def blocks(
+    k: Tensor, v: Tensor, anchors: Tensor, scatter: Tensor | None = None, bias: Tensor | None = None,
+    scatter_bias: Tensor | None = None, importance: Tensor | None = None, *, excluded: bool = False,
+) -> Float[Tensor, "b h n d"]:  # fmt: skip
+    """`chunked` as a core calls it."""
+    if scatter is not None:
+        raise _refusal("chunked", "scatter=separate")
+    return chunked(k, v, anchors, bias, importance, excluded=excluded)
+
+
+def _chunked_flops(work: Work) -> int:
+    """`excluded` sums each token's share of itself; backward what of it pulls at each anchor's degree."""
+    weights = work.tokens * (work.m or 0)
+    forward, own = 8 * weights * work.d, 2 * weights * inside(work)["self=excluded"]
+    return {"forward": forward, "backward": 2 * forward, "train": 3 * forward + own}[work.phase] + own
+
+
 def _chunked_peak(work: Work) -> int:
-    """Results, two buffers of a block of A (backward: four), and W with its like in float32."""
-    tensor, buffer = work.tokens * work.d * work.itemsize, min(BLOCK_BYTES, work.tokens * (work.m or 0) * work.itemsize)
-    statistics = work.b * work.h * (work.m or 0) * work.d * 4
-    return (tensor if work.phase == "forward" else 3 * tensor) + 4 * buffer + 3 * statistics
+    """Results, two buffers of a block of A (backward: up to four), and W with its like in float32.
+
+    `excluded` holds p and a few numbers of each token, in float32 at least; importance what each token counts, and the
+    gradient by which k is pulled, for which a narrow k is copied.
+    """
+    m, asked, wide = work.m or 0, inside(work), max(work.itemsize, 4)
+    excluded, counted = asked["self=excluded"], asked["importance=true"]
+    size = wide if excluded else work.itemsize
+    rows = min(work.tokens, BLOCK_BYTES // (size * max(1, m)))
+    buffer, block, statistics = rows * m * size, rows * work.d * size, 3 * work.b * work.h * m * work.d * 4
+    tensor, copied, number = work.tokens * work.d * work.itemsize, work.tokens * work.d * wide, work.tokens * wide
+    copy = copied if counted and work.itemsize < wide else 0
+    if work.phase == "forward":
+        shares = excluded * ((1 + (work.itemsize < wide)) * block + number)
+        return max(tensor + 2 * buffer + statistics + shares + 2 * counted * number, copy + number)
+    numbers = (2 * excluded + (3 if excluded else 1) * counted) * number
+    buffers = (3 + (rows < work.tokens)) * buffer  # the last block's gradient of A, too
+    return 3 * tensor + copy + max(buffers + excluded * copied, counted * copied) + numbers + statistics
 
 
 def _kernels(name: str, summary: str, schedule: str | None, *, automatic: bool) -> Backend:
@@ -154,7 +184,7 @@ def _kernels(name: str, summary: str, schedule: str | None, *, automatic: bool) 
         return fused + (_apart_bytes(work) if _apart(work) else 0)
 
     return Backend(
-        name, either if schedule is None else _plain(name, fused, per_head=True), summary, missing=_no_triton,
+        name, either if schedule is None else _plain(name, fused), summary, missing=_no_triton,
         limits=limits, automatic=automatic, packed=packed, flops=_kernel_flops, peak=peak,
     )  # fmt: skip
 
@@ -253,7 +283,7 @@ SDPA = Backend(
     ),
 )  # fmt: skip
 CHUNKED = Backend(
-    "chunked", _plain("chunked", chunked), "eager PyTorch, blocks of tokens that stay in cache",
-    limits=lambda work, dtype, device: untaken(work),
-    flops=lambda work: matmuls(work, 8 * work.tokens * (work.m or 0) * work.d), peak=_chunked_peak,
+    "chunked", blocks, "eager PyTorch, blocks of tokens that stay in cache",
+    limits=lambda work, dtype, device: untaken(work, "bias=true", "per_head=true", "self=excluded", "importance=true"),
+    flops=_chunked_flops, peak=_chunked_peak,
 )  # fmt: skip

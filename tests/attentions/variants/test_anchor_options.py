@@ -231,7 +231,7 @@ def test_importance_is_not_rounded_to_a_narrow_type(autocast: bool) -> None:
     torch.testing.assert_close(found.double(), 3 * k.double().sum(dim=-1), rtol=1e-6, atol=1e-5)
 
 
-@pytest.mark.parametrize("backend", ["reference", "sdpa"])
+@pytest.mark.parametrize("backend", ["reference", "sdpa", "chunked"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_importance_beyond_every_exponent_is_a_choice_of_one_token(dtype: torch.dtype, backend: str) -> None:
     k, v, upstream = (x.detach().to(dtype).requires_grad_() for x in tensors())
@@ -244,11 +244,12 @@ def test_importance_beyond_every_exponent_is_a_choice_of_one_token(dtype: torch.
     assert all(torch.isfinite(x).all() for x in torch.autograd.grad(out, (k, v, *core.parameters()), upstream))
 
 
+@pytest.mark.parametrize("backend", ["reference", "chunked"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("n", [1, 2, 3])
-def test_a_token_alone_with_its_anchors_gets_what_others_give_it(n: int, dtype: torch.dtype) -> None:
+def test_a_token_alone_with_its_anchors_gets_what_others_give_it(n: int, dtype: torch.dtype, backend: str) -> None:
     """One token alone: zero. Few tokens so sharply assigned that each has an anchor to itself: next to zero, finite."""
-    core = build(moved=False, self="excluded").to(dtype)
+    core = build(f"anchor:{backend}", moved=False, self="excluded").to(dtype)
     with torch.no_grad():
         core.anchors.copy_(40 * torch.eye(M, D))
     k = torch.eye(n, D, dtype=dtype).expand(B, H, n, D).clone().requires_grad_()
@@ -260,12 +261,13 @@ def test_a_token_alone_with_its_anchors_gets_what_others_give_it(n: int, dtype: 
     assert out.abs().max() <= (torch.finfo(torch.float32).eps * 8 / LEAST_OTHERS if n == 1 else 0.05)
 
 
+@pytest.mark.parametrize("backend", ["reference", "chunked"])
 @pytest.mark.parametrize("share", [0.5, 0.9, 0.99])
-def test_excluded_in_float32_is_near_float64_where_most_is_ones_own(share: float) -> None:
+def test_excluded_in_float32_is_near_float64_where_most_is_ones_own(share: float, backend: str) -> None:
     """Two tokens and two anchors, each token with that share of itself."""
     anchors = torch.tensor([[1.0, 0.0], [0.0, 1.0]]) * math.log(share / (1 - share)) * math.sqrt(2)
     k, v = torch.eye(2).expand(1, 1, 2, 2), torch.tensor([[1.0, 2.0], [3.0, 4.0]]).expand(1, 1, 2, 2)
-    core = attentions.build("anchor:reference", heads=1, head_dim=2, tokens=2, anchors=2, self="excluded")
+    core = attentions.build(f"anchor:{backend}", heads=1, head_dim=2, tokens=2, anchors=2, self="excluded")
     with torch.no_grad():
         core.anchors.copy_(anchors)
         torch.testing.assert_close(core(k, k, v), v.flip(2), rtol=1e-5, atol=1e-5)
@@ -291,6 +293,21 @@ def test_transolver_without_attention_among_slices_is_anchor_with_bias_and_tempe
         grads = (torch.autograd.grad(out, (k, v), upstream) for out in (mine, other))
         for one, two in zip(*grads, strict=True):
             torch.testing.assert_close(one, two, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("options", [option for option in EACH + TOGETHER if "scatter" not in option], ids=str)
+def test_many_blocks_of_tokens_are_one(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of 7 tokens of a head, the last of 6; and two heads at a time, then one."""
+    (k, v, upstream), core, reference = tensors(), build("anchor:chunked", **options), build(**options)
+    wanted, others = (k, v, *core.parameters()), (k, v, *reference.parameters())
+    expected = reference(k, k, v)
+    theirs = torch.autograd.grad(expected, others, upstream)
+    for tokens in (7, 2 * N + 3):
+        monkeypatch.setattr("attentions.kernels.anchor.chunked.BLOCK_BYTES", tokens * M * 8)
+        out = core(k, k, v)
+        torch.testing.assert_close(out, expected, rtol=1e-10, atol=1e-12)
+        for one, two in zip(torch.autograd.grad(out, wanted, upstream), theirs, strict=True):
+            torch.testing.assert_close(one, two, rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize("backend", ["sdpa", "chunked"])
@@ -321,7 +338,7 @@ def test_other_backends_take_an_option_or_refuse_it(backend: str, options: dict[
 
 
 def test_what_backends_refuse() -> None:
-    """The blocks know what stands around them alone, the kernels more; the bare name then takes another."""
+    """The blocks take all but separate anchors, the kernels not every pair; the bare name then takes another."""
     definition = attentions.spec("anchor")
 
     def refused(backend: str, *, d: int = 32, **options: Any) -> str | None:
@@ -334,7 +351,8 @@ def test_what_backends_refuse() -> None:
     for options in inside:
         name, value = next(iter(options.items()))
         said = f"does not take {name}={str(value).lower()}; anchor:reference does"
-        assert refused("split", **options) == refused("single", **options) == refused("chunked", **options) == said
+        assert refused("split", **options) == refused("single", **options) == said
+        assert refused("chunked", **options) == (said if name == "scatter" else None)
         assert refused("triton", **options) is None
         assert "head_dim that is a multiple of 16" in (refused("triton", d=33, **options) or "")
     for options in ({"tempered": "token"}, {"self": "learned"}, {"local": 3}, {"gate": True}, {"logits": "cosine"}):
@@ -343,7 +361,6 @@ def test_what_backends_refuse() -> None:
         "does not take scatter=separate and bias=true; anchor:reference does"
     )
     assert refused("split", per_head=True) is refused("triton", per_head=True) is None
-    assert refused("chunked", per_head=True) == "does not take per_head=true; anchor:reference does"
     assert "scatter=separate and self=excluded together" in (
         refused("triton", scatter="separate", self="excluded") or ""
     )
