@@ -3,9 +3,10 @@
     python scripts/known_accuracies.py            # 1 where the table is not what the studies say
     python scripts/known_accuracies.py --write    # after a study ran again
 
-A study is told where it separates attentions: recall, digits, and the pictures with a legend. The generated scenes
-without one do not (results/cpu/vision/README.md) and are left out, and so are recall's longer sequences and many
-questions, one seed each so far (results/cpu/recall/README.md). tests/scripts/test_known_accuracies.py repeats it.
+A study is told where it separates attentions: recall, digits, the pictures with a legend, and the two differential
+equations. The generated scenes without a legend do not (results/cpu/vision/README.md) and are left out, and so are
+recall's longer sequences and many questions, one seed each so far (results/cpu/recall/README.md).
+tests/scripts/test_known_accuracies.py repeats it.
 """
 
 from __future__ import annotations
@@ -19,14 +20,18 @@ import attentions
 from harness import figures
 from harness.answers.known import COLUMNS, SHIPPED, Reached, of_frame
 from harness.store.record import parse_options
+from harness.store.selection import Frame
 
 ROOT = Path(__file__).resolve().parents[1]
-STUDIES = (  # what a task is called, its run, and the rows' own word for it
-    ("recall", "results/cpu/recall", "recall"), ("digits", "results/cpu/vision", "classification"),
-    ("legend-segmentation", "results/cpu/legend", "segmentation"),
-    ("legend-detection", "results/cpu/legend", "detection"),
+STUDIES = (  # what a task is called, its run, and what its rows say of it
+    ("recall", "results/cpu/recall", {"task": "recall"}), ("digits", "results/cpu/family", {"task": "classification"}),
+    ("legend-segmentation", "results/cpu/legend", {"task": "segmentation"}),
+    ("legend-detection", "results/cpu/legend", {"task": "detection"}),
+    ("darcy", "results/cpu/family", {"model.equation": "darcy"}),
+    ("darcy", "results/cpu/family_long", {"model.equation": "darcy"}),
+    ("poisson", "results/cpu/family", {"model.equation": "poisson"}),
 )  # fmt: skip
-USUAL_TOKENS = 65  # those of every study's models but recall's longer ones
+USUAL_TOKENS = 65  # those of recall's models with three seeds
 
 
 def table() -> list[Reached]:
@@ -35,15 +40,23 @@ def table() -> list[Reached]:
         name: {option: str(value) for option, value in attentions.spec(name).defaults.items()}
         for name in attentions.names()
     }
+    frames = [_rows(name, folder, says) for name, folder, says in STUDIES]
     found: list[Reached] = []
-    for name, folder, task in STUDIES:
-        frame = figures.load(ROOT / folder).frame
-        told = frame["options"].map(parse_options)
-        own = frame[told.map(lambda options, task=task: options.get("task") == task and "questions" not in options)]
-        own = own[own["n"] <= USUAL_TOKENS]
-        reached = of_frame(own, source=folder, task=name, defaults=defaults)
+    for (name, folder, _), own in zip(STUDIES, frames, strict=True):
+        beside = {
+            x for (other, *_), rows in zip(STUDIES, frames, strict=True) if other == name for x in rows["options"]
+        }
+        reached = of_frame(own, source=folder, task=name, defaults=defaults, beside=sorted(beside))
         found += sorted(reached, key=lambda one: (one.problem, one.attention, one.options, one.m or 0))
     return found
+
+
+def _rows(name: str, folder: str, says: dict[str, str]) -> Frame:
+    frame = figures.load(ROOT / folder).frame
+    own = frame[frame["options"].map(parse_options).map(
+        lambda options: says.items() <= options.items() and "questions" not in options
+    )]  # fmt: skip
+    return own[(own["n"] <= USUAL_TOKENS) | (name != "recall")]
 
 
 def as_csv(reached: list[Reached]) -> str:

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from harness.answers.candidates import Candidate, Ratio
+from harness.answers.known import Reached
 from harness.answers.wording import figure, told
+from harness.store.record import merit
 
 if TYPE_CHECKING:
     from harness.answers.recommend import Answer
@@ -77,7 +79,7 @@ def _line(answer: Answer, best: Candidate | None, title: str, *, exact: bool) ->
         return f"{title}: none keeps the limits at n = {n}; nearest: {near.candidate.name}, {near.reasons[0]}.", None
     alone = sum(one.exact == exact for one in answer.ranking) == 1
     why = "is the only one" if alone else "is the fastest"
-    others = (wish.max_memory_mib, wish.min_accuracy, None if exact else wish.max_error)  # exact ones have no error
+    others = (wish.max_memory_mib, wish.task or None, None if exact else wish.max_error)  # exact ones have no error
     if any(limit is not None for limit in others):
         why = "keeps the limits"
     elif wish.budget_ms is not None:
@@ -100,10 +102,11 @@ def _choice_of_m(answer: Answer, best: Candidate) -> list[str]:
 
 
 def _briefly(answer: Answer, one: Candidate) -> str:
-    """`m=16 takes 1.98 ms, recall 0.984 at worst`."""
-    found = answer.known.of_candidate(one)
-    worst = {each.task: min(e.lowest for e in found if e.task == each.task) for each in found}
-    said = ", ".join(f"{task} {lowest:.3f}" for task, lowest in worst.items())
+    """`m=16 takes 1.98 ms, at worst recall 0.984`."""
+    worst: dict[str, Reached] = {}
+    for each in answer.known.of_candidate(one):
+        worst[each.task] = min(worst.get(each.task, each), each, key=lambda one: merit(one.metric, one.worst))
+    said = ", ".join(f"{task}{' error' if each.is_error else ''} {each.worst:.3f}" for task, each in worst.items())
     return f"m={one.m} takes {figure(one.time.ms)} ms, {f'at worst {said}' if said else 'nothing known of it'}"
 
 

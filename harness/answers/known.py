@@ -18,13 +18,13 @@ from typing import Any
 
 from harness.answers.candidates import Candidate
 from harness.figures import Run
-from harness.store.record import parse_options, stated
+from harness.store.record import LESS_IS_BETTER, parse_options, stated
 from harness.store.selection import WEIGHTS, Frame
 from harness.store.trained_for import own_options, problems
 
 SHIPPED = Path(__file__).with_name("known.csv")
-JUDGED = ("top1", "top5", "map", "map50", "map75", "miou")
-PRIMARY = ("top1", "map", "miou")  # one a task
+JUDGED = ("top1", "top5", "map", "map50", "map75", "miou", "relative_l2")
+PRIMARY = ("top1", "map", "miou", "relative_l2")  # one a task
 NO_DEFAULTS: Mapping[str, Mapping[str, str]] = {}
 
 
@@ -53,6 +53,16 @@ class Reached:
     def place(self) -> tuple[Any, ...]:
         """What two must share to be compared."""
         return self.task, self.problem, self.metric, self.n, self.source
+
+    @property
+    def is_error(self) -> bool:
+        """Whether less is better."""
+        return self.metric in LESS_IS_BETTER
+
+    @property
+    def worst(self) -> float:
+        """That of the worst seed."""
+        return self.highest if self.is_error else self.lowest
 
     @property
     def where(self) -> str:
@@ -135,16 +145,27 @@ class Known:
         )  # fmt: skip
 
 
-def groups(frame: Frame) -> Iterator[tuple[dict[str, Any], Frame]]:
-    """The rows of trained models by metric, problem, attention, own options and m, each seed's latest, by seed."""
+def groups(
+    frame: Frame, *, defaults: Mapping[str, Mapping[str, str]] = NO_DEFAULTS, beside: Sequence[str] = ()
+) -> Iterator[tuple[dict[str, Any], Frame]]:
+    """The rows of trained models by metric, problem, attention, own options and m, each seed's latest, by seed.
+
+    defaults: an option named and the same left out are one. beside: options of other rows, from whose problems these
+    are told apart too.
+    """
     frame = frame[frame["metric"].isin(JUDGED) & (frame["status"] == "ok") & frame["scope"].str.startswith("model")]
     if frame.empty:
         return
     distinct = list(frame["options"].unique())
     parsed = [parse_options(options) for options in distinct]
+    owned = dict(zip(distinct, map(own_options, parsed), strict=True))
+    apart = problems([*parsed, *map(parse_options, beside)])[: len(parsed)]
     frame = frame.assign(
-        problem=frame["options"].map(dict(zip(distinct, problems(parsed), strict=True))),
-        own=frame["options"].map(dict(zip(distinct, map(own_options, parsed), strict=True))),
+        problem=frame["options"].map(dict(zip(distinct, apart, strict=True))),
+        own=[
+            f" {_stated(own, defaults[attention])}".rstrip() if attention in defaults else own
+            for attention, own in zip(frame["attention"], frame["options"].map(owned), strict=True)
+        ],
         weights=frame["options"].map(dict(zip(distinct, [each.get(WEIGHTS, "") for each in parsed], strict=True))),
         size=frame["m"].fillna(-1),
     )
@@ -157,11 +178,13 @@ def groups(frame: Frame) -> Iterator[tuple[dict[str, Any], Frame]]:
 
 
 def of_frame(
-    frame: Frame, *, source: str, task: str = "", defaults: Mapping[str, Mapping[str, str]] = NO_DEFAULTS
+    frame: Frame, *, source: str, task: str = "", defaults: Mapping[str, Mapping[str, str]] = NO_DEFAULTS,
+    beside: Sequence[str] = (),
 ) -> list[Reached]:  # fmt: skip
-    """What the trained models of a run reached. task: what to call their task; the rows' own words without one."""
+    """What the trained models of a run reached. task: what to call their task; the rows' own words without one;
+    beside: options of other rows, from whose problems these are told apart too."""
     found = []
-    for key, rows in groups(frame):
+    for key, rows in groups(frame, defaults=defaults, beside=beside):
         if key["metric"] not in PRIMARY:
             continue
         words = key["problem"].split(" ")
@@ -172,7 +195,7 @@ def of_frame(
                 task=task or " ".join(word for word in words if "=" not in word), problem=" ".join(settings),
                 metric=key["metric"], attention=key["attention"],
                 m=None if key["attention"] == "none" else key["m"],  # a control has none, whatever its row says
-                options=_stated(key["own"], defaults.get(key["attention"], {})), n=int(rows["n"].iloc[0]),
+                options=key["own"].strip(), n=int(rows["n"].iloc[0]),
                 seeds=len(values), mean=sum(values) / len(values), lowest=min(values), highest=max(values),
                 source=source,
             )

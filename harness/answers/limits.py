@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from harness.answers.candidates import Candidate, Failed
 from harness.answers.known import Known
 from harness.answers.wording import error_of, figure, told
+from harness.store.record import merit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,9 +23,9 @@ class Wish:
     """What is asked: n tokens, and limits where there are any.
 
     m: only these, every m where empty; attention: only these, such as anchor or anchor:sdpa; budget_ms: of one call;
-    max_error: of the approximation error; max_memory_mib: of the peak above the inputs; task, min_accuracy: what models
-    are known to reach on a task, in their worst seed (harness.answers.known); by: whose time counts, as the rows have
-    it already (harness.store.clock).
+    max_error: of the approximation error; max_memory_mib: of the peak above the inputs; task, min_accuracy or
+    max_task_error: what models are known to reach on a task, in their worst seed (harness.answers.known); by: whose
+    time counts, as the rows have it already (harness.store.clock).
     """
 
     n: int
@@ -35,6 +36,7 @@ class Wish:
     max_memory_mib: float | None = None
     task: str = ""
     min_accuracy: float | None = None
+    max_task_error: float | None = None
     by: str = "latency"
 
 
@@ -65,18 +67,21 @@ def breaches(candidate: Candidate, wish: Wish, known: Known) -> list[tuple[str, 
         elif value > most:
             over = value / most if most else math.inf
             found.append((f"{what} {figure(value)}{unit}, over {figure(most)}{unit}", over))
-    if wish.min_accuracy is not None:
-        found += _short(candidate, wish.task, wish.min_accuracy, known)
+    if wish.task:
+        found += _short(candidate, wish, known)
     return found
 
 
-def _short(candidate: Candidate, task: str, least: float, known: Known) -> list[tuple[str, float]]:
-    """Whether models with it are not known to reach an accuracy: in the worst seed of every problem of the task."""
-    reached = [one for one in known.of_candidate(candidate) if one.task == task]
+def _short(candidate: Candidate, wish: Wish, known: Known) -> list[tuple[str, float]]:
+    """Whether models with it are not known to do a task so well: in the worst seed of every problem of the task."""
+    reached = [one for one in known.of_candidate(candidate) if one.task == wish.task]
     if not reached:
-        return [(f"nothing is known of its {task}", math.inf)]
-    worst = min(reached, key=lambda one: one.lowest)
-    if worst.lowest >= least:
+        return [(f"nothing is known of its {wish.task}", math.inf)]
+    worst = min(reached, key=lambda one: merit(one.metric, one.worst))
+    limit = wish.max_task_error if worst.is_error else wish.min_accuracy
+    if limit is None or merit(worst.metric, worst.worst) >= merit(worst.metric, limit):
         return []
-    told_of = f"{worst.where}: {worst.metric} {worst.lowest:.3f} in its worst seed, under {figure(least)}"
-    return [(told_of, least / worst.lowest if worst.lowest else math.inf)]
+    beyond = "over" if worst.is_error else "under"
+    told_of = f"{worst.where}: {worst.metric} {worst.worst:.3f} in its worst seed, {beyond} {figure(limit)}"
+    over = (worst.worst, limit) if worst.is_error else (limit, worst.worst)
+    return [(told_of, over[0] / over[1] if over[1] else math.inf)]

@@ -74,7 +74,7 @@ class Asked:
 
     def wish(
         self, *, budget_ms: float | None, max_error: float | None, max_memory: float | None, task: str | None = None,
-        min_accuracy: float | None = None, by: str = "latency",
+        min_accuracy: float | None = None, max_task_error: float | None = None, by: str = "latency",
     ) -> Wish:  # fmt: skip
         """The wish with its limits. Raises UsageError for one that is no sensible number."""
         for name, value, least in (("budget-ms", budget_ms, "more than 0"), ("max-memory", max_memory, "more than 0"),
@@ -83,15 +83,25 @@ class Asked:
                 math.isfinite(value) and (value > 0 or (value == 0 and least == "0 or more"))
             ):
                 raise UsageError(f"--{name} takes a number, {least}, not {value:g}")
-        if (task is None) != (min_accuracy is None):
-            told, lacking = ("--min-accuracy", "--task") if task is None else ("--task", "--min-accuracy")
-            raise UsageError(f"{told} needs {lacking}, as in --task recall --min-accuracy 0.95")
+        limits = {"--min-accuracy": min_accuracy, "--max-task-error": max_task_error}
+        named = [name for name, limit in limits.items() if limit is not None]
+        if len(named) > 1:
+            raise UsageError(
+                "a task is told by an accuracy or by an error: --min-accuracy or --max-task-error, not both"
+            )
+        if (task is None) != (not named):
+            told, lacking = (named[0], "--task") if task is None else ("--task", "--min-accuracy or --max-task-error")
+            raise UsageError(
+                f"{told} needs {lacking}, as in --task recall --min-accuracy 0.95 or --task darcy --max-task-error 0.1"
+            )
+        if max_task_error is not None and not (math.isfinite(max_task_error) and max_task_error > 0):
+            raise UsageError(f"--max-task-error takes a number, more than 0, not {max_task_error:g}")
         if min_accuracy is not None and not 0 < min_accuracy <= 1:
             raise UsageError(f"--min-accuracy takes a share, more than 0 and at most 1, not {min_accuracy:g}")
         return Wish(
             n=self.n, m=self.sweep.m if "m" in self.given else (), attention=self.sweep.attention,
             budget_ms=budget_ms, max_error=max_error, max_memory_mib=max_memory, task=task or "",
-            min_accuracy=min_accuracy, by=clock.check(by),
+            min_accuracy=min_accuracy, max_task_error=max_task_error, by=clock.check(by),
         )  # fmt: skip
 
     def check_names(self, runs: Sequence[Run], catalogue: Mapping[str, Any]) -> None:
@@ -118,6 +128,14 @@ class Asked:
         known = Known.of(runs, kinds=known_kinds(runs, kinds), defaults=defaults)
         if wish.task and wish.task not in known.tasks:
             raise UsageError(unknown("task", wish.task, known.tasks))
+        metrics = {one.metric: one.is_error for one in known.reached if one.task == wish.task}
+        if metrics and all(metrics.values()) != (wish.max_task_error is not None):
+            told, limit = (
+                ("an error", "--max-task-error") if all(metrics.values()) else ("an accuracy", "--min-accuracy")
+            )
+            raise UsageError(
+                f"{wish.task} is told by {told}, {', '.join(metrics)}: give {limit} with --task {wish.task}"
+            )
         stock = self.stock(runs, by=wish.by, kinds=kinds, defaults=defaults)
         if stock is None:
             return []

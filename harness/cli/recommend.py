@@ -34,10 +34,15 @@ def command(
     ),
     task: str | None = typer.Option(
         None, "--task", metavar="TASK", show_default=False,
-        help="What models must be known to do: recall, digits, legend-segmentation, legend-detection, or one of a RUN.",
+        help="What models must be known to do: recall, digits, darcy, poisson, legend-segmentation, legend-detection, "
+        "or one of a RUN.",
     ),
     min_accuracy: float | None = typer.Option(
         None, "--min-accuracy", help="How well, in their worst seed: a share up to 1.", show_default=False
+    ),
+    max_task_error: float | None = typer.Option(
+        None, "--max-task-error", show_default=False,
+        help="The same of a task that is told by an error: of darcy and poisson the relative L2 error.",
     ),
     by: str = typer.Option(
         "latency", "--by", help="Whose time: latency (the device's), host, or eager (the longer). One on a CPU."
@@ -66,7 +71,13 @@ def command(
     from harness.store.table import write
 
     limits = Limits(
-        budget_ms=budget_ms, max_error=max_error, max_memory=max_memory, task=task, min_accuracy=min_accuracy, by=by
+        budget_ms=budget_ms,
+        max_error=max_error,
+        max_memory=max_memory,
+        task=task,
+        min_accuracy=min_accuracy,
+        max_task_error=max_task_error,
+        by=by,
     )
     progress = Progress(quiet=quiet)
     try:

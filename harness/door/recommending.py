@@ -75,12 +75,14 @@ class Limits(TypedDict, total=False):
     max_memory: float | None
     task: str | None
     min_accuracy: float | None
+    max_task_error: float | None
     by: str
 
 
 def recommend(
     runs: Stored | Iterable[Stored] = (), *, budget_ms: float | None = None, max_error: float | None = None,
-    max_memory: float | None = None, task: str | None = None, min_accuracy: float | None = None, by: str = "latency",
+    max_memory: float | None = None, task: str | None = None, min_accuracy: float | None = None,
+    max_task_error: float | None = None, by: str = "latency",
     measure: bool | None = None, out: str | Path | None = None, emit: str | Path | None = None,
     config: str | Path | None = None, progress: bool = True, **keys: Unpack[Keys],
 ) -> Recommendation:  # fmt: skip
@@ -90,15 +92,22 @@ def recommend(
     runs: Runs or folders; all under results/ where none is named. n must be given, unless scope="model" (its model and
     resolution tell) or emit. budget_ms: of a call, its interval included; max_error: of the approximation error;
     max_memory: MiB above the inputs; task, min_accuracy: what models with it are known to reach, such as "recall" and
-    0.95; by: whose time, latency (the device's), host, or eager (the longer). measure: measure here what is missing,
-    into `out` (results/<time>); by default only where no run is named and nothing stored answers. emit: write what is
-    fastest among equals at every stored size into this file, for attentions.Policy.
+    0.95; max_task_error: the same of a task that is told by an error, such as "darcy" and 0.1; by: whose time, latency
+    (the device's), host, or eager (the longer). measure: measure here what is missing, into `out` (results/<time>); by
+    default only where no run is named and nothing stored answers. emit: write what is fastest among equals at every
+    stored size into this file, for attentions.Policy.
     Raises UsageError, NothingToCompare where there are no such rows.
     """
     given, _ = split(over_file(Path(config) if config else None, keys))
     several = [runs] if isinstance(runs, Run | str | Path) else list(runs)
     limits = Limits(
-        budget_ms=budget_ms, max_error=max_error, max_memory=max_memory, task=task, min_accuracy=min_accuracy, by=by
+        budget_ms=budget_ms,
+        max_error=max_error,
+        max_memory=max_memory,
+        task=task,
+        min_accuracy=min_accuracy,
+        max_task_error=max_task_error,
+        by=by,
     )
     with listening(progress=progress, at_once=False) as listener:
         return answered(

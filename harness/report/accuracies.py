@@ -3,7 +3,7 @@
     of_runs(runs, names)    # [{"metric": "top1", "problem": "classification digits", "mean": 0.94, "values": […], …}]
 
 Two problems (tasks, data, recipes, loads of recall) are never in one chart. A point carries no cost: the page sets it
-against a latency of the same attention, options and m.
+against a latency of the same attention, options and m. less: less of the metric is better.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import pandas
 from harness.answers.known import JUDGED, groups
 from harness.figures import Run
 from harness.figures.pareto import half_width
+from harness.store.record import LESS_IS_BETTER
 
 
 def of_runs(runs: Sequence[Run], names: Sequence[str]) -> list[dict[str, Any]]:
@@ -30,6 +31,6 @@ def _point(key: dict[str, Any], rows: Any) -> dict[str, Any]:
     values = [float(value) for value in rows["value"]]
     half = half_width(values)
     return {
-        **key, "mean": sum(values) / len(values), "half": half if math.isfinite(half) else None, "values": values,
-        "runs": sorted(set(rows["run"])),
+        **key, "less": key["metric"] in LESS_IS_BETTER, "mean": sum(values) / len(values), "values": values,
+        "half": half if math.isfinite(half) else None, "runs": sorted(set(rows["run"])),
     }  # fmt: skip

@@ -21,6 +21,8 @@ def problems(parsed: list[dict[str, str]]) -> list[str]:
         alike = [other for title, other in zip(names, parsed, strict=True) if title == name]
         keys = sorted({key for other in alike for key in other if is_setting(key, other) or key in ORIGINS})
         telling = [key for key in keys if len({other.get(key) for other in alike}) > 1]
+        if all(other.get("trained.step") == other.get("recipe.steps") for other in alike):  # all trained to their end
+            telling = [key for key in telling if key != "trained.step"]
         told.append(" ".join([name, *(f"{bare(key)}={options.get(key, 'default')}" for key in telling)]))
     return told
 

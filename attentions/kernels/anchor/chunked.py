@@ -75,20 +75,21 @@ class _Chunked(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         k, v, anchors, bias, times, means, inverse, own, out = ctx.saved_tensors
         g = g if g.stride(-1) == 1 else g.contiguous()
-        work, of_own, counts = _Work(k, anchors, bias, wide=own is not None), None, None
+        work = _Work(k, anchors, bias, wide=own is not None)
+        of_own = None
         if own is not None:
             g, of_own = work.of_others(g, v, out, own if times is None else own * times)
-            counts = of_own if times is None else of_own * times
+        counts = of_own if of_own is None or times is None else of_own * times
         sums, squares = work.gather(g, squared=counts)
         grad_degree = -(sums * means).sum(-1, keepdim=True) * inverse
         if counts is not None:
             grad_degree -= squares * inverse * inverse
         grad_sums, grad_degree = (sums * inverse).to(work.inner), grad_degree.to(work.inner).transpose(2, 3)
         grad_k, grad_v = torch.empty_like(k), torch.empty_like(v)
-        grad_times = None if times is None else torch.empty_like(times)
+        grad_times: Any = None if times is None else torch.empty_like(times)
         scaled = work.anchors * work.scale
         grad_anchors = torch.zeros(work.h, *anchors.shape[-2:], dtype=work.wide, device=k.device)
-        grad_bias = None if bias is None else torch.zeros(work.h, work.m, dtype=work.wide, device=k.device)
+        grad_bias: Any = None if bias is None else torch.zeros(work.h, work.m, dtype=work.wide, device=k.device)
         for at in work.blocks():
             a, of = work.weights(at), at[:2]
             dv = _bmm(a, grad_sums[of], grad_v[at])
@@ -97,7 +98,7 @@ class _Chunked(torch.autograd.Function):
                 grad_times[at] = work.times(a, da).sum(-1, keepdim=True, dtype=work.wide)
                 da *= times[at]
             da.baddbmm_(g[at], means[of].transpose(1, 2))
-            if own is not None:
+            if own is not None and of_own is not None and counts is not None:
                 dv.addcmul_(own[at], g[at], value=-1)
                 da.addcmul_(work.times(a, inverse[of].transpose(1, 2)), 2 * counts[at])
                 if times is not None:
@@ -108,7 +109,7 @@ class _Chunked(torch.autograd.Function):
             da.sub_(work.times(a, da).sum(-1, keepdim=True, dtype=work.wide).to(da.dtype)).mul_(a)
             _put(_bmm(da, scaled[at[1]], grad_k[at]), grad_k, at)
             grad_anchors[at[1]] += torch.bmm(da.transpose(1, 2), k[at].to(work.inner))
-            if grad_bias is not None:
+            if bias is not None:
                 grad_bias[at[1]] += da.sum(1, dtype=work.wide)
         grad_anchors = grad_anchors.mul_(work.scale).sum_to_size(anchors.shape).to(anchors.dtype)
         if bias is not None:

@@ -1,6 +1,6 @@
 // What time buys (error and accuracy against latency), and from which n a variant overtakes the base.
 
-const ACCURACIES = { top1: "top-1 accuracy", top5: "top-5 accuracy", map: "box AP", map50: "box AP50", map75: "box AP75", miou: "mean IoU" };
+const ACCURACIES = { top1: "top-1 accuracy", top5: "top-5 accuracy", map: "box AP", map50: "box AP50", map75: "box AP75", miou: "mean IoU", relative_l2: "relative L2 error" };
 const ERRORS = {
   approximation_error: "approximation error (against full)",
   numeric_error: "numeric error (against float64)",
@@ -122,9 +122,11 @@ function accuracySpread(view, chosen) {
   const points = all.filter((point) => point.time !== null && view.shown(point.time));
   if (!points.length) return { none: lacking || `No ${metric} of a variant that is shown.` };
   const ms = (point) => cell("value", point.time);
+  const merit = (point) => (point.less ? -point.mean : point.mean);
+  const { less } = points[0];
   const steps = [];
-  for (const point of [...points].sort((a, b) => ms(a) - ms(b) || b.mean - a.mean)) {
-    if (!steps.length || point.mean > steps[steps.length - 1].mean) steps.push(point);
+  for (const point of [...points].sort((a, b) => ms(a) - ms(b) || merit(b) - merit(a))) {
+    if (!steps.length || merit(point) > merit(steps[steps.length - 1])) steps.push(point);
   }
   const traces = [{ type: "scatter", mode: "lines", x: steps.map(ms), y: steps.map((point) => point.mean), hoverinfo: "skip", line: { color: view.inks.faint, width: 1.5, dash: "2px,3px", shape: "hv" } }];
   for (const point of points) {
@@ -135,7 +137,7 @@ function accuracySpread(view, chosen) {
     if (point.values.length > 1) {
       traces.push({ type: "scatter", mode: "markers", x: point.values.map(() => ms(point)), y: point.values, hoverinfo: "skip", marker: { color, size: 5, opacity: 0.6 } });
     }
-    const half = point.half === null ? [null, null] : [Math.max(0, point.mean - point.half), Math.min(1, point.mean + point.half)];
+    const half = point.half === null ? [null, null] : [Math.max(0, point.mean - point.half), Math.min(less ? Infinity : 1, point.mean + point.half)];
     const own = lineTrace(view, line, [ms(point)], [point.mean], [text], { mode: "markers", name: plain(point.name), error_y: intervals([point.mean], [half[0]], [half[1]], color) });
     own.marker.size = 12;
     traces.push(own);
@@ -144,7 +146,7 @@ function accuracySpread(view, chosen) {
   return {
     data: traces, layout: { xaxis: logAxis(view, `latency at n = ${n} (ms)`, points.map(ms)), yaxis: axis(view, ACCURACIES[metric], { rangemode: "normal" }) },
     caption: [`Models trained for ${problem}, against the latency measured here`, seeded ? "Marks: mean over the seeds (dots), bars its 95 % interval" : "Marks: one seed each, so that small differences say nothing",
-      "Upper left is better. Dotted: the most accurate at its latency or less", lacking, switchNote(view, linesOf(view, points.map((point) => point.time)))],
+      `${less ? "Lower" : "Upper"} left is better. Dotted: the ${less ? "least wrong" : "most accurate"} at its latency or less`, lacking, switchNote(view, linesOf(view, points.map((point) => point.time)))],
   };
 }
 

@@ -570,6 +570,33 @@ def test_an_accuracy_is_chosen_by_in_the_worst_seed(run: Run) -> None:
     assert knowing(run, task="recall", min_accuracy=1.0).choice is None
 
 
+def test_of_a_task_that_is_told_by_an_error_less_is_better(run: Run) -> None:
+    """The worst seed is the highest, and a limit is one that it is not above."""
+    facts: dict[str, Any] = {"task": "darcy", "metric": "relative_l2", "problem": ""}
+    known = Known(
+        reached=(
+            reached("none", None, 0.16, **facts), reached("full", None, 0.07, **facts),
+            reached("anchor", 16, 0.09, **facts), reached("nystrom", 64, 0.12, **facts),
+        ),
+        kinds=DIFFERENT, defaults={},
+    )  # fmt: skip
+
+    def asking(**wish: Any) -> Answer:
+        (answer,) = recommend(Stock([run], kinds=DIFFERENT), Wish(n=1024, task="darcy", **wish), known=known)
+        return answer
+
+    answer = asking(max_task_error=0.1)
+    assert names(answer) == ["anchor m=16", "flash", "full"]
+    reasons = {one.candidate.name: one for one in answer.refused}
+    assert reasons["nystrom m=64"].reasons == ("darcy (n=64): relative_l2 0.130 in its worst seed, over 0.100",)
+    assert reasons["anchor m=64"].reasons == ("nothing is known of its darcy",)
+    assert "keeps the limits" in answer.headline
+    assert names(asking(max_task_error=0.0999)) == ["flash", "full"]
+    assert asking(max_task_error=0.01).choice is None
+    (free,) = recommend(Stock([run], kinds=DIFFERENT), Wish(n=1024), known=known)
+    assert "m=16 takes 1.00 ms, at worst darcy error 0.100; m=64" in free.kept[0]
+
+
 def test_the_runs_own_accuracies_come_before_the_shipped_ones(tmp_path: Path) -> None:
     from making import case, row
 
@@ -596,9 +623,12 @@ def test_a_study_that_is_asked_is_not_told_twice() -> None:
     from harness import figures
     from harness.answers.known import shipped
 
-    run = figures.load(Path(__file__).parents[3] / "results" / "cpu" / "vision")
+    study = Path(__file__).parents[3] / "results" / "cpu"
     defaults = {"anchor": {"init": "sharp", "logits": "dot"}}
-    known = Known.of([run], kinds=DIFFERENT, defaults=defaults)
+    known = Known.of([figures.load(study / "legend")], kinds=DIFFERENT, defaults=defaults)
+    assert known.reached == shipped()
+    known = Known.of([figures.load(study / "recall")], kinds=DIFFERENT, defaults=defaults)
     assert known.reached[-len(shipped()) :] == shipped()
-    own = {one.task.split(" ")[0] for one in known.reached[: -len(shipped())]}
-    assert own == {"segmentation", "detection"}  # which are not shipped
+    more = {(one.n, "questions" in one.problem) for one in known.reached[: -len(shipped())]}
+    assert more
+    assert (64, False) not in more  # which is shipped

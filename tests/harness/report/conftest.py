@@ -71,6 +71,20 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return figures.load(folder)
 
 
+@pytest.fixture(scope="session")
+def solved(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Three attentions trained on a differential equation, one seed each, with their latencies."""
+    folder = tmp_path_factory.mktemp("runs") / "solved"
+    with Store.open(folder, metrics=("latency",)) as store:
+        for name, error, ms in (("flash", 0.07, 3.0), ("anchor", 0.09, 1.0), ("nystrom", 0.12, 2.0)):
+            _judge(store, name, {"model.equation": "darcy", "task": "operator"}, 0, [
+                Reading(metric="relative_l2", value=error, samples=200),
+                Reading(metric="latency", value=ms, ci_low=ms - 0.1, ci_high=ms + 0.1, samples=20),
+            ])  # fmt: skip
+        store.write_json("environment.json", {"schema": 1, "device": "cpu"})
+    return figures.load(folder)
+
+
 def _judge(store: Store, name: str, options: dict[str, str], seed: int, readings: list[Reading]) -> None:
     case = Case(
         attention=name, backend="reference", scope="model", phase="forward", b=1, h=4, n=65, d=16, dtype="float32",

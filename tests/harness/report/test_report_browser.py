@@ -306,6 +306,20 @@ def test_accuracy_is_drawn_a_problem_at_a_time_over_its_seeds(
     assert opened.complaints == []
 
 
+def test_of_an_error_less_is_better(open_page: Callable[..., Opened], write: Callable[..., Path], solved: Run) -> None:
+    """The slower one is worth its time where it is less wrong, and the caption says which corner is best."""
+    opened = open_page(write(solved))
+    chart = opened.page.locator("#plot-pareto")
+    assert opened.page.get_by_label("Metric against latency").locator("option").all_inner_texts() == [
+        "relative_l2 · operator"
+    ]
+    best = "one => { const line = one.data.find(trace => trace.mode === 'lines'); return [line.x, line.y]; }"
+    assert chart.evaluate(best) == [[1.0, 3.0], [pytest.approx(0.09), pytest.approx(0.07)]]
+    assert "relative L2 error" in chart.inner_text()
+    assert "Lower left is better" in opened.page.locator("body").inner_text()
+    assert opened.complaints == []
+
+
 def test_long_names_keep_their_m_and_fit_a_phone(
     open_page: Callable[..., Opened], write: Callable[..., Path], tmp_path: Path
 ) -> None:
