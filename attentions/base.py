@@ -79,6 +79,8 @@ class Backend:
         v), to (b, n, h, d), without copies; called as the variant's module calls it; None: it takes them apart only;
     flops, peak: what this implementation executes and allocates where that differs from the definition's cost;
     opaque: its work is one compiled call in which PyTorch's dispatcher sees no operators to count;
+    frugal: on any device and in any precision it computes what the reference does, in far less memory: where the
+        reference does not fit in float64, it is held against this (and this against the reference on fewer tokens);
     layer: builds a whole layer, (b, n, dim) → (b, n, dim), in the place of a core (attentions.plugins).
     """
 
@@ -92,6 +94,7 @@ class Backend:
     flops: Callable[[Work], int] | None = None
     peak: Callable[[Work], int] | None = None
     opaque: bool = False
+    frugal: bool = False
     layer: Callable[[Size], nn.Module] | None = None
 
 

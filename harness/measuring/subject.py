@@ -12,6 +12,7 @@ import copy
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -20,10 +21,14 @@ from torch import Tensor, nn
 
 import attentions
 from attentions import Backend, plugins
+from harness.machine.memory import free_bytes
 from harness.measuring.inputs import PLACES, Inputs, normal
 from harness.measuring.step import Step
 from harness.store.record import Case
 from harness.vision.models import AS_IS, OWN
+
+COPIES = 6  # of an input in float64: q, k, v, what options make of k, the output and a product on its way
+SHARE_OF_FREE = 0.8  # of the memory that is free, what a reference may take
 
 
 class Subject:
@@ -146,15 +151,29 @@ class Subject:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def reference(self, core: nn.Module | None = None) -> nn.Module:
-        """The same module in float64 with the same parameters: its `reference` backend, or with `core` in its place.
+    @cached_property
+    def definition(self) -> str:
+        """The backend that says in float64 what is right: the reference, unless it does not fit in the memory that is
+        free and a frugal one computes the same."""
+        if self.case.scope == "model" or self.backend.layer is not None or self.spec.exact or self.spec.model is None:
+            return "reference"
+        work = replace(self.work, b=1, itemsize=8, phase="train" if self.needs_graph else "forward")
+        needed = self.spec.model(work).peak + COPIES * work.tokens * work.d * work.itemsize
+        if needed <= SHARE_OF_FREE * free_bytes(str(self.device)):
+            return "reference"
+        where = (work, torch.float64, self.device)
+        able = [each for each in self.spec.backends if each.frugal and each.limits(*where) is None]
+        return able[0].name if able else "reference"
+
+    def reference(self, core: nn.Module | None = None, *, backend: str = "reference") -> nn.Module:
+        """The same module in float64 with the same parameters: by that backend, or with `core` in its place.
 
         A layer of the user's own is its own reference.
         """
         whole = self.case.scope == "model"  # of exact attention: by blocks of keys, since n × n in float64 may not fit
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.case.seed)  # what a layer draws and keeps out of its state is as it was
-            module = self.build(f"{'flash' if whole and self.spec.exact else self.case.attention}:reference")
+            module = self.build(f"{'flash' if whole and self.spec.exact else self.case.attention}:{backend}")
         module.load_state_dict(self.module.state_dict())
         module = self._placed(copy.deepcopy(module), torch.float64)
         if core is None:

@@ -24,11 +24,13 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from harness.machine.memory import free_bytes
-from harness.measuring.outputs import fingerprint
+from harness.measuring.outputs import WrongResult, fingerprint
 from harness.measuring.subject import Subject
 
 SOFTMAX = "softmax attention"
 SCORES = 1 << 25  # held at once, 256 MB of float64: 512 rows of 65536 keys; of a million keys they would be 12 GB
+FEW = 4096  # tokens on which a frugal backend has to be what the reference is before it stands for it
+ALIKE = 1e-9
 SHARE_KEPT = 1 / 16  # of the memory that is free as the first truth is kept
 
 
@@ -137,12 +139,15 @@ def truth_of(subject: Subject, rows: Tensor | None, *, samples: int, gradient: T
     spec, case = subject.spec, subject.case
     exact = rows is not None or (case.scope == "model" and spec.exact)
     definition = subject.backend if subject.backend.layer else spec  # each layer of a plugin, and a model as it is
-    what = SOFTMAX if exact else (definition, tuple(sorted(subject.options.items())), case.m)
+    by = "reference" if exact else subject.definition
+    what = SOFTMAX if exact else (definition, by, tuple(sorted(subject.options.items())), case.m)
     key = _key(subject, what, case.scope, samples, rows, list(subject.module.state_dict().values()))
     entering = None if gradient is None else _digest(gradient)
     found = KEPT.find(key, entering)
     if found is None:
-        reference = subject.reference(None if rows is None else ExactRows(rows, causal=case.problem.causal))
+        reference = subject.reference(None if rows is None else ExactRows(rows, causal=case.problem.causal), backend=by)
+        if by != "reference":
+            _agree(subject, reference, by)
         if gradient is None:
             found = Truth(_outputs(reference, subject.inputs, samples))
         else:
@@ -195,6 +200,26 @@ def _with_gradients(
         expected.append(piece.detach())
     found = tuple(None if t.grad is None else t.grad.detach() for t in (*inputs, *reference.parameters()))
     return torch.cat(expected), found
+
+
+def _agree(subject: Subject, frugal: nn.Module, name: str) -> None:
+    """Raise WrongResult where a frugal backend is not what the reference is on the first tokens of the first image."""
+    few = [_wide(t.detach()[:1, ..., :FEW, :]).requires_grad_(subject.needs_graph) for t in subject.inputs]
+    wanted, found = [*few] if subject.needs_graph else [], []
+    for module in (subject.reference(), frugal):
+        with torch.set_grad_enabled(subject.needs_graph):
+            out = module(*few)
+        weights = list(module.parameters())
+        weighed = out * torch.linspace(1, 2, out.numel(), dtype=out.dtype, device=out.device).view_as(out)
+        pulled = torch.autograd.grad(weighed.sum(), [*wanted, *weights], allow_unused=True) if wanted else ()
+        found.append([out.detach(), *(t for t in pulled if t is not None)])
+    for right, mine in zip(*found, strict=True):
+        apart = float((mine - right).norm() / right.norm().clamp_min(torch.finfo(right.dtype).tiny))
+        if not apart <= ALIKE:
+            raise WrongResult(
+                f"{subject.case.attention}:{name}, which stands for the reference that does not fit, differs "
+                f"from it by {apart:.3g} on {FEW} tokens in float64, over {ALIKE:g}"
+            )
 
 
 def _wide(tensor: Tensor) -> Tensor:

@@ -285,5 +285,5 @@ SDPA = Backend(
 CHUNKED = Backend(
     "chunked", blocks, "eager PyTorch, blocks of tokens that stay in cache",
     limits=lambda work, dtype, device: untaken(work, "bias=true", "per_head=true", "self=excluded", "importance=true"),
-    flops=_chunked_flops, peak=_chunked_peak,
+    flops=_chunked_flops, peak=_chunked_peak, frugal=True,
 )  # fmt: skip

@@ -103,6 +103,8 @@ def _compared_on(subject: Subject, rows: Tensor) -> str:
     if case.scope == "model":
         kind = "sequences" if case.is_of_tokens else "images"
         return f"compared on the first of {case.b} {kind}" if case.b > 1 else ""
+    if subject.definition != "reference":
+        return f"compared with {case.attention}:{subject.definition} in float64, where the reference does not fit"
     partial = subject.spec.exact and len(rows) < case.n
     return f"compared on {len(rows)} of {case.n} query rows" if partial else ""
 

@@ -12,6 +12,7 @@ import torch
 
 from harness.measuring import truth
 from harness.measuring.metrics import Settings, error
+from harness.measuring.outputs import WrongResult
 from harness.measuring.subject import Subject
 from harness.measuring.truth import KEPT, Kept, Truth
 from harness.store.record import Case
@@ -133,3 +134,53 @@ def test_room_is_made_for_a_case_that_needs_it(monkeypatch: pytest.MonkeyPatch) 
     assert kept.nbytes == 80
     kept.make_room("cpu", 1 << 20)
     assert kept.nbytes == 0
+
+
+def scarce(monkeypatch: pytest.MonkeyPatch, *, bytes_free: int) -> None:
+    monkeypatch.setattr("harness.measuring.subject.free_bytes", lambda device: bytes_free)
+
+
+COUNTED = "importance=true;init=orthogonal;logits=cosine;self=excluded"
+
+
+@pytest.mark.parametrize("phase", ["forward", "train"])
+@pytest.mark.parametrize("scope", ["core", "layer"])
+@pytest.mark.parametrize("options", ["", COUNTED, "gate=true;local=3"])
+def test_where_the_reference_does_not_fit_blocks_of_it_say_what_is_right(
+    phase: str, scope: str, options: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = replace(ANCHOR, phase=phase, scope=scope, options=options, n=300)
+    whole = compare(case)
+    scarce(monkeypatch, bytes_free=1 << 10)
+    monkeypatch.setattr(truth, "FEW", 100)
+    monkeypatch.setattr("attentions.kernels.anchor.chunked.BLOCK_BYTES", 40 * 8 * 8)  # 40 tokens
+    subject = Subject(case)
+    assert subject.definition == "chunked"
+    readings = list(error.measure(subject, {}, Settings()))
+    assert readings[0].note == "compared with anchor:chunked in float64, where the reference does not fit"
+    assert readings[0].value == pytest.approx(whole, rel=1e-3)
+    error.check_again(subject)
+
+
+def test_it_is_the_reference_that_is_taken_where_it_fits_or_nothing_stands_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scarce(monkeypatch, bytes_free=10 << 20)
+    assert Subject(ANCHOR).definition == "reference"
+    scarce(monkeypatch, bytes_free=1 << 10)
+    for case in (EXACT, replace(ANCHOR, attention="linformer"), replace(ANCHOR, options="scatter=separate")):
+        assert Subject(case).definition == "reference"
+    assert Subject(ANCHOR).definition == "chunked"
+
+
+def test_what_stands_for_the_reference_has_to_be_it_on_fewer_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here wrong by a factor of 1.0001, in which case the float32 call that it is asked about passes by it."""
+    from attentions.kernels.anchor import backends
+
+    chunked = backends.chunked
+    monkeypatch.setattr(backends, "chunked", lambda *given, **words: 1.0001 * chunked(*given, **words))
+    scarce(monkeypatch, bytes_free=1 << 10)
+    with pytest.raises(
+        WrongResult, match=r"anchor:chunked, which stands for the reference .* differs from it by 0\.0001"
+    ):
+        compare(ANCHOR)
