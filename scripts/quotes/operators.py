@@ -20,9 +20,11 @@ MEMBERS = {
 
 
 LARGE = (16384, 65536, 1048576)  # points
+COUNTED = "importance=true;init=orthogonal;logits=cosine;self=excluded"
 BACKENDS = (
-    ("flash", "torch"), ("anchor", "reference"), ("anchor", "chunked"), ("transolver", "reference"),
-    ("flare", "reference"), ("linear", "reference"),
+    ("flash", "torch", ""), ("anchor", "reference", ""), ("anchor", "chunked", ""), ("anchor", "reference", COUNTED),
+    ("anchor", "chunked", COUNTED), ("transolver", "reference", ""), ("flare", "reference", ""),
+    ("linear", "reference", ""),
 )  # fmt: skip
 
 
@@ -30,8 +32,9 @@ def quote(page: Page) -> None:
     points = page.rows("results/cpu/points")
     page.table(
         "| forward, ms (peak MiB) | 16k points | 64k | 1M |",
-        [[f"`{attention}:{backend}`", *(_taken(points, attention, backend, n) for n in LARGE)]
-         for attention, backend in BACKENDS],
+        [[f"`{attention}:{backend}{'` with importance' if options else '`'}",
+          *(_taken(points.where(options=options), attention, backend, n) for n in LARGE)]
+         for attention, backend, options in BACKENDS],
     )  # fmt: skip
     short, long = (page.rows(f"results/cpu/family{name}/family.csv") for name in ("", "_long"))
     page.table(
