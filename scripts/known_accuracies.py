@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import io
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import attentions
@@ -47,6 +48,7 @@ def table() -> list[Reached]:
             x for (other, *_), rows in zip(STUDIES, frames, strict=True) if other == name for x in rows["options"]
         }
         reached = of_frame(own, source=folder, task=name, defaults=defaults, beside=sorted(beside))
+        reached = [replace(one, problem=_without_points(one.problem)) for one in reached]
         found += sorted(reached, key=lambda one: (one.problem, one.attention, one.options, one.m or 0))
     return found
 
@@ -57,6 +59,11 @@ def _rows(name: str, folder: str, says: dict[str, str]) -> Frame:
         lambda options: says.items() <= options.items() and "questions" not in options
     )]  # fmt: skip
     return own[(own["n"] <= USUAL_TOKENS) | (name != "recall")]
+
+
+def _without_points(problem: str) -> str:
+    """Of a differential equation n is the number of points."""
+    return " ".join(word for word in problem.split() if not word.startswith("points="))
 
 
 def as_csv(reached: list[Reached]) -> str:

@@ -33,10 +33,11 @@ function marked({ text, series, m }, looks, state) {
   const name = series === null ? "" : named(series, m);
   // Behind its title, not in the list of those measured beside other work, which may hold the name too
   const at = name ? text.indexOf(name, Math.max(0, text.search(/(Exact|Not exact): /))) : -1;
-  if (at < 0) return [text];
+  const whole = (part) => part.split(/(n = \d+)/).map((piece, odd) => (odd % 2 ? make("span", { class: "word" }, piece) : piece));
+  if (at < 0) return whole(text);
   const own = make("span", { class: "name" }, name);
   own.style.setProperty("--own", looks.get(series)[state.theme]);
-  return [text.slice(0, at), own, text.slice(at + name.length)];
+  return [...whole(text.slice(0, at)), own, ...whole(text.slice(at + name.length))];
 }
 
 /** The answer for a document: the headline, where it holds, every variant that was ranked, and what it does not say. */
