@@ -43,6 +43,7 @@ from torch import Tensor  # noqa: E402
 from attentions.kernels.anchor import devices, plan_forward  # noqa: E402
 from attentions.kernels.anchor.plan import WORKSPACE, Plan, kept_places  # noqa: E402
 from harness import stats  # noqa: E402
+from harness.machine import parent  # noqa: E402
 
 B, H, D, M, DTYPE = 8, 12, 64, 64, torch.bfloat16
 TOKENS = (16384, 65536, 4096, 1024)  # in the order of their worth
@@ -257,7 +258,7 @@ def main() -> int:
     begun = time.perf_counter()
     triton.set_allocator(lambda size, alignment, stream: torch.empty(size, device="cuda", dtype=torch.int8))
     if given.jobs > 1:
-        with ProcessPoolExecutor(given.jobs, mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(given.jobs, get_context("spawn"), initializer=parent.die_with) as pool:
             tasks = [(n, phase, form) for n in TOKENS for phase in asked for form in asked[phase]]
             for said in pool.map(compile_on_device, tasks):
                 print(said, end="\n" if said else "", flush=True)

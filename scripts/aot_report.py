@@ -24,6 +24,7 @@ import triton
 from attentions.kernels import ahead
 from attentions.kernels.anchor import choices, cost, devices
 from attentions.kernels.anchor.plan import Launch
+from harness.machine import parent
 
 GPUS = {80: devices.A100, 90: devices.H100}
 COLUMNS = ("triton", "capability", "schedule", "phase", "dtype", "n", "d", "m", "kernel", "tokens", "anchors", "warps",
@@ -37,7 +38,8 @@ def main() -> int:
     tasks = _unlike(itertools.product(*(getattr(options, axis) for axis in axes)))
     broken = 0
     print(f"{'sm':>3} {'schedule':10} {'phase':8} {'dtype':8} {'d':>4} {'m':>4}  registers, spills, shared, resident")
-    with Path(options.out).open("w", newline="") as file, ProcessPoolExecutor(options.jobs) as pool:
+    workers = ProcessPoolExecutor(options.jobs, initializer=parent.die_with)
+    with Path(options.out).open("w", newline="") as file, workers as pool:
         table = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
         table.writeheader()
         for row in pool.map(_compile, tasks):

@@ -26,6 +26,7 @@ from harness.check.decide import PAIRS, PAIRS_THOROUGH, Clock, Decision, Pairs, 
 from harness.check.pairs import BLOCK
 from harness.check.timing import combined, unsettled
 from harness.errors import FAILURE, OK, UsageError
+from harness.machine import parent
 
 SETTINGS: Mapping[str, int] = {"default": PAIRS, "thorough": PAIRS_THOROUGH}
 BURNING = "a process that burns one core"
@@ -130,7 +131,8 @@ _SHARED: list[pool.Pool] = []
 
 
 def _share(recorded: pool.Pool) -> None:
-    """In a worker: keep the pool, which is too large to be sent with every job."""
+    """In a worker, which ends with its parent: keep the pool, which is too large to be sent with every job."""
+    parent.die_with()
     _SHARED[:] = [recorded]
 
 
