@@ -1,13 +1,18 @@
-"""results/cpu/recall: its table, at 500 steps, and that of many questions, at 1500."""
+"""results/cpu/recall: its table, at 500 steps, those of longer sequences, and that of many questions, at 1500."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from statistics import mean
 
 from quotes import Page, Row, Rows, option
 
 PAGE = "results/cpu/recall/README.md"
 LOADS = (("24", "12"), ("48", "28"), ("96", "56"))
+LENGTHS = ((64, 500), (64, 1500), (128, 500), (128, 1500), (256, 500), (512, 500))  # tokens, steps
+SHARES = (16, 8, 4, 2)  # of the tokens, that are anchors
+SHARP = option(init="sharp", self="", importance="")
+COUNTED = option(logits="cosine", self="excluded", importance="true")
 OWN = ("init", "logits", "self", "importance")
 
 
@@ -25,6 +30,7 @@ def quote(page: Page) -> None:
                 f"{flops / 1e6:.2f}",
             ])  # fmt: skip
     page.table("| shapes | items | attention | m | seeds | top1, mean | lowest | highest | MFLOP |", body)
+    _longer(page)
     many = page.rows("results/cpu/recall").where(options=option(questions="4", steps="1500"), n="64", metric="top1")
     answered = {model: [float(row["value"]) for row in own] for model, own in _models(many).items()}
     page.table(
@@ -32,6 +38,33 @@ def quote(page: Page) -> None:
         [[name, str(m or ""), str(len(values)), *(f"{of(values):.3f}" for of in (mean, min, max))]
          for (name, m), values in sorted(answered.items(), key=lambda one: -mean(one[1]))],
     )  # fmt: skip
+
+
+def _longer(page: Page) -> None:
+    """Seven tokens of eight are items; a blank was not trained."""
+    heads = " | ".join(f"m=n/{share}" for share in SHARES)
+    page.table(
+        f"| | full | anchor {heads} |",
+        [[f"n = {n}, {steps} steps", _kept(page, n, steps, attention="full"), *_by_share(page, n, steps, SHARP)]
+         for n, steps in LENGTHS],
+    )  # fmt: skip
+    page.table(
+        f"| with importance | anchor {heads} |",
+        [[f"n = {n}, {steps} steps", *told] for n, steps in LENGTHS if any(told := _by_share(page, n, steps, COUNTED))],
+    )
+
+
+def _by_share(page: Page, n: int, steps: int, options: Callable[[str], bool]) -> list[str]:
+    return [_kept(page, n, steps, attention="anchor", m=str(n // share), given=options) for share in SHARES]
+
+
+def _kept(
+    page: Page, n: int, steps: int, *, given: Callable[[str], bool] = lambda options: True, **wanted: str
+) -> str:  # fmt: skip
+    load = option(items=str(7 * n // 8), shapes=str(3 * n // 2), steps=str(steps), questions="")
+    rows = page.rows("results/cpu/recall").where(metric="top1", n=str(n), options=load, **wanted)
+    values = [float(row["value"]) for row in rows if given(row["options"])]
+    return f"{mean(values):.3f}" if values else ""
 
 
 def _models(rows: Rows) -> dict[tuple[str, int], list[Row]]:
