@@ -90,9 +90,9 @@ def table(frame: pd.DataFrame) -> str:
 
 
 def draw(frame: pd.DataFrame) -> Any:
-    """A panel an n, up to three beside each other: top1 over the bytes of state; dotted is attention removed."""
+    """A panel an n, two or three beside each other: top1 over the bytes of state; dotted is attention removed."""
     sizes = sorted(frame["n"].unique())
-    columns = min(3, len(sizes))
+    columns = 2 if len(sizes) == 4 else min(3, len(sizes))
     lines = -(-len(sizes) // columns)
     figure = Page(figsize=(WIDTH, 2.6 * lines + 0.9), layout="constrained")
     grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
