@@ -36,6 +36,11 @@ def quote(page: Page) -> None:
           *(_taken(points.where(options=options), attention, backend, n) for n in LARGE)]
          for attention, backend, options in BACKENDS],
     )  # fmt: skip
+    spread = page.rows("results/cpu/points_parallel")
+    page.say(
+        "a million points take {:.0f} ms of `anchor`, a scaling efficiency of {:.2f}, for {:,.0f} bytes sent a call",
+        spread.one(metric="latency"), spread.one(metric="scaling_efficiency"), 2**20 * spread.one(metric="bytes_sent"),
+    )  # fmt: skip
     short, long = (page.rows(f"results/cpu/family{name}/family.csv") for name in ("", "_long"))
     page.table(
         "| | Darcy | Darcy, 3000 steps | Darcy, 1024 points | Poisson |",
