@@ -15,6 +15,7 @@ import csv
 import io
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import attentions
@@ -42,23 +43,28 @@ def table() -> list[Reached]:
         for name in attentions.names()
     }
     frames = [_rows(name, folder, says) for name, folder, says in STUDIES]
+    options: dict[str, set[str]] = {name: set() for name, *_ in STUDIES}
+    for (name, *_), own in zip(STUDIES, frames, strict=True):
+        options[name].update(own["options"])
     found: list[Reached] = []
     for (name, folder, _), own in zip(STUDIES, frames, strict=True):
-        beside = {
-            x for (other, *_), rows in zip(STUDIES, frames, strict=True) if other == name for x in rows["options"]
-        }
-        reached = of_frame(own, source=folder, task=name, defaults=defaults, beside=sorted(beside))
+        reached = of_frame(own, source=folder, task=name, defaults=defaults, beside=sorted(options[name]))
         reached = [replace(one, problem=_without_points(one.problem)) for one in reached]
         found += sorted(reached, key=lambda one: (one.problem, one.attention, one.options, one.m or 0))
     return found
 
 
 def _rows(name: str, folder: str, says: dict[str, str]) -> Frame:
-    frame = figures.load(ROOT / folder).frame
+    frame = _loaded(folder)
     own = frame[frame["options"].map(parse_options).map(
         lambda options: says.items() <= options.items() and "questions" not in options
     )]  # fmt: skip
     return own[(own["n"] <= USUAL_TOKENS) | (name != "recall")]
+
+
+@cache
+def _loaded(folder: str) -> Frame:
+    return figures.load(ROOT / folder).frame
 
 
 def _without_points(problem: str) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from harness.answers.candidates import Candidate, Failed
 from harness.answers.known import Known
 from harness.answers.wording import error_of, figure, told
+from harness.errors import UsageError, unknown
 from harness.store.record import merit
 
 
@@ -44,6 +45,19 @@ def asked_for(one: Candidate | Failed, wish: Wish) -> bool:
     """Whether the wish's m and variants let it in; variants without m are in with every m."""
     m = not wish.m or one.m is None or one.m in wish.m
     return m and (not wish.attention or bool({one.attention, one.implementation} & set(wish.attention)))
+
+
+def check_task(wish: Wish, known: Known) -> None:
+    """Raise UsageError for a task that nothing is known of, or that is told by the other kind of limit."""
+    if not wish.task:
+        return
+    told = {one.metric: one.is_error for one in known.reached if one.task == wish.task}
+    if not told:
+        raise UsageError(unknown("task", wish.task, known.tasks))
+    is_error = all(told.values())
+    if is_error != (wish.max_task_error is not None):
+        kind, limit = ("an error", "--max-task-error") if is_error else ("an accuracy", "--min-accuracy")
+        raise UsageError(f"{wish.task} is told by {kind}, {', '.join(told)}: give {limit} with --task {wish.task}")
 
 
 def breaches(candidate: Candidate, wish: Wish, known: Known) -> list[tuple[str, float]]:

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from harness import figures
 from harness.answers.candidates import Stock, known_kinds
 from harness.answers.known import NO_DEFAULTS, Known
-from harness.answers.limits import Wish
+from harness.answers.limits import Wish, check_task
 from harness.answers.recommend import Answer, measured, recommend
 from harness.cases.problems import asked_problems
 from harness.cases.space import Sweep
@@ -77,8 +77,10 @@ class Asked:
         min_accuracy: float | None = None, max_task_error: float | None = None, by: str = "latency",
     ) -> Wish:  # fmt: skip
         """The wish with its limits. Raises UsageError for one that is no sensible number."""
-        for name, value, least in (("budget-ms", budget_ms, "more than 0"), ("max-memory", max_memory, "more than 0"),
-                                   ("max-error", max_error, "0 or more")):  # fmt: skip
+        for name, value, least in (
+            ("budget-ms", budget_ms, "more than 0"), ("max-memory", max_memory, "more than 0"),
+            ("max-task-error", max_task_error, "more than 0"), ("max-error", max_error, "0 or more"),
+        ):  # fmt: skip
             if value is not None and not (
                 math.isfinite(value) and (value > 0 or (value == 0 and least == "0 or more"))
             ):
@@ -94,8 +96,6 @@ class Asked:
             raise UsageError(
                 f"{told} needs {lacking}, as in --task recall --min-accuracy 0.95 or --task darcy --max-task-error 0.1"
             )
-        if max_task_error is not None and not (math.isfinite(max_task_error) and max_task_error > 0):
-            raise UsageError(f"--max-task-error takes a number, more than 0, not {max_task_error:g}")
         if min_accuracy is not None and not 0 < min_accuracy <= 1:
             raise UsageError(f"--min-accuracy takes a share, more than 0 and at most 1, not {min_accuracy:g}")
         return Wish(
@@ -126,16 +126,7 @@ class Asked:
         Raises UsageError where an axis must be chosen, and for a task that nothing is known of.
         """
         known = Known.of(runs, kinds=known_kinds(runs, kinds), defaults=defaults)
-        if wish.task and wish.task not in known.tasks:
-            raise UsageError(unknown("task", wish.task, known.tasks))
-        metrics = {one.metric: one.is_error for one in known.reached if one.task == wish.task}
-        if metrics and all(metrics.values()) != (wish.max_task_error is not None):
-            told, limit = (
-                ("an error", "--max-task-error") if all(metrics.values()) else ("an accuracy", "--min-accuracy")
-            )
-            raise UsageError(
-                f"{wish.task} is told by {told}, {', '.join(metrics)}: give {limit} with --task {wish.task}"
-            )
+        check_task(wish, known)
         stock = self.stock(runs, by=wish.by, kinds=kinds, defaults=defaults)
         if stock is None:
             return []

@@ -71,14 +71,9 @@ def command(
     from harness.store.table import write
 
     limits = Limits(
-        budget_ms=budget_ms,
-        max_error=max_error,
-        max_memory=max_memory,
-        task=task,
-        min_accuracy=min_accuracy,
-        max_task_error=max_task_error,
-        by=by,
-    )
+        budget_ms=budget_ms, max_error=max_error, max_memory=max_memory, task=task, min_accuracy=min_accuracy,
+        max_task_error=max_task_error, by=by,
+    )  # fmt: skip
     progress = Progress(quiet=quiet)
     try:
         found = answered(

@@ -101,14 +101,9 @@ def recommend(
     given, _ = split(over_file(Path(config) if config else None, keys))
     several = [runs] if isinstance(runs, Run | str | Path) else list(runs)
     limits = Limits(
-        budget_ms=budget_ms,
-        max_error=max_error,
-        max_memory=max_memory,
-        task=task,
-        min_accuracy=min_accuracy,
-        max_task_error=max_task_error,
-        by=by,
-    )
+        budget_ms=budget_ms, max_error=max_error, max_memory=max_memory, task=task, min_accuracy=min_accuracy,
+        max_task_error=max_task_error, by=by,
+    )  # fmt: skip
     with listening(progress=progress, at_once=False) as listener:
         return answered(
             given, several, limits, measure=measure, out=Path(out) if out else None, listener=listener,

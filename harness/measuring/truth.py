@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -139,20 +139,18 @@ def truth_of(subject: Subject, rows: Tensor | None, *, samples: int, gradient: T
     spec, case = subject.spec, subject.case
     exact = rows is not None or (case.scope == "model" and spec.exact)
     definition = subject.backend if subject.backend.layer else spec  # each layer of a plugin, and a model as it is
-    by = "reference" if exact else subject.definition
-    what = SOFTMAX if exact else (definition, by, tuple(sorted(subject.options.items())), case.m)
+    what = SOFTMAX if exact else (definition, subject.definition, tuple(sorted(subject.options.items())), case.m)
     key = _key(subject, what, case.scope, samples, rows, list(subject.module.state_dict().values()))
     entering = None if gradient is None else _digest(gradient)
     found = KEPT.find(key, entering)
     if found is None:
-        reference = subject.reference(None if rows is None else ExactRows(rows, causal=case.problem.causal), backend=by)
-        if by != "reference":
-            _agree(subject, reference, by)
-        if gradient is None:
-            found = Truth(_outputs(reference, subject.inputs, samples))
-        else:
-            out, gradients = _with_gradients(subject, reference, rows, samples, gradient)
-            found = Truth(out, gradients, entering)
+        if subject.definition != "reference":
+            _agree(subject, subject.definition, gradient)
+        core = None if rows is None else ExactRows(rows, causal=case.problem.causal)
+        reference = subject.reference(core, backend=subject.definition)
+        found = replace(
+            _computed(reference, subject.inputs, rows, samples=samples, gradient=gradient), entering=entering
+        )
         KEPT.keep(key, found)
     return found
 
@@ -183,15 +181,24 @@ def _key(
     )  # fmt: skip
 
 
+def _computed(
+    reference: nn.Module, inputs: Sequence[Tensor], rows: Tensor | None, *, samples: int, gradient: Tensor | None
+) -> Truth:
+    """Of the first samples, one at a time; with gradients where `gradient`, of the whole output, is given."""
+    if gradient is None:
+        return Truth(_outputs(reference, inputs, samples))
+    return Truth(*_with_gradients(reference, inputs, rows, samples, gradient))
+
+
 def _outputs(module: nn.Module, inputs: Sequence[Tensor], samples: int) -> Tensor:
     with torch.no_grad():
         return torch.cat([module(*(_wide(t[at : at + 1]) for t in inputs)) for at in range(samples)])
 
 
 def _with_gradients(
-    subject: Subject, reference: nn.Module, rows: Tensor | None, samples: int, gradient: Tensor
+    reference: nn.Module, inputs: Sequence[Tensor], rows: Tensor | None, samples: int, gradient: Tensor
 ) -> tuple[Tensor, tuple[Tensor | None, ...]]:
-    inputs = [_wide(t.detach()).requires_grad_(t.requires_grad) for t in subject.inputs]
+    inputs = [_wide(t.detach()).requires_grad_(t.requires_grad) for t in inputs]
     expected = []
     for sample in range(samples):
         piece = reference(*(t[sample : sample + 1] for t in inputs))
@@ -202,24 +209,30 @@ def _with_gradients(
     return torch.cat(expected), found
 
 
-def _agree(subject: Subject, frugal: nn.Module, name: str) -> None:
-    """Raise WrongResult where a frugal backend is not what the reference is on the first tokens of the first image."""
-    few = [_wide(t.detach()[:1, ..., :FEW, :]).requires_grad_(subject.needs_graph) for t in subject.inputs]
-    wanted, found = [*few] if subject.needs_graph else [], []
-    for module in (subject.reference(), frugal):
-        with torch.set_grad_enabled(subject.needs_graph):
-            out = module(*few)
-        weights = list(module.parameters())
-        weighed = out * torch.linspace(1, 2, out.numel(), dtype=out.dtype, device=out.device).view_as(out)
-        pulled = torch.autograd.grad(weighed.sum(), [*wanted, *weights], allow_unused=True) if wanted else ()
-        found.append([out.detach(), *(t for t in pulled if t is not None)])
-    for right, mine in zip(*found, strict=True):
-        apart = float((mine - right).norm() / right.norm().clamp_min(torch.finfo(right.dtype).tiny))
-        if not apart <= ALIKE:
-            raise WrongResult(
-                f"{subject.case.attention}:{name}, which stands for the reference that does not fit, differs "
-                f"from it by {apart:.3g} on {FEW} tokens in float64, over {ALIKE:g}"
-            )
+def _agree(subject: Subject, name: str, gradient: Tensor | None) -> None:
+    """Raise WrongResult where a frugal backend is not what the reference is on the first tokens of the first sample."""
+    few = [t.detach()[:1, ..., :FEW, :].requires_grad_(t.requires_grad) for t in subject.inputs]
+    entering = None if gradient is None else gradient[..., :FEW, :]
+    right, mine = (
+        _computed(subject.reference(backend=each), few, None, samples=1, gradient=entering)
+        for each in ("reference", name)
+    )
+    pairs = zip((right.out, *right.gradients), (mine.out, *mine.gradients), strict=True)
+    apart = max(relative(found, wanted) for wanted, found in pairs if wanted is not None and found is not None)
+    if not apart <= ALIKE:
+        raise WrongResult(
+            f"{subject.case.attention}:{name}, which stands for the reference that does not fit, differs "
+            f"from it by {apart:.3g} on {FEW} tokens in float64, over {ALIKE:g}"
+        )
+
+
+def relative(out: Tensor, reference: Tensor) -> float:
+    """‖out − ref‖ / ‖ref‖ in float64; infinite when anything is not finite or a zero reference is missed."""
+    difference = (out.double() - reference).norm().item()
+    size = reference.norm().item()
+    if not math.isfinite(difference) or not math.isfinite(size):
+        return math.inf
+    return difference / size if size else (0.0 if difference == 0 else math.inf)
 
 
 def _wide(tensor: Tensor) -> Tensor:

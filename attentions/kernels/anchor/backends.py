@@ -122,8 +122,7 @@ def blocks(
 def _chunked_flops(work: Work) -> int:
     """`excluded` sums each token's share of itself; backward what of it pulls at each anchor's degree."""
     weights = work.tokens * (work.m or 0)
-    forward, own = 8 * weights * work.d, 2 * weights * inside(work)["self=excluded"]
-    return {"forward": forward, "backward": 2 * forward, "train": 3 * forward + own}[work.phase] + own
+    return matmuls(work, 8 * weights * work.d) + matmuls(work, 2 * weights * inside(work)["self=excluded"], backward=1)
 
 
 def _chunked_peak(work: Work) -> int:

@@ -5,7 +5,8 @@
 The reference writes and reads several (b, h, n, m) tensors, which past a few thousand tokens means memory that was
 never touched before. Here a block's logits and weights live in two buffers of about BLOCK_BYTES that are used again for
 the next block. The second pass forms A again, so forward executes 8·b·h·n·m·d FLOPs instead of 6, backward 16 instead
-of 12 (the formulas are in __init__.py); it allocates O(b·h·(m·d + n)) beside inputs and outputs.
+of 12 (the formulas are in __init__.py); it allocates O(b·h·(m·d + n)) beside inputs and outputs,
+and for `excluded` p in backward.
 
 With t_i how many times token i counts, r = Δ⁻¹1, and for `excluded` q_i = Σ_a A_ia² r_a and e = 1 − t q, else q = 0 and
 e = 1: M = r Aᵀ(t v) and O = (A M − t q v) / e. From the gradient g of O, with p = g / e and y_i = p_i · (O_i − v_i):
@@ -37,7 +38,7 @@ def chunked(
 ) -> Float[Tensor, "b h n d"]:  # fmt: skip
     """O = A (Δ⁻¹ (Aᵀ v)), in blocks of tokens, with the reference's options; differentiable once, deterministic.
 
-    Cost: 8·b·h·n·m·d FLOPs forward, 16 backward; importance adds 2·b·h·n·m forward, `excluded` that in each.
+    Cost: 8·b·h·n·m·d FLOPs forward, 16 backward; `excluded` adds 2·b·h·n·m to each.
     Source: Shan et al. 2025, arXiv 2505.16463.
     """
     times = None if importance is None else counted(importance)

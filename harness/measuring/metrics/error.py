@@ -15,7 +15,6 @@ stream of its own that does not wait for its inputs reads the old ones.
 
 from __future__ import annotations
 
-import math
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from harness.measuring.metrics import Settings
 from harness.measuring.outputs import WrongResult, called, called_back
 from harness.measuring.poison import poisoned
 from harness.measuring.subject import Subject
-from harness.measuring.truth import chosen_rows, softmax_rows, truth_of
+from harness.measuring.truth import chosen_rows, relative, softmax_rows, truth_of
 from harness.store.record import Reading
 
 PROVIDES = ("numeric_error", "approximation_error")
@@ -79,15 +78,6 @@ def check_again(subject: Subject, *, told: Callable[[], object] = lambda: None) 
         told()
         taken = _call_with_gradients(subject, rows) if subject.needs_graph else _Taken(called(subject))
     _judge(_error(subject, rows, taken), subject, _compared_on(subject, rows), factor=CHANCE)
-
-
-def relative(out: Tensor, reference: Tensor) -> float:
-    """‖out − ref‖ / ‖ref‖ in float64; infinite when anything is not finite or a zero reference is missed."""
-    difference = (out.double() - reference).norm().item()
-    size = reference.norm().item()
-    if not math.isfinite(difference) or not math.isfinite(size):
-        return math.inf
-    return difference / size if size else (0.0 if difference == 0 else math.inf)
 
 
 def _judge(error: float, subject: Subject, note: str, *, factor: float = 1) -> None:
