@@ -217,8 +217,12 @@ def _agree(subject: Subject, name: str, gradient: Tensor | None) -> None:
         _computed(subject.reference(backend=each), few, None, samples=1, gradient=entering)
         for each in ("reference", name)
     )
-    pairs = zip((right.out, *right.gradients), (mine.out, *mine.gradients), strict=True)
-    apart = max(relative(found, wanted) for wanted, found in pairs if wanted is not None and found is not None)
+    apart = relative(mine.out, right.out)
+    for wanted, found in zip(right.gradients, mine.gradients, strict=True):
+        if wanted is not None and found is not None:
+            apart = max(apart, relative(found, wanted))
+        elif wanted is not found:  # one of them has a gradient
+            apart = math.inf
     if not apart <= ALIKE:
         raise WrongResult(
             f"{subject.case.attention}:{name}, which stands for the reference that does not fit, differs "
